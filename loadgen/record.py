@@ -102,4 +102,3 @@ class Record:
     server_queue_ns: int | None = None
     stale_connections: int = 0  # reused connections found closed before any byte of the answer
     prompt_sha: str | None = None
-

@@ -1,0 +1,101 @@
+"""One request: bytes out, one Record in.
+
+The client joins what the transport knows (stamps) to what the dialect knows (events). It decodes after the answer is
+complete; that it may be late in doing so changes no stamp.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from loadgen.record import Outcome, Record
+from loadgen.transport import Answer, Transport
+from loadgen.wire import Ask, Decoded, Response, Target
+
+__all__ = ["Client"]
+
+TOKEN_KINDS = (2, 3, 4)  # Kind.REASONING, Kind.CONTENT, Kind.TOOL
+
+
+class Dialect(Protocol):
+    def request_body(self, ask: Ask, target: Target) -> bytes: ...
+
+    def decode(self, response: Response, *, keep_text: bool = False) -> Decoded: ...
+
+
+class Client:
+    """Requests to one endpoint. zero_ns: the run's start on the monotonic clock, to which records are relative."""
+
+    def __init__(self, name: str, target: Target, dialect: Dialect | ModuleType, transport: Transport) -> None:
+        self.name = name
+        self.transport = transport
+        self._target, self._dialect = target, dialect
+
+    async def request(self, ask: Ask, *, run: int, seq: int, intended_ns: int, zero_ns: int) -> Record:
+        """Send `ask` and return its record, whatever happens to it.
+
+        intended_ns is relative to zero_ns, as everything in the record is.
+        """
+        body = self._dialect.request_body(ask, self._target)
+        answer = await self.transport.exchange(f"{run}-{seq}", body, self._last_token_read)
+        record = Record(
+            run,
+            seq,
+            self.name,
+            intended_ns,
+            Outcome.OK,
+            session=ask.session,
+            turn=ask.turn,
+            sent_ns=_since(answer.sent_ns, zero_ns),
+            sent_last_ns=_since(answer.sent_last_ns, zero_ns),
+            connect_ns=_since(answer.connect_ns, zero_ns),
+            connected_ns=_since(answer.connected_ns, zero_ns),
+            done_ns=_since(answer.done_ns, zero_ns),
+            input_tokens=ask.input_tokens,
+            stale_connections=answer.stale_connections,
+            prompt_sha=hashlib.sha256(body).hexdigest()[:16],
+        )
+        self._judge(record, answer, zero_ns)
+        return record
+
+    def _judge(self, record: Record, answer: Answer, zero_ns: int) -> None:
+        response = answer.response
+        if response is not None:
+            decoded = self._dialect.decode(response)
+            stamps = answer.stamps_ns - zero_ns
+            record.headers_ns = int(stamps[answer.head_read])
+            record.status = response.status
+            record.outcome, record.error = decoded.outcome, decoded.error
+            record.event_ns = stamps[decoded.event_read]
+            record.event_kind, record.event_read = decoded.event_kind, decoded.event_read
+            record.event_tokens = decoded.event_tokens
+            if decoded.input_tokens is not None:
+                record.input_tokens = decoded.input_tokens
+            record.output_tokens, record.tokens_from = decoded.output_tokens, decoded.tokens_from
+            record.cached_tokens, record.finish_reason = decoded.cached_tokens, decoded.finish_reason
+            record.server_load_ns, record.server_queue_ns = decoded.server_load_ns, decoded.server_queue_ns
+            record.server_prompt_eval_ns = decoded.server_prompt_eval_ns
+            record.server_eval_ns = decoded.server_eval_ns
+        if answer.failure is not None and _explains_more(answer.failure, record):
+            record.outcome, record.error = answer.failure, answer.error
+
+    def _last_token_read(self, response: Response) -> int:
+        decoded = self._dialect.decode(response)
+        token_reads = decoded.event_read[np.isin(decoded.event_kind, TOKEN_KINDS)]
+        return int(token_reads[-1]) if len(token_reads) else -1
+
+
+def _explains_more(failure: Outcome, record: Record) -> bool:
+    """Whether the transport's word beats the dialect's: an error the server told before it left says more."""
+    told = record.outcome in (Outcome.SERVER_ERROR, Outcome.HTTP_ERROR)
+    # A server may close right after its terminal marker without ending the chunked body (seen: none; allowed: yes).
+    marked = record.outcome is Outcome.OK and failure is Outcome.TRUNCATED
+    return not (told or marked)
+
+
+def _since(at_ns: int | None, zero_ns: int) -> int | None:
+    return None if at_ns is None else at_ns - zero_ns

@@ -1,0 +1,181 @@
+"""Records on disk: crash-safe segments while running, one Parquet file when the run closes.
+
+A segment is a whole Parquet file of the final schema, written under another name and renamed: whatever the moment of a
+crash, each segment that has its name can be read. Closing copies the segments into `records.parquet`, a few at a time,
+so that neither memory nor the cost of a crash grows with the number of requests. What may be lost is what finished
+since the last flush, a second or `FLUSH_EVENTS` events ago.
+
+Encodings are chosen for a token's cost on disk: stamps as delta bit-packed integers, everything that repeats as runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loadgen.record import Record
+
+__all__ = ["SCHEMA", "Journal", "close_segments", "segments"]
+
+FLUSH_EVENTS = 500_000
+FLUSH_RECORDS = 20_000
+ROW_GROUP_EVENTS = 4_000_000  # a few tens of MB in memory when a reader takes one row group
+
+SCHEMA = pa.schema(
+    [
+        pa.field("run", pa.int32(), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("agent", pa.string(), nullable=False),
+        pa.field("endpoint", pa.string(), nullable=False),
+        ("session", pa.string()),
+        ("turn", pa.int32()),
+        pa.field("intended_ns", pa.int64(), nullable=False),
+        ("sent_ns", pa.int64()),
+        ("sent_last_ns", pa.int64()),
+        ("connect_ns", pa.int64()),
+        ("connected_ns", pa.int64()),
+        ("headers_ns", pa.int64()),
+        ("done_ns", pa.int64()),
+        ("event_ns", pa.list_(pa.field("element", pa.int64(), nullable=False))),
+        ("event_tokens", pa.list_(pa.field("element", pa.int32(), nullable=False))),
+        ("event_kind", pa.list_(pa.field("element", pa.uint8(), nullable=False))),
+        ("event_read", pa.list_(pa.field("element", pa.int32(), nullable=False))),
+        ("input_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("cached_tokens", pa.int32()),
+        ("tokens_from", pa.string()),
+        ("outcome", pa.string()),
+        ("status", pa.int32()),
+        ("error", pa.string()),
+        ("finish_reason", pa.string()),
+        ("server_load_ns", pa.int64()),
+        ("server_prompt_eval_ns", pa.int64()),
+        ("server_eval_ns", pa.int64()),
+        ("server_queue_ns", pa.int64()),
+        ("stale_connections", pa.int32()),
+        ("prompt_sha", pa.string()),
+    ]
+)
+
+_LISTS = ("event_ns", "event_tokens", "event_kind", "event_read")
+_DELTA = (
+    *(name for name in SCHEMA.names if name.endswith("_ns") and name != "event_ns"),
+    "seq",
+    "event_ns.list.element",
+    "event_read.list.element",
+)
+_RUNS = [
+    *("run", "agent", "endpoint", "tokens_from", "outcome", "status", "error", "finish_reason", "session", "turn"),
+    *("input_tokens", "output_tokens", "cached_tokens", "stale_connections"),
+    *("event_tokens.list.element", "event_kind.list.element"),
+]
+
+
+def _writer(path: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        SCHEMA,
+        compression="zstd",
+        use_dictionary=_RUNS,
+        column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
+        write_statistics=False,
+        store_schema=False,
+    )
+
+
+class Journal:
+    """The records of one process of a run. `writer` tells the segments of several processes apart."""
+
+    def __init__(self, directory: Path, writer: int = 0) -> None:
+        self._directory = directory
+        self._writer = writer
+        self._count = 0
+        self._pending: list[Record] = []
+        self._pending_events = 0
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def append(self, record: Record) -> None:
+        """Keep `record`; flush when there is much. Raises OSError if the disk will not take it."""
+        self._pending.append(record)
+        self._pending_events += len(record.event_ns)
+        if self._pending_events > FLUSH_EVENTS or len(self._pending) > FLUSH_RECORDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make what is pending survive a crash of this process. Raises OSError; the records then stay pending."""
+        if not self._pending:
+            return
+        path = self._directory / f"{self._writer:03d}-{self._count:06d}.parquet"
+        partial = path.with_suffix(".tmp")
+        with _writer(partial) as writer:
+            writer.write_table(_table(self._pending))
+        os.replace(partial, path)
+        self._count += 1
+        self._pending.clear()
+        self._pending_events = 0
+
+
+def segments(directory: Path) -> list[Path]:
+    """Return the complete segments, in the order they were written."""
+    return sorted(directory.glob("*.parquet"))
+
+
+def close_segments(directory: Path, destination: Path) -> int:
+    """Copy all segments into `destination` and remove them; return the number of records.
+
+    On OSError (a full disk) the segments are left as they were.
+    """
+    partial = destination.with_suffix(".tmp")
+    records = 0
+    try:
+        with _writer(partial) as writer:
+            for table in _batches(segments(directory)):
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                records += table.num_rows
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, destination)
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
+    return records
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    events = 0
+    for path in paths:
+        table = pq.read_table(path, schema=SCHEMA, memory_map=False)
+        held.append(table)
+        events += sum(len(chunk.values) for chunk in table["event_ns"].chunks)
+        if events > ROW_GROUP_EVENTS:
+            yield pa.concat_tables(held)
+            held, events = [], 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _table(records: Sequence[Record]) -> pa.Table:
+    return pa.Table.from_arrays([_column(records, field) for field in SCHEMA], schema=SCHEMA)
+
+
+def _column(records: Sequence[Record], field: pa.Field) -> pa.Array:
+    values = [getattr(record, field.name) for record in records]
+    if field.name not in _LISTS:
+        return pa.array(values, field.type)
+    present = [value for value in values if value is not None]
+    flat = np.concatenate(present) if present else np.empty(0)
+    lengths = np.fromiter((0 if value is None else len(value) for value in values), np.int64, len(values))
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    mask = None
+    if len(present) < len(values):
+        mask = pa.array([value is None for value in values])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(flat.astype(field.type.value_type.to_pandas_dtype())), type=field.type, mask=mask
+    )

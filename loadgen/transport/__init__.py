@@ -1,0 +1,87 @@
+"""Sockets to stamped reads: three tiers, one kind of `Answer`, and every result says which tier it came from.
+
+kernel    SO_TIMESTAMPNS through recvmsg: the stamp is the kernel's, however late we read (Linux)
+callback  stamped at the first line of the read callback: right while the loop is not late (anywhere)
+aiohttp   stamped when the awaiting task resumes: for proxies, and as the rival of the benchmarks
+
+A transport never interprets the answer and never retries, but for one case the server cannot be blamed for: a reused
+connection that closes before any byte (DESIGN section 8).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from loadgen.record import NO_INT64, Int64, Outcome
+from loadgen.wire import Response
+
+__all__ = ["Address", "Answer", "Limits", "Transport", "tls_context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait, in seconds. Checked to the tenth of a second; never per token."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 120.0
+    between_tokens_s: float = 60.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. tls: None for plain HTTP."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def netloc(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one exchange brought. Every *_ns is absolute CLOCK_MONOTONIC; failure is None when the framing completed."""
+
+    sent_ns: int | None = None
+    sent_last_ns: int | None = None
+    connect_ns: int | None = None
+    connected_ns: int | None = None
+    done_ns: int | None = None
+    head_read: int = 0  # index of the read that completed the head
+    stamps_ns: Int64 = field(default_factory=lambda: NO_INT64)  # shape (reads,)
+    response: Response | None = None
+    failure: Outcome | None = None
+    error: str | None = None
+    stale_connections: int = 0
+
+
+LastTokenRead = Callable[[Response], int]  # index of the read that brought the latest token so far, -1 for none
+
+
+class Transport(Protocol):
+    """One endpoint's connections."""
+
+    tier: str
+
+    async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
+        """Send one request and return when it is answered, refused, late or lost. Never raises for the peer."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def tls_context(*, verify: bool = True, ca_file: str | None = None) -> ssl.SSLContext:
+    """Return a client context that verifies unless told otherwise and speaks HTTP/1.1."""
+    context = ssl.create_default_context(cafile=ca_file)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,52 @@
+"""The callback tier: stamped at the first line of the event loop's read callback.
+
+For systems without SO_TIMESTAMPNS. Right as long as the loop is not late; METHODOLOGY 2.6 says when it voids a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from loadgen.clock import now_ns
+from loadgen.record import Int64
+from loadgen.transport.connection import Connection
+
+__all__ = ["CallbackConnection"]
+
+
+class CallbackConnection(Connection, asyncio.Protocol):
+    """A Connection over an asyncio transport."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        stamp = now_ns()
+        self.deliver(data, stamp)
+
+    def eof_received(self) -> None:
+        self._peer_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self._peer_closed(exc if isinstance(exc, OSError) else None)
+
+    def stamps_ns(self, stamps: list[int]) -> Int64:
+        return np.array(stamps, np.int64)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _write(self, payload: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(payload)
+        self._written()  # asyncio does not tell when the kernel has it all

@@ -1,0 +1,181 @@
+"""One connection and the one exchange it carries, whatever stamps its reads.
+
+`Connection` holds what the kernel and the callback tier share: sending, TLS over memory buffers, what to do when the
+peer closes. A tier subclass brings bytes in (`_take`) and says what its stamps are (`stamps_ns`).
+The stamp of a TLS read is that of the ciphertext which completed the plaintext.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from loadgen.clock import now_ns
+from loadgen.record import Int64, Outcome
+from loadgen.wire.http import BadHttp, Framing
+
+__all__ = ["Connection", "Exchange", "TlsLayer"]
+
+
+class Exchange:
+    """One request on its way. `done` is set once `framing.complete` or `failure` says how it went."""
+
+    __slots__ = ("done", "error", "failure", "framing", "sent_last_ns", "sent_ns", "slot", "stamps")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.framing = Framing()
+        self.stamps: list[Any] = []  # one a read, in the tier's own form
+        self.sent_ns: int | None = None
+        self.sent_last_ns: int | None = None
+        self.failure: Outcome | None = None
+        self.error: str | None = None
+        self.slot = 0
+
+    def finish(self, failure: Outcome | None = None, error: str | None = None) -> None:
+        if not self.done.done():
+            self.failure, self.error = failure, error
+            self.done.set_result(None)
+
+
+class TlsLayer:
+    """TLS between two memory buffers: ciphertext in, plaintext out, and the other way."""
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=server_hostname)
+        self.ready = False
+
+    def handshake(self, ciphertext: bytes = b"") -> bytes:
+        """Go on with the handshake; return what to send. Raises ssl.SSLError."""
+        self._in.write(ciphertext)
+        try:
+            self._tls.do_handshake()
+            self.ready = True
+        except ssl.SSLWantReadError:
+            pass  # more of the peer's part is needed
+        return self._out.read()
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Return the plaintext that is complete now, b"" if none is. Raises ssl.SSLError."""
+        self._in.write(ciphertext)
+        pieces = []
+        try:
+            while piece := self._tls.read(262_144):
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # the rest of a record is still to come
+        except ssl.SSLZeroReturnError:
+            pass  # close_notify: the TCP close that follows tells the rest
+        return b"".join(pieces)
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        self._tls.write(plaintext)
+        return self._out.read()
+
+
+class Connection(ABC):
+    """A connected socket that carries one exchange at a time."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.exchange: Exchange | None = None
+        self.used = 0  # exchanges carried so far
+        self.deliver: Callable[[bytes, Any], None] = self._take  # a read and its stamp
+        self._tls: TlsLayer | None = None
+        self._handshake: asyncio.Queue[bytes] | None = None  # ciphertext while it lasts, b"" when the peer left
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        """Shake hands. Raises ssl.SSLError, also if the peer leaves."""
+        tls = TlsLayer(context, server_hostname)
+        self._handshake = arrived = asyncio.Queue[bytes]()
+        self.deliver = lambda data, _: arrived.put_nowait(data)
+        self._write(tls.handshake())
+        while not tls.ready:
+            ciphertext = await arrived.get()
+            if not ciphertext:
+                raise ssl.SSLError("the server closed the connection during the handshake")
+            self._write(tls.handshake(ciphertext))
+        self._tls, self.deliver, self._handshake = tls, self._take_ciphertext, None
+
+    def start(self, exchange: Exchange, request: bytes) -> None:
+        """Send `request`; `exchange.done` tells the end. The stamp is taken just before the first byte."""
+        self.exchange = exchange
+        self.used += 1
+        payload = request if self._tls is None else self._tls.encrypt(request)
+        exchange.sent_ns = now_ns()
+        self._write(payload)
+
+    def abort(self, failure: Outcome, error: str) -> None:
+        """Give the exchange up and the connection with it."""
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
+            exchange.finish(failure, error)
+
+    @abstractmethod
+    def stamps_ns(self, stamps: list[Any]) -> Int64:
+        """Convert an exchange's stamps to monotonic ns, shape (reads,)."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _write(self, payload: bytes) -> None:
+        """Hand everything to the kernel, sooner or later, then call `_written`."""
+
+    def _written(self) -> None:
+        if self.exchange is not None and self.exchange.sent_last_ns is None:
+            self.exchange.sent_last_ns = now_ns()
+
+    def _take(self, data: bytes, stamp: Any) -> None:
+        """One read of plaintext."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # bytes nobody asked for: whatever follows would be out of step
+            return
+        exchange.stamps.append(stamp)
+        try:
+            complete = exchange.framing.feed(data)
+        except BadHttp as error:
+            self.abort(Outcome.PROTOCOL, str(error))
+            return
+        if complete:
+            self.exchange = None
+            exchange.finish()
+
+    def _take_ciphertext(self, data: bytes, stamp: Any) -> None:
+        assert self._tls is not None
+        try:
+            plaintext = self._tls.decrypt(data)
+        except ssl.SSLError as error:
+            self.abort(Outcome.TLS, tls_reason(error))
+            return
+        if plaintext:
+            self._take(plaintext, stamp)
+
+    def _peer_closed(self, error: OSError | None = None) -> None:
+        """The peer closed or reset; where the framing allows it, that is the end of the answer."""
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is None:
+            if self._handshake is not None:
+                self._handshake.put_nowait(b"")
+            return
+        if error is None and exchange.framing.eof():
+            exchange.finish()
+        elif error is not None:
+            exchange.finish(Outcome.RESET, f"connection lost: {error.strerror or error}")
+        elif exchange.framing.head is None and not exchange.framing.reads:
+            exchange.finish(Outcome.RESET, "the server closed the connection before any byte of the answer")
+        else:
+            exchange.finish(Outcome.TRUNCATED, "the server closed the connection in the middle of the answer")
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    return f"TLS: {error.reason or error}"

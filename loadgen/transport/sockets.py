@@ -1,0 +1,224 @@
+"""Exchanges over pooled connections: connect, reuse, limits, stale connections; for the kernel and callback tiers.
+
+The pool is last in, first out, so that a quiet pool keeps few connections warm. A connection goes back only after a
+complete answer that the server did not end with `Connection: close`. A reused connection that closes before any byte
+of the answer is the server's habit and not its failure (llama.cpp does it after every stream): the request goes once
+more on a fresh connection, and after a few of these the pool stops reusing connections at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+
+from loadgen.clock import NS_PER_S, now_ns
+from loadgen.record import Outcome
+from loadgen.transport import Address, Answer, LastTokenRead, Limits
+from loadgen.transport.callback import CallbackConnection
+from loadgen.transport.connection import Connection, Exchange, tls_reason
+from loadgen.transport.deadlines import Deadlines
+from loadgen.transport.kernel import KernelConnection, Poller, prepare
+from loadgen.wire.http import BadHttp, request_bytes, request_head
+
+__all__ = ["SocketTransport"]
+
+STALE_BEFORE_FRESH_ONLY = 3
+
+
+class ConnectFailed(Exception):
+    """No connection. `outcome` says of which kind."""
+
+    def __init__(self, outcome: Outcome, error: str) -> None:
+        super().__init__(error)
+        self.outcome = outcome
+
+
+class SocketTransport:
+    """One endpoint. poller: the shared epoll set for the kernel tier, None for the callback tier."""
+
+    def __init__(
+        self,
+        address: Address,
+        path: str,
+        headers: Mapping[str, str],
+        limits: Limits,
+        poller: Poller | None,
+    ) -> None:
+        self.tier = "callback" if poller is None else "kernel"
+        self.stopping = False  # requests that are cancelled from now on end as CANCELLED records
+        self._address, self._limits, self._poller = address, limits, poller
+        self._head = request_head("POST", path, address.netloc, headers)
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Connection] = []
+        self._stale = 0
+        self._resolved: list[tuple[socket.AddressFamily, tuple[object, ...]]] | None = None
+        self._deadlines = Deadlines(self._loop, self._check)
+        self._watched: dict[Exchange, tuple[Connection, LastTokenRead]] = {}
+
+    async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
+        answer = Answer()
+        request = request_bytes(self._head, request_id, body)
+        try:
+            while True:
+                reused = None if answer.stale_connections else self._reuse()
+                connection = reused or await self._connect(answer)
+                exchange = await self._carry(connection, request, last_token_read)
+                if not (exchange.failure is Outcome.RESET and connection.used > 1 and not exchange.framing.reads):
+                    break
+                answer.stale_connections += 1
+                self._stale += 1
+        except ConnectFailed as failed:
+            answer.failure, answer.error, answer.done_ns = failed.outcome, str(failed), now_ns()
+            return answer
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            answer.failure, answer.error, answer.done_ns = Outcome.CANCELLED, "stopped before it was sent", now_ns()
+            return answer
+        self._fill(answer, connection, exchange)
+        return answer
+
+    async def close(self) -> None:
+        self._deadlines.close()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def _reuse(self) -> Connection | None:
+        if self._stale >= STALE_BEFORE_FRESH_ONLY:
+            return None
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    async def _carry(self, connection: Connection, request: bytes, last_token_read: LastTokenRead) -> Exchange:
+        exchange = Exchange(self._loop)
+        self._watched[exchange] = connection, last_token_read
+        connection.start(exchange, request)
+        assert exchange.sent_ns is not None
+        first_look_s = min(self._limits.first_token_s, self._limits.between_tokens_s, self._limits.total_s)
+        exchange.slot = self._deadlines.add(exchange, exchange.sent_ns + round(first_look_s * NS_PER_S))
+        try:
+            await exchange.done
+        except asyncio.CancelledError:
+            connection.close()
+            if not self.stopping:
+                raise
+            exchange.failure, exchange.error = Outcome.CANCELLED, "stopped by us before the answer was complete"
+        finally:
+            self._deadlines.remove(exchange, exchange.slot)
+            del self._watched[exchange]
+        if exchange.failure is None and exchange.framing.keep_alive and not connection.closed:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return exchange
+
+    def _check(self, exchange: Exchange) -> int | None:
+        """A limit may have passed: say when to look again, or end the exchange."""
+        limits, connection = self._limits, self._watched[exchange][0]
+        assert exchange.sent_ns is not None
+        present, sent = now_ns(), exchange.sent_ns
+        total = sent + round(limits.total_s * NS_PER_S)
+        if present >= total:
+            connection.abort(Outcome.TOTAL_TIMEOUT, f"no end of the answer after {limits.total_s:g} s")
+            return None
+        token_ns = self._last_token_ns(exchange)
+        if token_ns is None:
+            due = sent + round(limits.first_token_s * NS_PER_S)
+            if present >= due:
+                connection.abort(Outcome.FIRST_TOKEN_TIMEOUT, f"no token after {limits.first_token_s:g} s")
+                return None
+        else:
+            due = token_ns + round(limits.between_tokens_s * NS_PER_S)
+            if present >= due:
+                connection.abort(Outcome.STALLED, f"no further token for {limits.between_tokens_s:g} s")
+                return None
+        return min(due, total)
+
+    def _last_token_ns(self, exchange: Exchange) -> int | None:
+        connection, last_token_read = self._watched[exchange]
+        if exchange.framing.head is None:
+            return None
+        try:
+            read = last_token_read(exchange.framing.response())
+        except BadHttp as error:
+            connection.abort(Outcome.PROTOCOL, str(error))
+            return None
+        return None if read < 0 else int(connection.stamps_ns(exchange.stamps)[read])
+
+    def _fill(self, answer: Answer, connection: Connection, exchange: Exchange) -> None:
+        framing = exchange.framing
+        answer.sent_ns, answer.sent_last_ns = exchange.sent_ns, exchange.sent_last_ns
+        answer.failure, answer.error = exchange.failure, exchange.error
+        if exchange.stamps:
+            answer.stamps_ns = connection.stamps_ns(exchange.stamps)
+        if framing.head is not None:
+            answer.head_read = framing.head_read
+            try:
+                answer.response = framing.response()
+            except BadHttp as error:
+                answer.failure, answer.error = Outcome.PROTOCOL, str(error)
+        # A failure is noticed now; an answer ended when its last read arrived.
+        answer.done_ns = now_ns() if exchange.failure is not None else int(answer.stamps_ns[-1])
+
+    async def _connect(self, answer: Answer) -> Connection:
+        answer.connect_ns, limit_s = now_ns(), self._limits.connect_s
+        try:
+            async with asyncio.timeout(limit_s):
+                connection = await self._connect_any()
+        except TimeoutError:
+            raise ConnectFailed(Outcome.CONNECT_TIMEOUT, f"no connection within {limit_s:g} s") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(Outcome.TLS, tls_reason(error)) from None
+        except OSError as error:
+            raise ConnectFailed(Outcome.REFUSED, connect_error(error)) from None
+        answer.connected_ns = now_ns()
+        return connection
+
+    async def _connect_any(self) -> Connection:
+        if self._resolved is None:
+            found = await self._loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            self._resolved = [(socket.AddressFamily(family), address) for family, _, _, _, address in found]
+        failed: OSError | None = None
+        for family, address in self._resolved:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                return await self._connect_one(sock, address)
+            except OSError as error:
+                sock.close()
+                failed = error
+            except BaseException:
+                sock.close()
+                raise
+        assert failed is not None
+        raise failed
+
+    async def _connect_one(self, sock: socket.socket, address: tuple[object, ...]) -> Connection:
+        connection: Connection
+        if self._poller is None:
+            sock.setblocking(False)
+            await self._loop.sock_connect(sock, address)
+            _, connection = await self._loop.create_connection(CallbackConnection, sock=sock)
+        else:
+            prepare(sock)
+            await self._loop.sock_connect(sock, address)
+            connection = KernelConnection(sock, self._poller)
+        if self._address.tls is not None:
+            try:
+                await connection.start_tls(self._address.tls, self._address.host)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+
+def connect_error(error: OSError) -> str:
+    """One line for a connection that did not come about."""
+    if isinstance(error, socket.gaierror):
+        return f"no such host ({error.strerror})"
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,257 @@
+"""HTTP/1.1 framing of one request and one response, as bytes.
+
+On the measured path a response costs one `Framing.feed` a read: it looks at the head once and after that only at the
+last five bytes (chunked) or at a count (Content-Length). The body is un-chunked once, when the response has ended:
+`split` at CRLF does it at C speed when the lengths of the pieces agree with the sizes announced, else a walk does.
+A head that was seen before is not parsed again: servers repeat theirs, but for the Date once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from loadgen.record import Int64
+from loadgen.wire import Response
+
+__all__ = ["BadHttp", "Framing", "Head", "request_bytes", "request_head"]
+
+MAX_HEAD_BYTES = 256 * 1024
+
+
+class BadHttp(Exception):
+    """The peer does not speak HTTP/1.1. The message quotes what it said instead."""
+
+
+class Head(NamedTuple):
+    """A response head. length: -1 chunked, -2 until the connection closes, else the body's bytes."""
+
+    status: int
+    headers: dict[str, str]  # shared between responses with the same head: not to be changed
+    length: int
+    keep_alive: bool
+
+
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+
+def request_head(method: str, path: str, host: str, headers: Mapping[str, str]) -> bytes:
+    """Return the part of a request head that does not change from one request to the next.
+
+    `request_bytes` finishes it. Raises ValueError on a header that would break the framing.
+    """
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header or path holds a line break")
+    return ("\r\n".join(lines) + "\r\n").encode("latin-1")
+
+
+def request_bytes(head: bytes, request_id: str, body: bytes) -> bytes:
+    """Return the whole request: head, the two fields that vary, body."""
+    return b"%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, request_id.encode(), len(body), body)
+
+
+@lru_cache(maxsize=512)
+def parse_head(head: bytes) -> Head:
+    """Parse a response head without its final blank line. Raises BadHttp."""
+    lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = lines[0].partition(" ")
+    if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
+        raise BadHttp(f"not an HTTP/1.1 answer: {lines[0][:80]!r}")
+    status = int(rest[:3])
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadHttp(f"not a header line: {line[:80]!r}")
+        headers[name.strip().lower()] = value.strip()
+    connection = headers.get("connection", "").lower()
+    keep_alive = "close" not in connection and (version != "HTTP/1.0" or "keep-alive" in connection)
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        length = CHUNKED
+    elif status in (204, 304):
+        length = 0
+    elif "content-length" in headers:
+        if not headers["content-length"].isdigit():
+            raise BadHttp(f"Content-Length is not a number: {headers['content-length'][:40]!r}")
+        length = int(headers["content-length"])
+    else:
+        length, keep_alive = UNTIL_CLOSE, False
+    return Head(status, headers, length, keep_alive)
+
+
+class Framing:
+    """Says when one response is complete, at constant cost a read; then un-chunks it.
+
+    `reads` are the raw bytes of each read, in order; the caller appends them with `feed`.
+    """
+
+    __slots__ = ("_missing", "_parts", "_tail", "complete", "head", "head_end", "head_read", "reads")
+
+    def __init__(self) -> None:
+        self.reads: list[bytes] = []
+        self.head: Head | None = None
+        self.head_end = 0  # offset in the joined reads where the body begins
+        self.head_read = 0  # index of the read that completed the head
+        self.complete = False
+        self._missing = 0
+        self._tail = b""
+        self._parts: list[bytes] | None = None  # the chunked body cut at CRLF, once that is known to be exact
+
+    def feed(self, data: bytes) -> bool:
+        """Take one read; return True when the response is complete. Raises BadHttp."""
+        self.reads.append(data)
+        head = self.head
+        if head is None:
+            return self._feed_head()
+        if head.length == CHUNKED:
+            tail = data[-5:] if len(data) >= 5 else (self._tail + data)[-5:]
+            self._tail = tail
+            # A CRLF before the last two is a server-sent event of CRLF lines inside its chunk, not the end.
+            return tail[-4:] == b"\r\n\r\n" and tail[0] != 10 and self._chunks_complete()
+        if head.length == UNTIL_CLOSE:
+            return False
+        self._missing -= len(data)
+        self.complete = self._missing <= 0
+        return self.complete
+
+    def eof(self) -> bool:
+        """The peer closed; return whether that is where the response ends."""
+        if self.head is not None and self.head.length == UNTIL_CLOSE:
+            self.complete = True
+        return self.complete
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection may carry another request."""
+        return self.complete and self.head is not None and self.head.keep_alive and self._missing == 0
+
+    def response(self) -> Response:
+        """Un-chunk what there is. Only after the head has been read."""
+        if self.head is None:
+            raise BadHttp("no complete response head")
+        raw = self.reads[0] if len(self.reads) == 1 else b"".join(self.reads)
+        head, start = self.head, self.head_end
+        if head.length == CHUNKED:
+            body, read_ends = _unchunk(raw, start, self.reads, self._parts)
+        else:
+            end = len(raw) if head.length == UNTIL_CLOSE else min(len(raw), start + head.length)
+            body = raw[start:end]
+            read_ends = np.clip(_raw_ends(self.reads), start, end) - start
+        return Response(head.status, head.headers, body, read_ends, self.complete)
+
+    def _feed_head(self) -> bool:
+        raw = self.reads[0] if len(self.reads) == 1 else b"".join(self.reads)
+        while True:
+            end = raw.find(b"\r\n\r\n", self.head_end)
+            if end < 0:
+                if not b"HTTP/1.".startswith(raw[self.head_end : self.head_end + 7]):
+                    raise BadHttp(f"not an HTTP/1.1 answer: {raw[self.head_end : self.head_end + 80]!r}")
+                if len(raw) > MAX_HEAD_BYTES:
+                    raise BadHttp(f"no end of the response head within {MAX_HEAD_BYTES} bytes")
+                return False
+            head = parse_head(raw[self.head_end : end])
+            self.head_end = end + 4
+            if head.status >= 200:  # else an interim answer, such as 100 Continue
+                break
+        self.head, self.head_read = head, len(self.reads) - 1
+        if head.length == CHUNKED:
+            self._tail = raw[-5:]
+            return raw.endswith(b"\r\n\r\n") and len(raw) > self.head_end and self._chunks_complete()
+        if head.length == UNTIL_CLOSE:
+            return False
+        self._missing = head.length - (len(raw) - self.head_end)
+        self.complete = self._missing <= 0
+        return self.complete
+
+    def _chunks_complete(self) -> bool:
+        # Five bytes can lie (a read may end inside a chunk that holds them), so the sizes are followed to the end.
+        raw = self.reads[0] if len(self.reads) == 1 else b"".join(self.reads)
+        self._parts = _exact_parts(raw[self.head_end :])
+        if self._parts is not None:
+            self.complete = True
+        else:
+            _, end = _walk_chunks(raw, self.head_end)
+            if end >= 0:
+                self.complete = True
+                self._missing = end - len(raw)  # bytes after the end: the connection is not reused
+        return self.complete
+
+
+def _raw_ends(reads: list[bytes]) -> Int64:
+    return np.fromiter(accumulate(map(len, reads)), np.int64, len(reads))
+
+
+def _exact_parts(chunked: bytes) -> list[bytes] | None:
+    """Cut a complete chunked body at CRLF: [size, data, size, data, …, b"0", b"", b""].
+
+    None if the sizes do not agree with the lengths: a chunk extension, CRLF inside a chunk, trailers, an early end.
+    """
+    parts = chunked.split(b"\r\n")
+    if len(parts) % 2 == 0 or parts[-3:] != [b"0", b"", b""]:
+        return None
+    try:
+        sizes = [int(size, 16) for size in parts[0:-3:2]]
+    except ValueError:
+        return None
+    return parts if sizes == list(map(len, parts[1:-3:2])) else None
+
+
+def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:
+    """Follow the chunk sizes from `start`.
+
+    Returns ([(begin, end) of each chunk's data in raw, the last perhaps cut short], end of the body or -1 if the
+    final chunk and its trailers are not all there). Raises BadHttp on a size that is none.
+    """
+    spans: list[tuple[int, int]] = []
+    at = start
+    while True:
+        line_end = raw.find(b"\r\n", at)
+        if line_end < 0:
+            return spans, -1
+        size_text = raw[at:line_end].partition(b";")[0].strip()
+        try:
+            size = int(size_text, 16)
+        except ValueError:
+            raise BadHttp(f"not a chunk size: {size_text[:40]!r}") from None
+        data = line_end + 2
+        if size == 0:
+            if raw[data : data + 2] == b"\r\n":
+                return spans, data + 2
+            end = raw.find(b"\r\n\r\n", data)
+            return spans, (end + 4 if end >= 0 else -1)
+        spans.append((data, min(data + size, len(raw))))
+        if data + size + 2 > len(raw):
+            return spans, -1
+        at = data + size + 2
+
+
+def _unchunk(raw: bytes, start: int, reads: list[bytes], parts: list[bytes] | None) -> tuple[bytes, Int64]:
+    """Return (body, bytes of it complete after each read)."""
+    if parts is not None:
+        chunks = parts[1:-3:2]
+        body = b"".join(chunks)
+        if len(reads) == 1:
+            return body, np.array([len(body)], np.int64)
+        sizes = np.fromiter(map(len, chunks), np.int64, len(chunks))
+        size_lines = np.fromiter(map(len, parts[0:-3:2]), np.int64, len(chunks))
+        # On the wire a chunk is its size line, CRLF, data, CRLF.
+        data_begin = start + np.cumsum(size_lines + sizes + 4) - sizes - 2
+    else:
+        spans, _ = _walk_chunks(raw, start)
+        body = b"".join([raw[a:b] for a, b in spans])
+        data_begin = np.array([a for a, _ in spans], np.int64)
+        sizes = np.array([b - a for a, b in spans], np.int64)
+    if not len(sizes):
+        return body, np.zeros(len(reads), np.int64)
+    body_end = np.cumsum(sizes)
+    ends = _raw_ends(reads)
+    # For each read: the last chunk begun before it ended, and how much of that chunk it had brought.
+    which = np.searchsorted(data_begin, ends, side="left") - 1
+    inside = np.minimum(ends - data_begin[which], sizes[which])
+    return body, np.where(which < 0, 0, body_end[which] - sizes[which] + inside)
