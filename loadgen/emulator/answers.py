@@ -1,0 +1,97 @@
+"""What a dialect hands to the server: a `Reply` that is ready, or a `Generation` the physics will time.
+
+A generation is bytes only: it knows what the opening, each token and the ending look like, never when they are sent.
+Payloads are unframed (no chunk sizes), so that faults can rewrite, split or merge them; the server frames. The events
+of one answer are `before + words + after`, which the server turns into constant bytes around one word.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .http import Reply, Request
+from .physics import Job, Physics
+from .text import count_tokens, words
+
+__all__ = ["Counters", "Generation", "Site"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals over the server's life, for its metrics pages."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    cached_tokens: int = 0
+    finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0})
+    ttft_s: float = 0.0
+    e2e_s: float = 0.0
+    queue_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Site:
+    """The server as its dialects see it."""
+
+    presents: str  # which server it claims to be
+    model: str
+    physics: Physics
+    max_model_len: int
+    counters: Counters
+    created_s: int = field(default_factory=lambda: int(time.time()))
+    answered: int = 0  # requests seen so far; numbers the ids that clients are given
+
+    def next_id(self, request: Request) -> str:
+        """Return the request's own id, or a fresh one."""
+        self.answered += 1
+        given = request.headers.get(b"x-request-id")
+        return given.decode("latin-1") if given else f"{self.answered:012x}"
+
+
+class Generation:
+    """An answer that takes time. Dialects override the methods; the defaults fit a stream of templated events."""
+
+    content_type = "text/event-stream; charset=utf-8"
+    head_extra = ""
+    head_early = False  # headers leave as soon as the request is accepted, before the first token
+    close_after = False  # after a streamed answer the connection is closed without having said so
+    load_only = False  # answers when the model is loaded, without generating
+    before = b""
+    after = b""
+    plain = True  # an event is exactly before + words + after
+
+    def __init__(self, site: Site, body: dict[str, Any], prompt: object, limit: int | None, *, stream: bool) -> None:
+        self.site = site
+        self.body = body
+        self.prompt = prompt
+        self.prompt_tokens = count_tokens(prompt)
+        self.limit = limit
+        self.ignore_eos = bool(body.get("ignore_eos"))
+        self.stream = stream
+        self.ended_itself = False  # set when the length is drawn: by itself, or by its limit
+
+    @property
+    def finish_reason(self) -> str:
+        return "stop" if self.ended_itself else "length"
+
+    def opening(self) -> list[bytes]:
+        """Return the events that precede the first token and are sent with it."""
+        return []
+
+    def event(self, first: int, count: int) -> bytes:
+        """Return the event that carries tokens `first` to `first + count - 1`; never the last ones."""
+        return self.before + words(first, count) + self.after
+
+    def ending(self, first: int, count: int, job: Job) -> list[bytes]:
+        """Return the events from the last tokens to the terminal marker; the first carries the tokens."""
+        raise NotImplementedError
+
+    def whole(self, job: Job) -> Reply:
+        """Return the answer in one piece, for a request that did not ask for a stream."""
+        raise NotImplementedError
+
+    def failure(self, message: str) -> list[bytes]:
+        """Return the events by which this server reports an error inside a stream."""
+        raise NotImplementedError

@@ -1,0 +1,140 @@
+"""HTTP/1.1 as a server needs it: bytes to requests, answers to bytes. Pure.
+
+Only what load generators send: Content-Length or chunked bodies, keep-alive by default. The head is parsed with
+bytes methods alone, because this runs once for each of many thousand requests a second.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+__all__ = ["LAST_CHUNK", "BadRequest", "Reply", "Request", "chunk", "parse", "stream_head"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+MAX_HEAD_BYTES = 64 << 10
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class BadRequest(Exception):
+    """The client does not speak HTTP/1.1 as we understand it."""
+
+
+class Request:
+    """One request, complete."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "path")
+
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as an object. Raises ValueError if it is anything else."""
+        value = orjson.loads(self.body)
+        if not isinstance(value, dict):
+            raise ValueError("the body must be a JSON object")
+        return value
+
+
+class Reply:
+    """An answer that is ready at once."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: Any, content_type: str = "application/json", headers: tuple[str, ...] = ()
+    ) -> None:
+        self.status = status
+        self.body: bytes = body if isinstance(body, bytes) else orjson.dumps(body)
+        self.content_type = content_type
+        self.headers = headers
+
+    def encode(self, *, keep_alive: bool, length: int | None = None) -> bytes:
+        """Return head and body. `length` overrides the declared Content-Length."""
+        lines = [
+            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Unknown')}",
+            f"content-type: {self.content_type}",
+            f"content-length: {len(self.body) if length is None else length}",
+            *self.headers,
+        ]
+        if not keep_alive:
+            lines.append("connection: close")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
+
+
+def stream_head(content_type: str, *, keep_alive: bool, extra: str = "") -> bytes:
+    """Return the head of a chunked answer; `extra` is whole header lines."""
+    close = "" if keep_alive else "connection: close\r\n"
+    return (
+        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\n"
+        f"transfer-encoding: chunked\r\n{extra}{close}\r\n"
+    ).encode()
+
+
+def chunk(payload: bytes) -> bytes:
+    """Return one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def parse(data: bytes | bytearray) -> tuple[Request, int] | None:
+    """Return the first request in `data` and how many bytes it took, or None while it is incomplete."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if len(data) > MAX_HEAD_BYTES:
+            raise BadRequest("request head too large")
+        return None
+    lines = bytes(data[:end]).split(b"\r\n")
+    first = lines[0].split(b" ")
+    if len(first) != 3 or not first[2].startswith(b"HTTP/1."):
+        raise BadRequest("not an HTTP/1.1 request line")
+    headers: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip()
+    start = end + 4
+    if b"chunked" in headers.get(b"transfer-encoding", b""):
+        decoded = _chunked(data, start)
+        if decoded is None:
+            return None
+        body, stop = decoded
+    else:
+        try:
+            stop = start + int(headers.get(b"content-length", b"0"))
+        except ValueError:
+            raise BadRequest("Content-Length is not a number") from None
+        if len(data) < stop:
+            return None
+        body = bytes(data[start:stop])
+    connection = headers.get(b"connection", b"").lower()
+    keep_alive = connection != b"close" and (first[2] != b"HTTP/1.0" or connection == b"keep-alive")
+    path = first[1].partition(b"?")[0].decode("latin-1")
+    return Request(first[0].decode("latin-1"), path, headers, body, keep_alive), stop
+
+
+def _chunked(data: bytes | bytearray, at: int) -> tuple[bytes, int] | None:
+    parts: list[bytes] = []
+    while True:
+        line_end = data.find(b"\r\n", at)
+        if line_end < 0:
+            return None
+        try:
+            size = int(bytes(data[at:line_end]).partition(b";")[0], 16)
+        except ValueError:
+            raise BadRequest("a chunk size is not hexadecimal") from None
+        at = line_end + 2
+        if size == 0:
+            # Trailers, if any, end with an empty line.
+            if data[at : at + 2] == b"\r\n":
+                return b"".join(parts), at + 2
+            trailer_end = data.find(b"\r\n\r\n", at)
+            return None if trailer_end < 0 else (b"".join(parts), trailer_end + 4)
+        if len(data) < at + size + 2:
+            return None
+        parts.append(bytes(data[at : at + size]))
+        at += size + 2
