@@ -4,12 +4,13 @@ Everything is CLOCK_MONOTONIC in integer nanoseconds: slewed by NTP, never stepp
 CLOCK_REALTIME, so `RealtimeOffset` holds REALTIME − MONOTONIC, taken as the best of many bracketed reads and taken
 again every second; a jump (somebody stepped the wall clock) voids the kernel tier for the run. Wall time only labels.
 
-Timers: asyncio and libuv round to a millisecond, which is a visible send lag. `Alarm` is a Linux timerfd, good to
-some tens of microseconds and pollable like a socket.
+Timers: asyncio and libuv round to a millisecond, which is a visible send lag. `Sleeper` uses a Linux timerfd, good to
+some tens of microseconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -19,7 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["NS_PER_MS", "NS_PER_S", "Alarm", "RealtimeOffset", "clock_source", "cpu_ns", "now_ns", "wall_iso"]
+__all__ = ["NS_PER_MS", "NS_PER_S", "RealtimeOffset", "Sleeper", "clock_source", "cpu_ns", "now_ns", "wall_iso"]
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -74,35 +75,62 @@ class RealtimeOffset:
         return self.largest_jump_ns > JUMP_NS
 
 
-if sys.platform == "linux":
-    _libc = ctypes.CDLL(None, use_errno=True)
-    CLOCK_MONOTONIC = 1
-    TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
-    TFD_TIMER_ABSTIME = 1
+class Sleeper:
+    """Absolute sleeps for one task at a time."""
 
-    class Alarm:
-        """A one-shot timer at an absolute monotonic instant; `fileno()` is readable once it has passed."""
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] | None = None
+        self._timer = _TimerFd() if sys.platform == "linux" else None
+        if self._timer is not None:
+            self._loop.add_reader(self._timer.fd, self._fired)
 
-        def __init__(self) -> None:
-            # os.timerfd_create exists from Python 3.13 only.
-            self._fd = _libc.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK_CLOEXEC)
-            if self._fd < 0:
-                raise OSError(ctypes.get_errno(), "timerfd_create failed")
+    async def until(self, at_ns: int) -> bool:
+        """Sleep until `at_ns` (monotonic); return whether there was anything to wait for."""
+        remaining_ns = at_ns - now_ns()
+        if remaining_ns <= 0:
+            return False
+        if self._timer is None:
+            await asyncio.sleep(remaining_ns / NS_PER_S)
+            return True
+        self._woken = self._loop.create_future()
+        self._timer.set(at_ns)
+        await self._woken
+        return True
 
-        def fileno(self) -> int:
-            return int(self._fd)
+    def close(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_reader(self._timer.fd)
+            self._timer.close()
 
-        def set(self, at_ns: int) -> None:
-            """Arm for `at_ns`; an instant in the past makes it readable at once."""
-            at_ns = max(at_ns, 1)  # 0 would disarm
-            spec = struct.pack("qqqq", 0, 0, at_ns // NS_PER_S, at_ns % NS_PER_S)
-            if _libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None) < 0:
-                raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+    def _fired(self) -> None:
+        assert self._timer is not None
+        self._timer.clear()
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
-        def clear(self) -> None:
-            """Take the expiry off the descriptor, so that it is no longer readable."""
-            with contextlib.suppress(BlockingIOError):  # re-armed since it fired
-                os.read(self._fd, 8)
 
-        def close(self) -> None:
-            os.close(self._fd)
+CLOCK_MONOTONIC = 1
+TFD_TIMER_ABSTIME = 1
+
+
+class _TimerFd:
+    """timerfd_create(2): readable once its instant has passed. Python has it from 3.13 only."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create failed")
+
+    def set(self, at_ns: int) -> None:
+        spec = struct.pack("qqqq", 0, 0, *divmod(at_ns, NS_PER_S))
+        if self._libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, spec, None) < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # set again since it fired
+            os.read(self.fd, 8)
+
+    def close(self) -> None:
+        os.close(self.fd)

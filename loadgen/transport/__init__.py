@@ -69,9 +69,14 @@ class Transport(Protocol):
     """One endpoint's connections."""
 
     tier: str
+    stopping: bool  # from now on a cancelled exchange returns as CANCELLED instead of raising
 
     async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
         """Send one request and return when it is answered, refused, late or lost. Never raises for the peer."""
+        ...
+
+    def activity(self) -> int:
+        """A number that changes whenever something arrives."""
         ...
 
     async def close(self) -> None: ...

@@ -6,6 +6,7 @@ For systems without SO_TIMESTAMPNS. Right as long as the loop is not late; METHO
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import numpy as np
 
@@ -20,11 +21,11 @@ class CallbackConnection(Connection, asyncio.Protocol):
     """A Connection over an asyncio transport."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         stamp = now_ns()

@@ -80,6 +80,10 @@ class SocketTransport:
         self._fill(answer, connection, exchange)
         return answer
 
+    def activity(self) -> int:
+        """Reads so far of what is in flight; scans it, so not for every read."""
+        return sum(len(exchange.stamps) for exchange in self._watched)
+
     async def close(self) -> None:
         self._deadlines.close()
         for connection in self._idle:
