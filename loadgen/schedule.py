@@ -1,0 +1,248 @@
+"""Arrival processes: a load and a seed in, the instants at which requests should be sent out.
+
+Everything is drawn before the run and depends on the seed alone. A stationary process of rate 1 is drawn in operational
+time u, and each stage maps u to the clock through the inverse of its cumulative rate, Lambda^-1(u): so a Poisson
+process stays one across stages and ramps (Cinlar, Introduction to Stochastic Processes, 1975, ch. 4.7), the mean rate
+of a ramp holds, and gamma gaps keep their CV of 1/sqrt(b) in operational time.
+
+Rules a change must keep. Gaps are never rescaled to make the last arrival land somewhere: that fixes the count, and
+the process is no longer Poisson. A longer schedule with the same seed begins with the shorter one. Offsets are
+nanoseconds from the start of the run, ascending, and warm-up arrivals come first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadgen.profile import Load, Stage
+from loadgen.record import Int64
+
+__all__ = ["Drawn", "concurrency_steps", "describe", "offsets", "warmup_ends_ns"]
+
+NS_PER_S = 1_000_000_000
+SCHEDULE_STREAM = 0x5C4ED  # keeps these draws apart from those of a workload with the same seed and run
+BLOCK = 8192
+
+Float64 = NDArray[np.float64]
+
+
+def offsets(load: Load, seed: int, run: int = 0) -> Int64:
+    """Return when each request of an open loop should be sent, warm-up included.
+
+    Shape (requests,), ns from the start of the run, ascending. A load bounded by requests has exactly that many, one
+    bounded by time as many as fall into it, which may be none. Raises ValueError for a closed loop.
+    """
+    if not load.is_open:
+        raise ValueError("a closed loop has no schedule: its arrivals are set by completions")
+    if load.arrivals == "burst":
+        return np.zeros(load.requests or 0, np.int64)
+    arrivals = _UnitArrivals(load, seed, run)
+    warmup = _warmup(load)
+    pieces = [np.empty(0)]
+    start_s = 0.0
+    for stage in (warmup, *load.parts) if warmup else load.parts:
+        most = load.requests if stage is not warmup else None
+        within_s, length_s = _stage_offsets(stage, arrivals, most)
+        pieces.append(start_s + within_s)
+        start_s += length_s
+    return np.rint(np.concatenate(pieces) * NS_PER_S).astype(np.int64)
+
+
+def concurrency_steps(load: Load) -> list[tuple[int, int]]:
+    """Return how many requests a closed loop keeps in flight, and from when: [(at_ns, concurrency), ...].
+
+    Each value holds until the next; the first is at 0 and covers the warm-up. A ramp is a staircase of single steps,
+    each half-way between the instants at which its line reaches whole numbers, so that the integral is the line's.
+    """
+    if load.is_open:
+        raise ValueError("an open loop has no concurrency to keep: its arrivals are set by the schedule")
+    if not load.stages:
+        assert load.concurrency is not None
+        return [(0, load.concurrency)]
+    steps: list[tuple[int, int]] = []
+    start_s = 0.0
+    for index, stage in enumerate(load.stages):
+        assert stage.concurrency is not None
+        assert stage.duration_s is not None
+        if not steps or steps[-1][1] != stage.concurrency:
+            steps.append((round(start_s * NS_PER_S), stage.concurrency))
+        if index == 0:
+            start_s += load.warmup_s
+        rise = int(stage.ramp_to or stage.concurrency) - stage.concurrency
+        for step in range(1, abs(rise) + 1):
+            at_s = start_s + stage.duration_s * (step - 0.5) / abs(rise)
+            steps.append((round(at_s * NS_PER_S), stage.concurrency + int(math.copysign(step, rise))))
+        start_s += stage.duration_s
+    return steps
+
+
+def warmup_ends_ns(load: Load, offsets_ns: Int64) -> int:
+    """Return when the warm-up of an open loop ends: requests intended at or after it are measured."""
+    if load.warmup_requests:
+        return int(offsets_ns[load.warmup_requests]) if len(offsets_ns) > load.warmup_requests else _end_ns(offsets_ns)
+    return round(load.warmup_s * NS_PER_S)
+
+
+def _end_ns(offsets_ns: Int64) -> int:
+    return int(offsets_ns[-1]) + 1 if len(offsets_ns) else 0
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+class _UnitArrivals:
+    """Arrivals at mean rate 1 in operational time, handed out in order and drawn as far as they are needed."""
+
+    def __init__(self, load: Load, seed: int, run: int) -> None:
+        entropy = np.random.SeedSequence([seed, run, SCHEDULE_STREAM])
+        self._rng = np.random.Generator(np.random.Philox(entropy))
+        self._arrivals = load.arrivals
+        self._shape = load.burstiness
+        self._ahead: Float64 = np.empty(0)  # drawn, not yet handed out
+        # Constant gaps start with a request at once; the random ones with their first gap.
+        self._drawn_to = -1.0 if load.arrivals == "constant" else 0.0
+        self.now = 0.0  # operational time up to which arrivals were handed out
+
+    def until(self, end: float, most: int | None) -> Float64:
+        """Hand out the arrivals before `end`, and of those no more than `most`."""
+        blocks = [self._ahead]
+        have = len(self._ahead)
+        while self._drawn_to < end and (most is None or have < most):
+            blocks.append(self._block())
+            have += BLOCK
+        ahead = np.concatenate(blocks)
+        # The end is a sum of floats: an arrival a billionth of a gap before it belongs to what comes after.
+        count = int(np.searchsorted(ahead, end * (1 - 1e-12) - 1e-9))
+        return self._hand_out(ahead, count if most is None else min(count, most), end)
+
+    def next(self, count: int) -> Float64:
+        """Hand out the next `count` arrivals."""
+        blocks = [self._ahead]
+        have = len(self._ahead)
+        while have < count:
+            blocks.append(self._block())
+            have += BLOCK
+        ahead = np.concatenate(blocks)
+        return self._hand_out(ahead, count, float(ahead[count - 1]))
+
+    def _hand_out(self, ahead: Float64, count: int, now: float) -> Float64:
+        self._ahead = ahead[count:]
+        self.now = now
+        return ahead[:count]
+
+    def _block(self) -> Float64:
+        if self._arrivals == "constant":
+            gaps = np.ones(BLOCK)
+        elif self._arrivals == "gamma":
+            gaps = self._rng.gamma(self._shape, 1 / self._shape, BLOCK)
+        else:
+            gaps = self._rng.exponential(1.0, BLOCK)
+        block = self._drawn_to + np.cumsum(gaps)
+        self._drawn_to = float(block[-1])
+        return block
+
+
+def _warmup(load: Load) -> Stage | None:
+    """Return the stage that a warm-up amounts to: the load's first rate, held."""
+    rate_per_s = load.parts[0].rate_per_s
+    if load.warmup_requests:
+        return Stage(rate_per_s=rate_per_s, requests=load.warmup_requests)
+    return Stage(rate_per_s=rate_per_s, duration_s=load.warmup_s) if load.warmup_s else None
+
+
+def _stage_offsets(stage: Stage, arrivals: _UnitArrivals, most: int | None) -> tuple[Float64, float]:
+    """Return the arrivals of a stage, `most` at most, in seconds from its start, and how long it lasts."""
+    start = arrivals.now
+    if stage.duration_s is not None:
+        within = arrivals.until(start + stage.mean_rate_per_s * stage.duration_s, most) - start
+        return _at_s(stage, within), stage.duration_s
+    assert stage.requests is not None
+    at_s = _at_s(stage, arrivals.next(stage.requests) - start)
+    return at_s, float(at_s[-1])
+
+
+def _at_s(stage: Stage, u: Float64) -> Float64:
+    """Solve Lambda(t) = u for t: shape (n,), s from the start of the stage.
+
+    Lambda(t) = r0 t + (r1 - r0) t^2 / 2D over the stage's length D, written so that r1 = r0 needs no case of its own.
+    A stage bounded by requests ramps over the time they take on average and stays at r1 after it.
+    """
+    assert stage.rate_per_s is not None
+    r0 = stage.rate_per_s
+    r1 = stage.ramp_to or r0
+    length_s = stage.duration_s or (stage.requests or 0) / stage.mean_rate_per_s
+    reached = np.minimum(u, stage.mean_rate_per_s * length_s)
+    slope = (r1 - r0) / length_s
+    t: Float64 = 2 * reached / (r0 + np.sqrt(np.maximum(r0 * r0 + 2 * slope * reached, 0.0)))
+    return t + (u - reached) / r1
+
+
+# --- what was drawn --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A schedule as it came out. Rates are requests per second; a None is undefined for so few requests."""
+
+    requests: int
+    rate_per_s: float | None  # realised
+    cv: float | None  # standard deviation / mean of the gaps; on a ramp it includes the ramp
+    dispersion: float | None  # variance / mean of the counts in bins of 1 s; 1 for Poisson
+    rate_low_per_s: float | None  # lambda -+ 3 CV sqrt(lambda / T): beyond it lies 1 schedule in 370
+    rate_high_per_s: float | None
+
+    @property
+    def rate_holds(self) -> bool:
+        """The realised rate is one that the load asked for; True where that cannot be told."""
+        if self.rate_per_s is None or self.rate_low_per_s is None or self.rate_high_per_s is None:
+            return True
+        return self.rate_low_per_s <= self.rate_per_s <= self.rate_high_per_s
+
+
+def describe(load: Load, offsets_ns: Int64) -> Drawn:
+    """Describe a schedule that `offsets` drew for `load`, warm-up included."""
+    count = len(offsets_ns)
+    span_s, by_time = _span_s(load, offsets_ns)
+    rate = (count if by_time else count - 1) / span_s if span_s > 0 else None
+    gaps = np.diff(offsets_ns)
+    mean_gap = float(gaps.mean()) if len(gaps) else 0.0
+    cv = float(gaps.std(ddof=1)) / mean_gap if len(gaps) > 1 and mean_gap else None
+    low, high = _rate_interval(load, span_s) if load.parts and span_s > 0 else (None, None)
+    return Drawn(count, rate, cv, _dispersion(offsets_ns, span_s), low, high)
+
+
+def _span_s(load: Load, offsets_ns: Int64) -> tuple[float, bool]:
+    """Return the time that the schedule covers, and whether the load set it; else it is from first to last arrival."""
+    parts = load.parts
+    full = load.requests is not None and len(offsets_ns) >= load.requests + load.warmup_requests
+    if parts and not full and not load.warmup_requests and all(part.duration_s for part in parts):
+        return load.warmup_s + sum(part.duration_s or 0.0 for part in parts), True
+    return (float(offsets_ns[-1] - offsets_ns[0]) / NS_PER_S if len(offsets_ns) else 0.0), False
+
+
+def _rate_interval(load: Load, span_s: float) -> tuple[float, float]:
+    """Return lambda -+ 3 CV sqrt(lambda / T), lambda being the mean of the rate over the load as it was asked for."""
+    warmup = _warmup(load)
+    expected = length_s = 0.0
+    for part in (warmup, *load.parts) if warmup else load.parts:
+        part_s = part.duration_s or (part.requests or 0) / part.mean_rate_per_s
+        length_s += part_s
+        expected += part_s * part.mean_rate_per_s
+    rate = expected / length_s
+    cv = {"constant": 0.0, "gamma": 1 / math.sqrt(load.burstiness)}.get(load.arrivals, 1.0)
+    # One arrival more or less is no fault of any schedule: constant gaps could not hold their rate otherwise.
+    slack = 3 * cv * math.sqrt(rate / span_s) + 1 / span_s
+    return rate - slack, rate + slack
+
+
+def _dispersion(offsets_ns: Int64, span_s: float) -> float | None:
+    seconds = int(span_s)
+    if seconds < 2:
+        return None
+    counts = np.bincount((offsets_ns // NS_PER_S).astype(np.intp), minlength=seconds)[:seconds]
+    mean = float(counts.mean())
+    return float(counts.var(ddof=1)) / mean if mean else None
