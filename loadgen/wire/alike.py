@@ -1,0 +1,151 @@
+"""Runs of look-alike messages: understand one by parsing it, recognise those that differ only in a string.
+
+The messages of one answer mostly share every byte but the text of one string (and, with Ollama, a time). `cut` takes a
+parsed message apart around such strings; `run` finds how many of the following messages have the same bytes
+around them and lets only those through whose strings are sound JSON. What passes parses to the same object with other
+strings in those places, so a dialect that understood the first one has understood all of them; nobody guesses.
+
+Why that holds: a message is let through only if it is part + string + part [+ string + part], byte for byte, each
+string a complete JSON string body. `cut` has proved, by parsing the parts with other strings between them, that the
+parts leave a parser inside these very strings. Everything else is left to the full parser.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import orjson
+
+__all__ = ["Path", "cut", "run"]
+
+Path = tuple[str | int, ...]
+
+PROBE = "~other text~"
+# What may not stand for itself in a JSON string; a backslash is legal but needs the parser to judge what follows.
+UNSAFE = bytes(range(32)) + b'"\\'
+BLOCK = 64  # messages compared at once; doubles, so that a failure costs no more than what was gained
+TAIL = 4  # finish, usage and the like: how many other messages to expect at the end
+
+
+def cut(data: bytes, message: Any, paths: tuple[Path, ...]) -> tuple[list[bytes], int] | None:
+    """Return the bytes around the strings at `paths`, and which of these strings the last path names.
+
+    None where the strings cannot be found in the bytes beyond doubt.
+    """
+    spans: list[tuple[int, int, Path]] = []
+    for path in paths:
+        found = _string_after(str(path[-1])).search(data)
+        if found is None:
+            return None
+        spans.append((*found.span(1), path))
+    spans.sort(key=lambda span: span[0])
+    parts, at = [], 0
+    for start, stop, _ in spans:
+        parts.append(data[at:start])
+        at = stop
+    parts.append(data[at:])
+    if not _is_proved(parts, message, paths):
+        return None
+    return parts, [path for _, _, path in spans].index(paths[-1])
+
+
+def run(messages: list[bytes], at: int, parts: list[bytes], hole: int) -> list[bytes]:
+    """Return the string in `hole` of each message from `at` on, up to the first that is not like `parts`.
+
+    The strings are raw JSON string bodies, without quotes, and sound.
+    """
+    middles = _middles(messages, at, parts[0], parts[-1])
+    if len(parts) == 2:
+        return middles[: _sound(middles)]
+    columns = [[], []] if not middles else [list(c) for c in zip(*(_halves(m, parts[1]) for m in middles), strict=True)]
+    return columns[hole][: min(map(_sound, columns))]
+
+
+@cache
+def _string_after(key: str) -> re.Pattern[bytes]:
+    return re.compile(rb'"%s"\s*:\s*"((?:[^"\\]|\\.)*)"' % re.escape(key.encode()))
+
+
+def _is_proved(parts: list[bytes], message: Any, paths: tuple[Path, ...]) -> bool:
+    try:
+        probe = orjson.loads(PROBE.encode().join(parts))
+        for path in paths:
+            *way, key = path
+            there, here = probe, message
+            for step in way:
+                there, here = there[step], here[step]
+            if there[key] != PROBE or here[key] == PROBE:
+                return False
+            there[key] = here[key]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return False
+    return bool(probe == message)
+
+
+def _middles(messages: list[bytes], at: int, first: bytes, last: bytes) -> list[bytes]:
+    """What stands between `first` and `last` in each message from `at` on, up to one that lacks them.
+
+    Blocks are proved by putting them together again and comparing once, at the speed of memcmp.
+    """
+    stop, left, right = len(messages), len(first), -len(last)
+    for _ in range(TAIL):
+        if stop > at and not (messages[stop - 1].startswith(first) and messages[stop - 1].endswith(last)):
+            stop -= 1
+    middles: list[bytes] = []
+    between, size = last + b"\n" + first, BLOCK
+    while at < stop:
+        block = messages[at : min(at + size, stop)]
+        inner = [message[left:right] for message in block]
+        # A message too short to hold both parts gives an empty middle here and makes the sides differ in length.
+        if first + between.join(inner) + last != b"\n".join(block):
+            for message, middle in zip(block, inner, strict=True):
+                if len(message) < left - right or not (message.startswith(first) and message.endswith(last)):
+                    return middles
+                middles.append(middle)
+        else:
+            middles += inner
+        at += size
+        size *= 2
+    return middles
+
+
+def _halves(middle: bytes, part: bytes) -> tuple[bytes, bytes]:
+    """Cut at `part`; where it is missing, give a string that is not sound."""
+    before, found, after = middle.partition(part)
+    return (before, after) if found else (b'"', b'"')
+
+
+def _sound(strings: list[bytes]) -> int:
+    """How many of `strings`, from the first on, are JSON string bodies."""
+    if _is_plain(b" ".join(strings)):
+        return len(strings)
+    plain = [string for string in strings if b"\\" not in string]
+    fine = _is_plain(b" ".join(plain))
+    for count, string in enumerate(strings):
+        if (not fine or b"\\" in string) and not _is_string(string):
+            return count
+    return len(strings)
+
+
+def _is_plain(raw: bytes) -> bool:
+    return len(raw.translate(None, UNSAFE)) == len(raw) and _is_utf8(raw)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_string(raw: bytes) -> bool:
+    try:
+        orjson.loads(b'"%b"' % raw)
+    except orjson.JSONDecodeError:
+        return False
+    return True

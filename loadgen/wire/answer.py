@@ -1,0 +1,261 @@
+"""From a Response to a Decoded: the part that all dialects share.
+
+A dialect brings two functions: one that cuts a body into messages, and `take`, which reads one parsed message into a
+`Tally`. `decode` judges status and content type, feeds the messages to `take`, and settles outcome and token counts.
+
+- Success needs a terminal marker, for every choice seen, and no error before it. `[DONE]` and a clean close prove
+  nothing.
+- A message that tells an error or cannot be parsed ends the reading and is not among the events.
+- Of a message that only brings text, `take` says so by returning a `Plain`. Those that follow and are alike byte for
+  byte are not parsed (alike.py); a run of them must leave the tally as `take` would have left it.
+- Tokens, most trusted first: the server's final count, ids or running counts of the events, the number of events.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from loadgen.record import NO_INT32, Int32, Int64, Kind, Outcome, TokensFrom
+from loadgen.wire import Decoded, Response, alike, told
+from loadgen.wire.sse import is_whole
+
+__all__ = ["Form", "Plain", "Tally", "decode"]
+
+DROPPED = 255  # in Tally.kinds: not an event after all (a blank payload)
+WORTH_A_CUT = 8  # messages that must follow before looking for a run pays
+MISSES = 3  # runs that came to nothing before we stop looking for more
+FEW = 16  # events or reads below this: lists beat numpy
+CONTENT = int(Kind.CONTENT)
+BEARING = (int(Kind.REASONING), CONTENT, int(Kind.TOOL))
+ONE_IF_BEARING = np.isin(np.arange(256), BEARING).astype(np.int32)
+
+
+class Plain(NamedTuple):
+    """A message that did nothing but bring the text at the last of `paths`; others may differ in all of `paths`."""
+
+    kind: int  # with text
+    empty: int  # without
+    paths: tuple[alike.Path, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the messages said so far. `result` is filled as they come; the rest is needed to settle it."""
+
+    result: Decoded
+    kinds: bytearray = field(default_factory=bytearray)  # a Kind for each message taken
+    texts: list[str] | None = None  # answer text, if kept
+    told: dict[int, int] = field(default_factory=dict)  # event -> tokens in it, where the server tells
+    running: dict[int, int] = field(default_factory=dict)  # choice -> running count of its tokens
+    choices: dict[int, bool] = field(default_factory=dict)  # choice -> whether it finished
+    terminal: bool = False  # a terminal marker was seen
+    final_count: bool = False  # result.output_tokens is the server's final count
+    error: str | None = None
+    outcome: Outcome = Outcome.SERVER_ERROR  # what `error` makes of it
+    hint: str = ""  # what a truncated stream said that may explain it
+
+    @property
+    def finished(self) -> bool:
+        return self.terminal and all(self.choices.values())
+
+    def count(self, choice: int | None, tokens: int, *, final: bool) -> None:
+        """Note the server's count of the tokens up to the message being taken: of `choice`, or of the whole answer."""
+        self.result.output_tokens = tokens
+        self.final_count |= final
+        if choice is None:
+            return
+        here, before = len(self.kinds), self.running.get(choice, 0)
+        self.running[choice] = tokens
+        self.told.setdefault(here, tokens - before)  # ids of the same event know better
+        if len(self.running) > 1:
+            self.result.output_tokens = sum(self.running.values())
+
+
+class Form(NamedTuple):
+    """How a dialect frames and reads its answers."""
+
+    content_type: str
+    messages: Callable[[bytes], tuple[list[bytes], Int64, list[str] | None]]
+    take: Callable[[Tally, dict[str, Any], str], Plain | None]
+
+
+def decode(response: Response, form: Form, *, keep_text: bool) -> Decoded:
+    if not 200 <= response.status < 300:
+        return Decoded(Outcome.HTTP_ERROR, _http_error(response))
+    body, content_type = response.body, response.headers.get("content-type", "")
+    if "html" in content_type:
+        return Decoded(Outcome.PROTOCOL, _wrong_type(content_type, form, body))
+    if content_type.startswith(form.content_type) or not _is_one_message(body):
+        data, ends, names = form.messages(body)
+    else:
+        data, ends, names = _whole(body)
+    if not data and body:
+        # One JSON object under the name of a stream is an answer too, or an error told without framing.
+        if _is_one_message(body):
+            data, ends, names = _whole(body)
+        elif response.complete and not content_type.startswith(form.content_type):
+            return Decoded(Outcome.PROTOCOL, _wrong_type(content_type, form, body))
+    tally = Tally(Decoded(Outcome.OK), texts=[] if keep_text else None)
+    _read(tally, data, names, form.take)
+    return _settle(tally, response, ends)
+
+
+def _is_one_message(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"{" and is_whole(body)
+
+
+def _whole(body: bytes) -> tuple[list[bytes], Int64, None]:
+    return [body], np.array([len(body)], np.int64), None
+
+
+def _read(
+    tally: Tally, data: list[bytes], names: list[str] | None, take: Callable[[Tally, dict[str, Any], str], Plain | None]
+) -> None:
+    at, total, misses = 0, len(data), 0
+    while at < total:
+        name = "" if names is None else names[at]
+        message = _message(tally, data[at], name)
+        plain = None if message is None else take(tally, message, name)
+        if tally.error is not None:
+            return
+        at += 1
+        if plain is None or total - at < WORTH_A_CUT or misses >= MISSES:
+            continue
+        texts = _like(data, at, message, plain)
+        if names is not None:
+            texts = texts[: _same(names, at, name)]
+        misses = 0 if len(texts) >= WORTH_A_CUT else misses + 1
+        _take_run(tally, plain, texts)
+        at += len(texts)
+
+
+def _message(tally: Tally, data: bytes, name: str) -> dict[str, Any] | None:
+    """Parse one message; None for a blank one, and with `tally.error` set for one that is not a JSON object."""
+    try:
+        message = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if not data.strip():
+            tally.kinds.append(DROPPED)
+            return None
+        try:
+            message = told.parse(data)
+        except orjson.JSONDecodeError:
+            message = None
+    if type(message) is dict:
+        return message
+    tally.error = told.one_line(data.decode("utf-8", "replace"))
+    if name != "error":
+        tally.error, tally.outcome = f"not a JSON object: {tally.error}", Outcome.PROTOCOL
+    return None
+
+
+def _like(data: list[bytes], at: int, message: dict[str, Any] | None, plain: Plain) -> list[bytes]:
+    found = alike.cut(data[at - 1], message, plain.paths)
+    return [] if found is None else alike.run(data, at, *found)
+
+
+def _same(names: list[str], at: int, name: str) -> int:
+    """How many of `names` from `at` on are `name`."""
+    for same, other in enumerate(names[at:]):
+        if other != name:
+            return same
+    return len(names) - at
+
+
+def _take_run(tally: Tally, plain: Plain, texts: list[bytes]) -> None:
+    """Take messages that are `plain` but for their texts, given as raw JSON strings without quotes."""
+    if b"" in texts:
+        tally.kinds += bytes([plain.kind if text else plain.empty for text in texts])
+    else:
+        tally.kinds += bytes((plain.kind,)) * len(texts)
+    if tally.texts is not None and plain.kind == CONTENT and texts:
+        tally.texts += orjson.loads(b'["%b"]' % b'","'.join(texts))
+
+
+def _settle(tally: Tally, response: Response, ends: Int64) -> Decoded:
+    result, kinds = tally.result, tally.kinds
+    bearing = sum(map(kinds.count, BEARING))
+    result.event_read = _event_read(ends[: len(kinds)], response.read_ends)
+    result.event_kind = np.frombuffer(kinds, np.uint8)
+    _count_tokens(tally, bearing)
+    if DROPPED in kinds:
+        kept = result.event_kind != DROPPED
+        result.event_read, result.event_kind = result.event_read[kept], result.event_kind[kept]
+        result.event_tokens = None if result.event_tokens is None else result.event_tokens[kept]
+    if tally.texts is not None:
+        result.text = "".join(tally.texts)
+    if tally.finished:
+        result.outcome = Outcome.OK if bearing or result.output_tokens else Outcome.EMPTY
+    elif tally.error is not None:
+        result.outcome, result.error = tally.outcome, tally.error
+    else:
+        result.outcome, result.error = Outcome.TRUNCATED, _truncated(tally, response)
+    return result
+
+
+def _count_tokens(tally: Tally, bearing: int) -> None:
+    result, known = tally.result, tally.told
+    within = known and _covers(tally)
+    if result.output_tokens is not None and (tally.final_count or tally.finished):
+        result.tokens_from = TokensFrom.USAGE
+    elif within:
+        result.output_tokens, result.tokens_from = sum(known.values()), TokensFrom.IDS
+    else:
+        result.output_tokens = bearing or None
+        result.tokens_from = TokensFrom.EVENTS if bearing else None
+    if within:
+        tokens = np.zeros(len(tally.kinds), np.int32)
+        tokens[list(known)] = list(known.values())
+        result.event_tokens = tokens
+    elif bearing and result.tokens_from == TokensFrom.USAGE and result.output_tokens == bearing:
+        result.event_tokens = ONE_IF_BEARING[result.event_kind]
+
+
+def _covers(tally: Tally) -> bool:
+    """Whether the counts told with the events can be believed: one for each that bears tokens, and they add up."""
+    known, total = tally.told, sum(tally.told.values())
+    if total <= 0 or min(known.values()) < 0:
+        return False
+    if (
+        (tally.final_count or tally.finished)
+        and (counted := tally.result.output_tokens) is not None
+        and total > counted
+    ):
+        return False
+    return all(at in known for at, kind in enumerate(tally.kinds) if kind in BEARING)
+
+
+def _event_read(ends: Int64, read_ends: Int64) -> Int32:
+    """Index of the read that completed each event."""
+    events, reads = len(ends), len(read_ends)
+    if not events:
+        return NO_INT32
+    if reads <= 1:
+        return np.zeros(events, np.int32)
+    if events < FEW and reads < FEW:
+        bounds = read_ends.tolist()
+        return np.array([min(bisect_left(bounds, end), reads - 1) for end in ends.tolist()], np.int32)
+    return np.minimum(np.searchsorted(read_ends, ends, side="left"), reads - 1).astype(np.int32)
+
+
+def _http_error(response: Response) -> str:
+    reason = told.reason_in_body(response.body)
+    return f"{reason} (HTTP {response.status})" if reason else f"HTTP {response.status}"
+
+
+def _wrong_type(content_type: str, form: Form, body: bytes) -> str:
+    said = told.reason_in_body(body)
+    note = f"expected {form.content_type}, got {content_type or 'no content type'}"
+    return f"{said} ({note})" if said else note
+
+
+def _truncated(tally: Tally, response: Response) -> str:
+    how = "the answer ended" if response.complete else "the connection ended"
+    what = "with no event" if not tally.kinds else "without a terminal marker"
+    return f"{tally.hint}: {how} {what}" if tally.hint else f"{how} {what}"

@@ -1,0 +1,296 @@
+"""The OpenAI shape: vLLM, SGLang, llama.cpp, llama_cpp.server, transformers serve, Ollama /v1, LM Studio /v1 and v0.
+
+Servers differ in what they accept, so a request asks only for what its kind of server is known to take;
+`target.options` goes into the body last and wins, an option of null takes a field out. Servers also differ in what they
+send, so `_take` looks for every known sign in any message and needs no kind: usage on any chunk, llama.cpp `timings`,
+vLLM `metrics`, LM Studio `stats`, token ids, reasoning under two names, and the events of llama.cpp's own /completion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from loadgen.record import Kind
+from loadgen.wire import Ask, Decoded, Response, Target, told
+from loadgen.wire.answer import Form, Plain, Tally
+from loadgen.wire.answer import decode as decode_answer
+from loadgen.wire.sse import DONE, events
+
+__all__ = ["COMPLETIONS_PATH", "DEFAULT_PATH", "decode", "request_body"]
+
+DEFAULT_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/completions"
+NATIVE_PATH = "/completion"  # llama.cpp's own
+
+# What each kind of server takes beyond the common fields. transformers serve refuses unknown fields with 422, and
+# llama_cpp.server sends no usage even if asked.
+TELLS_USAGE = frozenset({"vllm", "sglang", "llamacpp", "ollama", "lmstudio", "openai"})
+TELLS_RUNNING_USAGE = frozenset({"vllm", "sglang"})
+IGNORES_EOS = frozenset({"vllm", "sglang", "llamacpp"})
+HAS_MIN_TOKENS = frozenset({"vllm", "sglang"})
+TAKES_IDS = frozenset({"vllm", "sglang", "llamacpp", "openai"})
+CAPS = frozenset({"max_tokens", "max_completion_tokens", "n_predict"})
+
+ROLE, EMPTY, REASONING, CONTENT, TOOL, USAGE = (int(kind) for kind in Kind)
+
+
+def request_body(ask: Ask, target: Target) -> bytes:
+    options = dict(target.options)
+    running_usage = options.pop("continuous_usage_stats", False) and target.kind in TELLS_RUNNING_USAGE
+    body: dict[str, Any] = {"model": target.model, **_prompt(ask, target), "stream": True, "temperature": 0}
+    native = target.path.endswith(NATIVE_PATH)
+    if ask.output_tokens is not None and not CAPS & options.keys():
+        body["n_predict" if native else "max_tokens"] = ask.output_tokens
+    if target.force_length and ask.output_tokens is not None:
+        if target.kind in IGNORES_EOS:
+            body["ignore_eos"] = True
+        if target.kind in HAS_MIN_TOKENS:
+            body["min_tokens"] = ask.output_tokens
+    if target.kind in TELLS_USAGE and not native:
+        body["stream_options"] = {"include_usage": True}
+        if running_usage:
+            body["stream_options"]["continuous_usage_stats"] = True
+    return orjson.dumps(_merged(body, options))
+
+
+def decode(response: Response, *, keep_text: bool = False) -> Decoded:
+    return decode_answer(response, FORM, keep_text=keep_text)
+
+
+def _prompt(ask: Ask, target: Target) -> dict[str, Any]:
+    if sum(given is not None for given in (ask.prompt, ask.messages, ask.prompt_ids)) != 1:
+        raise ValueError("an Ask needs exactly one of prompt, messages and prompt_ids")
+    if target.path.endswith("/chat/completions"):
+        if ask.prompt_ids is not None:
+            raise ValueError(f"{target.path} takes no token ids; use {COMPLETIONS_PATH}")
+        return {"messages": ask.messages or [{"role": "user", "content": ask.prompt}]}
+    if ask.messages is not None:
+        raise ValueError(f"{target.path} takes a prompt, not messages; use {DEFAULT_PATH}")
+    if ask.prompt_ids is not None and target.kind not in TAKES_IDS:
+        raise ValueError(f"{target.kind} takes no token ids as a prompt; send text")
+    return {"prompt": ask.prompt if ask.prompt_ids is None else ask.prompt_ids}
+
+
+def _merged(body: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    asked = options.pop("stream_options", body.get("stream_options"))
+    body |= options
+    if isinstance(asked, dict):
+        asked = body.get("stream_options", {}) | asked
+    body["stream_options"] = asked if body["stream"] else None  # vLLM refuses it without streaming
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _messages(body: bytes) -> tuple[list[bytes], Any, list[str] | None]:
+    data, ends, names = events(body)
+    if data and data[-1] == DONE:
+        data.pop()
+    if DONE in data:
+        del data[data.index(DONE) :]
+    return data, ends, names
+
+
+def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
+    if name == "error" or "error" in message or "error_message" in message or message.get("object") == "error":
+        error = told.error_in(message)
+        if error is not None or name == "error":
+            tally.error = error or told.reason_in_body(orjson.dumps(message)) or "error without a message"
+            return None
+    choices = message.get("choices")
+    if not isinstance(choices, list):
+        choices = []
+        if isinstance(message.get("stop"), bool):
+            _take_native(tally, message)
+            return None
+    if message.get("model") == "":
+        tally.hint = "an event without a model name, as Ollama sends when it loses an error"
+    kind, final, plain = EMPTY, not choices, None
+    for choice in choices:
+        if isinstance(choice, dict):
+            found, plain = _take_choice(tally, choice)
+            kind = found if RANK[found] > RANK[kind] else kind
+            final |= bool(choice.get("finish_reason"))
+    if tally.error is not None:
+        return None
+    if _take_counts(tally, message, choices, final=final):
+        tally.kinds.append(USAGE if kind == EMPTY and final else kind)
+        return None
+    tally.kinds.append(kind)
+    return plain if len(choices) == 1 and not final else None
+
+
+def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | None]:
+    """Note who finished; return the kind, and a Plain if the choice holds just one text."""
+    reason, index = choice.get("finish_reason"), choice.get("index")
+    if type(index) is not int:
+        index = 0
+    if reason:
+        tally.terminal = tally.choices[index] = True
+        _take_reason(tally, reason)
+    elif index not in tally.choices:
+        tally.choices[index] = False
+    delta = choice.get("delta") or choice.get("message")
+    if not isinstance(delta, dict):
+        text = _text(choice.get("text"))
+        return _keep(tally, index, text), PLAIN_TEXT if text else None
+    text = _text(delta.get("content"))
+    thought, thought_too = delta.get("reasoning"), delta.get("reasoning_content")
+    other = len(delta) > 1 and _has_other(tally, index, delta)
+    if text:
+        _keep(tally, index, text)
+        return CONTENT, None if thought or thought_too or other else PLAIN_CONTENT["role" in delta]
+    if other == CONTENT:
+        return CONTENT, None
+    if thought or thought_too:
+        lone = not (other or (thought and thought_too))  # two of them are copies, and differ together
+        return REASONING, (PLAIN_REASONING if thought else PLAIN_REASONING_CONTENT)["role" in delta] if lone else None
+    return other or (ROLE if "role" in delta and not reason else EMPTY), None
+
+
+def _has_other(tally: Tally, index: int, delta: dict[str, Any]) -> int:
+    """CONTENT for a refusal, TOOL for a piece of a tool call, 0 for neither."""
+    if refusal := _text(delta.get("refusal")):
+        return _keep(tally, index, refusal)
+    return TOOL if ("tool_calls" in delta or "function_call" in delta) and _is_call(delta) else 0
+
+
+def _keep(tally: Tally, index: int, text: str) -> int:
+    if text and tally.texts is not None and index == 0:
+        tally.texts.append(text)
+    return CONTENT if text else EMPTY
+
+
+def _text(value: Any) -> str:
+    """Return text from a string, or from a list of parts as some servers send it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return ""
+
+
+def _is_call(delta: dict[str, Any]) -> bool:
+    """Whether a piece of a tool call was generated: its name or its arguments."""
+    calls = delta.get("tool_calls")
+    parts = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    parts.append(delta.get("function_call"))
+    return any(part.get("name") or part.get("arguments") for part in parts if isinstance(part, dict))
+
+
+def _take_reason(tally: Tally, reason: Any) -> None:
+    if isinstance(reason, dict):
+        reason = reason.get("type")
+    if tally.result.finish_reason is None:
+        tally.result.finish_reason = str(reason)
+    if reason == "error":
+        tally.terminal, tally.error = False, "finish_reason: error"
+
+
+def _take_counts(tally: Tally, message: dict[str, Any], choices: list[Any], *, final: bool) -> bool:
+    """Take token counts and server timings; return whether the message told any."""
+    counted, index = False, None
+    for choice in choices:
+        if isinstance(choice, dict):
+            if index is None:
+                index = choice["index"] if type(choice.get("index")) is int else 0
+            if isinstance(ids := choice.get("token_ids"), list):
+                here = len(tally.kinds)
+                tally.told[here] = (tally.told.get(here, 0) if counted else 0) + len(ids)
+                counted = True
+    if usage := message.get("usage"):
+        counted |= _take_usage(tally, usage, index, final=final)
+    if timings := message.get("timings"):
+        counted |= _take_timings(tally, timings, index, final=final)
+    if isinstance(times := message.get("metrics"), dict):
+        _take_spans(tally, times, VLLM_SPANS)
+        counted = True
+    if isinstance(times := message.get("stats"), dict):
+        _take_spans(tally, times, LMSTUDIO_SPANS)
+        counted = True
+    return counted
+
+
+def _take_usage(tally: Tally, usage: Any, index: int | None, *, final: bool) -> bool:
+    """Take a usage object; False for a zero one, which tells nothing (Ollama puts one on every chunk)."""
+    if not isinstance(usage, dict):
+        return False
+    prompt, completion = told.count(usage.get("prompt_tokens")), told.count(usage.get("completion_tokens"))
+    if not (prompt or completion):
+        return False
+    if prompt is not None:
+        tally.result.input_tokens = prompt
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict) and (cached := told.count(details.get("cached_tokens"))) is not None:
+        tally.result.cached_tokens = cached
+    if completion is not None:
+        tally.count(index, completion, final=final)
+    return True
+
+
+def _take_timings(tally: Tally, timings: Any, index: int | None, *, final: bool) -> bool:
+    """llama.cpp's `timings`: counts, where no usage tells them, and durations."""
+    if not isinstance(timings, dict):
+        return False
+    result = tally.result
+    cached, fresh = told.count(timings.get("cache_n")), told.count(timings.get("prompt_n"))
+    if result.cached_tokens is None:
+        result.cached_tokens = cached
+    if result.input_tokens is None and fresh is not None:
+        result.input_tokens = fresh + (cached or 0)
+    if (predicted := told.count(timings.get("predicted_n"))) is not None and not tally.final_count:
+        tally.count(index, predicted, final=final)
+    _take_spans(tally, timings, LLAMACPP_SPANS)
+    return True
+
+
+def _take_spans(tally: Tally, times: dict[str, Any], spans: dict[str, tuple[str, int]]) -> None:
+    for name, (key, unit_ns) in spans.items():
+        if (span := told.span_ns(times.get(key), unit_ns)) is not None:
+            setattr(tally.result, name, span)
+
+
+def _take_native(tally: Tally, message: dict[str, Any]) -> None:
+    """One event of llama.cpp's own /completion: running counts on each, `stop: true` on the last."""
+    stop = message["stop"]
+    kind = _keep(tally, 0, _text(message.get("content")))
+    if stop:
+        tally.terminal = True
+        _take_reason(tally, NATIVE_REASONS.get(str(message.get("stop_type")), "stop"))
+        tally.result.input_tokens = told.count(message.get("tokens_evaluated"))
+    if (predicted := told.count(message.get("tokens_predicted"))) is not None:
+        tally.count(0, predicted, final=stop)
+    timings = message.get("timings")
+    if timings:
+        _take_timings(tally, timings, 0, final=stop)
+    tally.kinds.append(USAGE if kind == EMPTY and stop else kind)
+
+
+def _plain(kind: int, *way: str | int) -> tuple[Plain, Plain]:
+    """The text at `way`, without and with a role beside it."""
+    return Plain(kind, EMPTY, (("choices", 0, *way),)), Plain(kind, ROLE, (("choices", 0, *way),))
+
+
+PLAIN_TEXT = _plain(CONTENT, "text")[0]
+PLAIN_CONTENT = _plain(CONTENT, "delta", "content")
+PLAIN_REASONING = _plain(REASONING, "delta", "reasoning")
+PLAIN_REASONING_CONTENT = _plain(REASONING, "delta", "reasoning_content")
+
+RANK = {EMPTY: 0, ROLE: 1, TOOL: 2, REASONING: 3, CONTENT: 4}  # which kind names an event that holds several
+NATIVE_REASONS = {"limit": "length"}  # eos and word are a stop
+
+VLLM_SPANS = {
+    "server_queue_ns": ("queue_time_ms", told.NS_PER_MS),
+    "server_prompt_eval_ns": ("time_to_first_token_ms", told.NS_PER_MS),  # scheduled to first token, queue excluded
+    "server_eval_ns": ("generation_time_ms", told.NS_PER_MS),
+}
+LLAMACPP_SPANS = {
+    "server_prompt_eval_ns": ("prompt_ms", told.NS_PER_MS),
+    "server_eval_ns": ("predicted_ms", told.NS_PER_MS),
+}
+LMSTUDIO_SPANS = {
+    "server_prompt_eval_ns": ("time_to_first_token", told.NS_PER_S),
+    "server_eval_ns": ("generation_time", told.NS_PER_S),
+}
+
+FORM = Form("text/event-stream", _messages, _take)

@@ -1,0 +1,104 @@
+"""What a server says went wrong, in one line, and numbers it tells, if they are numbers.
+
+Servers disagree on the shape of an error: nested (`{"error": {"message": ...}}`), a string (`{"error": "..."}`), flat
+(`{"object": "error", "message": ...}`), `{"detail": ...}`, `error_message`, HTML of a proxy, plain text. Whatever it
+is, it is a measurement, so only `parse` raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import orjson
+
+__all__ = ["count", "error_in", "number", "one_line", "parse", "reason_in_body", "span_ns"]
+
+LONGEST = 300  # characters of a server's message that a record keeps
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+HTML_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+HTML_TAG = re.compile(r"<[^>]*>")
+
+
+def parse(data: bytes) -> Any:
+    """Parse JSON; broken UTF-8 becomes U+FFFD, as the event stream standard asks. Raises orjson.JSONDecodeError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return orjson.loads(data.decode("utf-8", "replace"))
+        raise
+
+
+def error_in(message: dict[str, Any]) -> str | None:
+    """Return the error that a message of the stream tells, or None if it tells none."""
+    if error := message.get("error"):
+        return _words(error) or one_line(_dump(error))
+    if said := message.get("error_message"):
+        return _words(said) or one_line(_dump(said))
+    if message.get("object") == "error":
+        return _words(message) or "error without a message"
+    return None
+
+
+def reason_in_body(body: bytes) -> str:
+    """Return the server's own words from the body of a failed answer, in one line; "" if it says nothing."""
+    try:
+        told = parse(body)
+    except orjson.JSONDecodeError:
+        return _from_text(body[:65536].decode("utf-8", "replace"))
+    return _words(told) or one_line(_dump(told))
+
+
+def one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def number(value: Any) -> float | None:
+    """Return a finite, non-negative number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return value
+
+
+def count(value: Any) -> int | None:
+    found = number(value)
+    return None if found is None else int(found)
+
+
+def span_ns(value: Any, unit_ns: int) -> int | None:
+    """Return a duration told in units of `unit_ns` nanoseconds as nanoseconds."""
+    found = number(value)
+    return None if found is None else round(found * unit_ns)
+
+
+def _words(told: Any) -> str:
+    """The message inside an error of any known shape, "" if there is none."""
+    if isinstance(told, str):
+        return one_line(told)
+    if isinstance(told, list):
+        return one_line("; ".join(filter(None, map(_words, told))))
+    if not isinstance(told, dict):
+        return ""
+    for key in ("error", "message", "error_message", "detail", "msg"):
+        if words := _words(told.get(key)):
+            where = told.get("loc")
+            return f"{words} ({'.'.join(map(str, where))})" if isinstance(where, list) and where else words
+    return ""
+
+
+def _from_text(text: str) -> str:
+    title = HTML_TITLE.search(text)
+    if title:
+        return one_line(title[1])
+    return one_line(HTML_TAG.sub(" ", text))
+
+
+def _dump(told: Any) -> str:
+    return "" if told in (None, "", {}, []) else orjson.dumps(told).decode()
