@@ -128,17 +128,18 @@ def install(name: str) -> None:
     """Make models and server where they are missing or made by another recipe. Raises Unavailable."""
     install_models()
     spec = SPECS[name]
-    _once(spec.name, spec.recipe, spec.build)
+    make_once(spec.name, spec.recipe, spec.build)
 
 
 def install_models() -> None:
     """Make both models. Raises Unavailable."""
     if sys.platform != "linux" or shutil.which("timeout") is None:
         raise Unavailable("the real servers need Linux and coreutils' timeout")
-    _once("models", MODELS_RECIPE, _make_models)
+    make_once("models", MODELS_RECIPE, _make_models)
 
 
-def _once(name: str, recipe: str, make: Callable[[], None]) -> None:
+def make_once(name: str, recipe: str, make: Callable[[], None]) -> None:
+    """Call `make` unless it has been, without raising, by the same recipe."""
     # Under a lock: two test runs that start together must not fill one virtual environment twice.
     with _locked(name):
         done = home() / "installed" / name
@@ -160,7 +161,7 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _step(name: str, *command: str | Path, what: str) -> None:
+def run_step(name: str, *command: str | Path, what: str) -> None:
     """Run one step of an installation, niced, into its log. Raises Unavailable with the end of that log."""
     log = log_of(f"install-{name}")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -187,11 +188,11 @@ def _step(name: str, *command: str | Path, what: str) -> None:
 
 def _fresh_venv(name: str) -> None:
     shutil.rmtree(venv(name), ignore_errors=True)
-    _step(name, sys.executable, "-m", "venv", venv(name), what="making a virtual environment")
+    run_step(name, sys.executable, "-m", "venv", venv(name), what="making a virtual environment")
 
 
 def _pip(name: str, *arguments: str | Path) -> None:
-    _step(name, venv(name) / "bin" / "pip", *arguments, "--no-input", what=f"pip {arguments[0]}")
+    run_step(name, venv(name) / "bin" / "pip", *arguments, "--no-input", what=f"pip {arguments[0]}")
 
 
 def _make_models() -> None:
@@ -202,7 +203,7 @@ def _make_models() -> None:
         for old in (folder, half):
             shutil.rmtree(old, ignore_errors=True)
         python = venv("models") / "bin" / "python"
-        _step("models", python, HERE / "tinymodel.py", *arguments, half, what=f"making {model}")
+        run_step("models", python, HERE / "tinymodel.py", *arguments, half, what=f"making {model}")
         half.rename(folder)
 
 
@@ -271,8 +272,8 @@ def _build_llama_server() -> None:
         "GGML_OPENMP": "OFF",
     }
     defines = [f"-D{switch}={value}" for switch, value in switches.items()]
-    _step(name, cmake, "-S", source, "-B", build, *defines, what="cmake's configuration")
-    _step(name, cmake, "--build", build, "--target", "llama-server", "--parallel", "2", what="compiling")
+    run_step(name, cmake, "-S", source, "-B", build, *defines, what="cmake's configuration")
+    run_step(name, cmake, "--build", build, "--target", "llama-server", "--parallel", "2", what="compiling")
 
 
 def _llama_cpp_python_source(name: str) -> Path:
@@ -352,7 +353,7 @@ def start(name: str, *, port: int | None = None, slots: int | None = None, model
     if leader is None:
         raise StartError(f"{name}: ended at once; see {log}")
     running = Running(name, options.port, process.pid, leader.born_ticks, tuple(command))
-    _pid_file(name, options.port).write_text(json.dumps(asdict(running)), "utf-8")
+    remember(running)
     deadline_s = time.monotonic() + spec.healthy_within_s
     try:
         while not _healthy(options.port, spec.health):
@@ -372,6 +373,11 @@ def start(name: str, *, port: int | None = None, slots: int | None = None, model
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
+def remember(running: Running) -> None:
+    """Write the pid file by which find() and stop(), of this process or another, know the server."""
+    _pid_file(running.name, running.port).write_text(json.dumps(asdict(running)), "utf-8")
+
+
 def find(name: str, *, port: int | None = None) -> Running | None:
     """Return the server that the pid file of `name` on `port` speaks of, if any process of it is alive."""
     try:
@@ -386,10 +392,9 @@ def stop(name: str, *, port: int | None = None) -> bool:
     """End the server and everything it started; return whether there was one."""
     running = find(name, port=port)
     if running is not None:
-        members = _members(running)
-        # To `timeout` alone, which hands it to its whole group: a server told twice may cut its cleaning up.
-        # If `timeout` is gone, what it left behind is told directly.
-        _signal([running.pid] if running.pid in members else members, signal.SIGTERM)
+        told = _members(running)
+        # To `timeout`, which hands it to its whole group. If `timeout` is gone, what it left is told directly.
+        _signal([running.pid] if running.pid in told else told, signal.SIGTERM)
         deadline_s = time.monotonic() + STOP_S
         while members := _members(running):
             if time.monotonic() > deadline_s:
@@ -397,13 +402,17 @@ def stop(name: str, *, port: int | None = None) -> bool:
             time.sleep(0.05)
         if process := _started.pop(running.pid, None):
             process.wait()
+        # vLLM ends its workers too abruptly for their OpenMP to take its notes away.
+        for pid in told:
+            for note in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_{pid}_*"):
+                note.unlink(missing_ok=True)
     _pid_file(name, SPECS[name].port if port is None else port).unlink(missing_ok=True)
     return running is not None
 
 
-def free_port(preferred: int) -> int:
-    """Return `preferred` if nobody listens there, else a port that the system says is free."""
-    if _port_is_free(preferred):
+def free_port(preferred: int = 0) -> int:
+    """Return `preferred` if nobody listens there, else (and for 0) one that the system says is free."""
+    if preferred and _port_is_free(preferred):
         return preferred
     with socket.socket() as probe:
         probe.bind((HOST, 0))
