@@ -1,1 +1,19 @@
 """Records in, estimates and reports out: no network, no clock, no event loop."""
+
+from analysis.estimate import Estimate
+from analysis.frame import Frame, NoRecordsError, load
+from analysis.measured import Measured, measure
+from analysis.report.terminal import terminal_report
+from analysis.summary import summarise, to_json
+
+__all__ = [
+    "Estimate",
+    "Frame",
+    "Measured",
+    "NoRecordsError",
+    "load",
+    "measure",
+    "summarise",
+    "terminal_report",
+    "to_json",
+]

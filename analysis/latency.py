@@ -1,0 +1,108 @@
+"""What each duration is. To redefine TTFT, change this file and its test.
+
+Each function returns one number a request, shape (n,), float64 ns; NaN where the request has no such duration. Which
+requests count is not decided here (measured.py), nor how they are summarised (summary.py).
+
+`intended` is when the schedule wanted the request sent; in a closed loop that is when the worker was free to send it.
+Waiting for a connection, a slot under a cap, or for us, lies between intended and sent, and is part of what a user
+feels; from sent on it is the server's doing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.measured import Measured
+from analysis.requests import ABSENT, Bool
+from loadgen.record import Int64
+
+__all__ = ["LATENCIES", "e2e", "queue", "send_lag", "tpot", "tpot_usual", "ttft", "ttft_least", "ttft_service"]
+
+Float64 = NDArray[np.float64]
+
+
+def ttft(m: Measured) -> Float64:
+    """First token-bearing event - intended."""
+    return _between(m.requests.intended_ns, m.tokens.first_ns)
+
+
+def ttft_service(m: Measured) -> Float64:
+    """First token-bearing event - sent."""
+    return _between(m.requests.sent_ns, m.tokens.first_ns)
+
+
+def ttft_least(m: Measured) -> Float64:
+    """TTFT, had each first token that shares its read with a later one come as early as it can have."""
+    return _between(m.requests.intended_ns, m.tokens.first_least_ns)
+
+
+def e2e(m: Measured) -> Float64:
+    """Last token-bearing event - intended."""
+    return _between(m.requests.intended_ns, m.tokens.last_ns)
+
+
+def queue(m: Measured) -> Float64:
+    """Sent - intended: what passed on our side, be it a wait for a slot, a connection being made, or slip."""
+    return _between(m.requests.intended_ns, m.requests.sent_ns)
+
+
+def tpot(m: Measured) -> Float64:
+    """(t_last - t_first) / (N_out - k_1), k_1 the tokens in the first event, which all arrive at t_first."""
+    return _per_token(m, m.first_tokens())
+
+
+def tpot_usual(m: Measured) -> Float64:
+    """The same with k_1 = 1, as other tools have it: too low where the first event carries several tokens."""
+    return _per_token(m, np.ones_like(m.tokens.events))
+
+
+def send_lag(m: Measured) -> Float64:
+    """How late we were: from intended until we did something about it (began to connect, else sent).
+
+    Not ours, and NaN: the wait for a slot under a cap on requests in flight, and a connection found closed.
+    """
+    requests = m.requests
+    acted = np.where(requests.connect_ns == ABSENT, requests.sent_ns, requests.connect_ns)
+    lag = _between(requests.intended_ns, acted)
+    lag[(requests.stale_connections > 0) | _waited_for_slot(m)] = np.nan
+    return lag
+
+
+def _waited_for_slot(m: Measured) -> Bool:
+    """Return which requests found as many ahead of them, due and not done, as may be in flight at once."""
+    waited = np.zeros(len(m.requests), np.bool_)
+    for window in m.windows:
+        if not window.open_loop or window.most_in_flight is None:
+            continue
+        mine = np.flatnonzero(m.requests.run == window.run)
+        due = m.requests.intended_ns[mine]
+        done = m.requests.done_ns[mine]
+        ended = np.searchsorted(np.sort(done[done != ABSENT]), due, side="right")
+        ahead = np.argsort(np.argsort(due, kind="stable"), kind="stable") - ended
+        waited[mine] = ahead >= window.most_in_flight
+    return waited
+
+
+def _between(start: Int64, end: Int64) -> Float64:
+    known = (start != ABSENT) & (end != ABSENT)
+    return np.where(known, np.where(known, end, 0) - np.where(known, start, 0), np.nan)
+
+
+def _per_token(m: Measured, first_tokens: Int64) -> Float64:
+    tokens = m.count_tokens()
+    after = tokens - first_tokens
+    usable = (tokens != ABSENT) & (m.tokens.events > 0) & (after > 0)
+    # With one event all tokens came at once, and no time passed between them that could be seen.
+    usable &= m.tokens.events > 1
+    span = _between(m.tokens.first_ns, m.tokens.last_ns)
+    return np.where(usable, span / np.where(usable, after, 1), np.nan)
+
+
+LATENCIES = {
+    "ttft_ms": ttft,
+    "ttft_service_ms": ttft_service,
+    "tpot_ms": tpot,
+    "e2e_ms": e2e,
+    "queue_ms": queue,
+}

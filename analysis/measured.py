@@ -1,0 +1,87 @@
+"""Both passes over the records, put together: all that estimates and plots are made of.
+
+Requests are put in order of (run, seq) here, so that nothing downstream depends on the order in which records reached
+the disk: the same records give the same summary, byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from analysis.distribution import EXACT
+from analysis.frame import Frame
+from analysis.requests import ABSENT, Bool, Requests, read_requests
+from analysis.tokens import Gaps, Series, Tokens, read_tokens
+from analysis.windows import Window, groups, measured, windows_of
+from loadgen.record import Int64
+
+__all__ = ["Measured", "measure"]
+
+_Columns = TypeVar("_Columns", Requests, Tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A campaign's records, read. Arrays have one place a request, ordered by run and place in the schedule."""
+
+    manifest: Mapping[str, Any]
+    notes: tuple[str, ...]
+    partial: bool
+    windows: tuple[Window, ...]
+    requests: Requests
+    tokens: Tokens
+    inside: Bool  # due in the measured window of its run
+    gaps: Gaps  # of answered requests inside the window
+    series: Series
+
+    @property
+    def answered(self) -> Bool:
+        """The requests that latencies are about: due in the window, and answered in full."""
+        return self.inside & self.requests.ok
+
+    @property
+    def interrupted(self) -> bool:
+        return self.partial or any(window.interrupted for window in self.windows)
+
+    def count_tokens(self) -> Int64:
+        """Return the output tokens of each request as far as they are known; ABSENT where only events were counted."""
+        told = self.requests.counted_tokens()
+        counted = self.tokens.counted
+        return np.where(told, self.requests.output_tokens, counted)
+
+    def first_tokens(self) -> Int64:
+        """Return the tokens in each first event; where the server did not tell, one."""
+        return np.where(self.tokens.first_tokens == ABSENT, 1, self.tokens.first_tokens)
+
+
+def measure(frame: Frame, exact: int = EXACT) -> Measured:
+    """Read `frame` twice: first what each request was, then its tokens. exact: how many gaps to keep as they are."""
+    requests = read_requests(frame)
+    windows = windows_of(frame.manifest, requests)
+    inside = measured(windows, requests)
+    tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, groups(windows, requests), exact)
+    order = np.lexsort((requests.seq, requests.run))
+    return Measured(
+        manifest=frame.manifest,
+        notes=(*frame.notes, *(f"run {window.run}: {note}" for window in windows for note in window.notes)),
+        partial=frame.partial,
+        windows=windows,
+        requests=_ordered(requests, order),
+        tokens=_ordered(tokens, order),
+        inside=inside[order],
+        gaps=gaps,
+        series=series,
+    )
+
+
+def _ordered(columns: _Columns, order: Int64) -> _Columns:
+    arrays = {
+        field.name: getattr(columns, field.name)[order]
+        for field in fields(columns)
+        if isinstance(getattr(columns, field.name), np.ndarray)
+    }
+    return replace(columns, **arrays)

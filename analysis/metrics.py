@@ -1,0 +1,211 @@
+"""The figures of each latency: mean, percentiles, extremes, and the notes that belong beside them.
+
+A figure is first estimated (intervals.py), then widened by the instrument's error, then marked: survivors only, several
+tokens a read, few tail samples. A verdict that forbids percentiles refuses them here; means stay, for the total
+time is still what it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import intervals, latency
+from analysis.distribution import Binned, Distribution
+from analysis.estimate import Estimate, significant
+from analysis.instrument import Instrument, Verdict
+from analysis.measured import Measured
+from analysis.quantiles import Sorted, SortedArray, name_of, type7
+from analysis.requests import ABSENT, Bool
+from loadgen.record import Outcome
+
+__all__ = ["QUANTILES", "Context", "event_gaps", "itl_refusal", "one_token_share", "request_latencies"]
+
+Float64 = NDArray[np.float64]
+Figures = dict[str, Any]
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+ITL_ONE_TOKEN_SHARE = 0.95  # METHODOLOGY 3.5
+ITL_CENSORED_SHARE = 0.01
+CENSORED_MARK = 0.01
+PAIR_APART = 0.01  # two extremes of a percentile further apart than this are both told
+SURVIVORS = 0.99
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every figure of a campaign has to know beside its data."""
+
+    instrument: Instrument
+    verdict: Verdict
+
+    def judged(self, estimate: Estimate, halfwidth_us: float | None) -> Estimate:
+        """Return a percentile as it may be printed: refused by the verdict, or with the instrument's error."""
+        if self.verdict.forbids_percentiles:
+            return estimate.without_value(f"no percentile: {self.verdict.name}")
+        return intervals.with_instrument(estimate, None if halfwidth_us is None else halfwidth_us / 1e3)
+
+
+def request_latencies(m: Measured, context: Context, chosen: Bool) -> dict[str, Figures]:
+    """Return the figures of every latency that a request has once. chosen: which of the answered ones."""
+    return {name: _request_latency(m, context, name, chosen) for name in latency.LATENCIES}
+
+
+def _request_latency(m: Measured, context: Context, name: str, chosen: Bool) -> Figures:
+    durations = latency.LATENCIES[name](m)
+    kept = m.answered & chosen & ~np.isnan(durations)
+    series = durations[kept] / NS_PER_MS
+    data = SortedArray(series)
+    common = _common_notes(m, name, chosen)
+    halfwidth = {"queue_ms": None, "tpot_ms": context.instrument.gap_halfwidth_us}.get(
+        name, context.instrument.ttft_halfwidth_us
+    )
+    mean = intervals.with_instrument(intervals.mean(series), None if halfwidth is None else halfwidth / 1e3)
+    figures: Figures = {"mean": mean.noted(*common, *_mean_notes(m, name, kept)).to_json()}
+    for label, q in QUANTILES.items():
+        notes = [*_with_failures(m, name, series, chosen, q), *_first_token_pair(m, name, kept, data, q)]
+        figures[label] = context.judged(intervals.percentile(data, q).noted(*notes, *common), halfwidth).to_json()
+    figures["min"] = significant(data.at(1)) if data.n else None
+    figures["max"] = significant(data.at(data.n)) if data.n else None
+    figures["sd"] = significant(float(durations[kept].std(ddof=1)) / NS_PER_MS) if data.n > 1 else None
+    return figures
+
+
+def _common_notes(m: Measured, name: str, chosen: Bool) -> list[str]:
+    notes = []
+    if name == "tpot_ms" and (m.count_tokens() == ABSENT)[m.answered & chosen].any():
+        notes.append("requests without token counts left out")
+    due = m.inside & chosen & ~forgiven(m)
+    if due.any() and (m.requests.ok & due).sum() < SURVIVORS * due.sum():
+        notes.append("survivors only")
+    return notes
+
+
+def forgiven(m: Measured) -> Bool:
+    """Return the requests that nobody can be blamed for: in flight when somebody interrupted the run."""
+    interrupted = [window.run for window in m.windows if window.interrupted]
+    blameless: Bool = m.requests.ended(Outcome.CANCELLED) & np.isin(m.requests.run, interrupted)
+    return blameless
+
+
+def _mean_notes(m: Measured, name: str, kept: Bool) -> list[str]:
+    if name != "tpot_ms" or not kept.any():
+        return []
+    if (m.tokens.first_tokens == ABSENT)[kept].any():
+        return ["first event taken as one token"]
+    usual = latency.tpot_usual(m)[kept]
+    own = latency.tpot(m)[kept]
+    if np.array_equal(usual, own):
+        return []
+    return [f"with k_1 = 1, as usual elsewhere: {usual.mean() / NS_PER_MS:.4g}"]
+
+
+def _with_failures(m: Measured, name: str, series: Float64, chosen: Bool, q: float) -> list[str]:
+    """Return the percentile with failed requests as +infinity, where more than 1 % failed."""
+    if name not in ("ttft_ms", "e2e_ms"):
+        return []
+    due = m.inside & chosen & ~forgiven(m)
+    failed = int((due & ~m.requests.ok).sum())
+    if not failed or failed <= (1 - SURVIVORS) * due.sum():
+        return []
+    value = type7(SortedArray(np.append(series, np.full(failed, np.inf))), q)
+    return [f"with failures as +∞: {value:.4g}" if np.isfinite(value) else "with failures as +∞: +∞"]
+
+
+def _first_token_pair(m: Measured, name: str, kept: Bool, data: Sorted, q: float) -> list[str]:
+    """Return both extremes of a TTFT percentile, where first tokens that shared a read could move it by over 1 %."""
+    if name not in ("ttft_ms", "ttft_service_ms") or data.n == 0:
+        return []
+    if (m.tokens.first_least_ns == m.tokens.first_ns)[kept].all():
+        return []
+    start = m.requests.intended_ns if name == "ttft_ms" else m.requests.sent_ns
+    least = SortedArray((m.tokens.first_least_ns - start)[kept] / NS_PER_MS)
+    return _pair(type7(least, q), type7(data, q), "first tokens share a read")
+
+
+def _pair(low: float, high: float, why: str) -> list[str]:
+    low, high = min(low, high), max(low, high)
+    return [f"{why}: between {low:.4g} and {high:.4g}"] if high - low > PAIR_APART * high else []
+
+
+def event_gaps(m: Measured, context: Context, gaps: Distribution, groups: bool = True) -> Figures:
+    """Return the figures of the gaps between token events. groups: whether m's groups are of these same gaps."""
+    data = _InMs(gaps)
+    halfwidth = context.instrument.gap_halfwidth_us
+    notes = [] if gaps.exact else ["percentiles from a histogram, within 0.1 %"]
+    share = context.instrument.censored_share
+    if share is not None and share > CENSORED_MARK:
+        notes.append(f"{share:.1%} of events share a read with a later one")
+    spread = _InMs(Binned(*m.gaps.spread())) if groups and m.gaps.moved else None
+    parts = [_InMs(part) for part in m.gaps.groups] if groups else []
+    figures: Figures = {"mean": _mean_gap(m, groups, gaps, halfwidth)}
+    for label, q in QUANTILES.items():
+        estimate = intervals.percentile(data, q, parts)
+        pair = _pair(type7(spread, q), type7(data, q), "by when in a read they came") if spread and data.n else []
+        figures[label] = context.judged(estimate.noted(*pair, *notes), halfwidth).to_json()
+    figures["min"] = None if gaps.least is None else significant(gaps.least / NS_PER_MS)
+    figures["max"] = None if gaps.greatest is None else significant(gaps.greatest / NS_PER_MS)
+    figures["sd"] = significant(gaps.sd() / NS_PER_MS) if gaps.n > 1 else None
+    return figures
+
+
+def _mean_gap(m: Measured, all_gaps: bool, gaps: Distribution, halfwidth: float | None) -> Any:
+    if not all_gaps:
+        return Estimate(gaps.mean() / NS_PER_MS if gaps.n else None, n=gaps.n).to_json()
+    some = m.answered & (m.tokens.events > 1)
+    spans = (m.tokens.last_ns - m.tokens.first_ns)[some] / NS_PER_MS
+    mean = intervals.mean_of_clusters(spans, (m.tokens.events[some] - 1).astype(np.float64))
+    return intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3).to_json()
+
+
+class _InMs:
+    """A view of durations in ns as durations in ms."""
+
+    def __init__(self, data: Sorted) -> None:
+        self._data = data
+        self.n = data.n
+
+    def at(self, rank: int) -> float:
+        return self._data.at(rank) / NS_PER_MS
+
+
+def one_token_share(m: Measured) -> tuple[float | None, bool]:
+    """Return (the least share of token events that carry exactly one token, whether that was deduced).
+
+    Where the server told no counts per event but the total N, it can be deduced: every one of the n events bears at
+    least one token, so the N - n left over lie in at most N - n events, and the others carry one.
+    """
+    some = m.answered & (m.tokens.events > 0)
+    events = m.tokens.events[some]
+    if len(events) == 0:
+        return None, False
+    told = m.tokens.single[some]
+    counts = np.where(m.requests.counted_tokens(), m.requests.output_tokens, ABSENT)[some]
+    possible = (counts != ABSENT) & (counts >= events)
+    deduced = np.where(possible, np.maximum(2 * events - np.where(possible, counts, 0), 0), ABSENT)
+    single = np.where(told != ABSENT, told, deduced)
+    if (single == ABSENT).any():
+        return None, False
+    return float(single.sum() / events.sum()), bool((told == ABSENT).any())
+
+
+def itl_refusal(m: Measured, instrument: Instrument) -> str | None:
+    """Return why gaps between events may not be called gaps between tokens; None if they may."""
+    share, _ = one_token_share(m)
+    censored = instrument.censored_share
+    if share is None or censored is None:
+        return "no itl: tokens per event are not known"
+    if share < ITL_ONE_TOKEN_SHARE:
+        return f"no itl: perhaps only {share:.1%} of events carry one token, {ITL_ONE_TOKEN_SHARE:.0%} needed"
+    if censored > ITL_CENSORED_SHARE:
+        return f"no itl: {censored:.1%} of events share a read with a later one, {ITL_CENSORED_SHARE:.0%} allowed"
+    return None
+
+
+def label_of(name: str) -> str:
+    """Return how people write a key of a metric's figures: p999 -> p99.9."""
+    return name_of(QUANTILES[name]) if name in QUANTILES else name

@@ -1,0 +1,1 @@
+"""Summaries for people: text for a terminal, a page for a browser."""

@@ -1,0 +1,275 @@
+"""The report as text, 80 columns, made from a summary alone.
+
+What was asked, what came of it, the figures with their intervals under them, the state of the instrument, the verdict.
+Colour only stresses: with it or without, the words are the same. Servers' texts are shown with their control characters
+taken out, for a terminal obeys them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from analysis.report import figures
+
+__all__ = ["terminal_report"]
+
+WIDTH = 80
+LABEL = 13
+COLUMN = 15
+COLUMNS = ("mean", "p50", "p90", "p99")
+LATENCIES = {
+    "ttft_ms": "TTFT",
+    "ttft_service_ms": "TTFT service",
+    "itl_ms": "ITL",
+    "event_gap_ms": "event gap",
+    "tpot_ms": "TPOT",
+    "e2e_ms": "E2E",
+    "queue_ms": "wait to send",
+}
+RATES = {
+    "requests_per_s": "requests",
+    "output_tokens_per_s": "output tokens",
+    "total_tokens_per_s": "all tokens",
+    "goodput_per_s": "goodput",
+}
+VERDICTS = {"ok": "OK", "generator-limited": "GENERATOR-LIMITED", "unstable": "UNSTABLE", "failed": "FAILED"}
+# Said once below the table, or by a mark or a row in it.
+EVERYWHERE = ("within-run", "survivors only", "few tail samples")
+WITH_FAILURES = "with failures as +∞: "
+ERRORS = 5
+
+Summary = Mapping[str, Any]
+
+
+def terminal_report(summary: Summary, *, colour: bool = False) -> str:
+    """Return the report, no line wider than 80 columns, ending in a newline."""
+    paint = _Paint(colour)
+    blocks = [
+        _headline(summary, paint),
+        _requests(summary, paint),
+        _latencies(summary, paint),
+        _rates(summary, paint),
+        _objectives(summary, paint),
+        _endpoints(summary, paint),
+        _instrument(summary, paint),
+        _verdict(summary, paint),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+class _Paint:
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour
+
+    def __call__(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and text.strip() else text
+
+    def head(self, text: str) -> str:
+        return self(text, "1")
+
+    def dim(self, text: str) -> str:
+        return self(text, "2")
+
+    def verdict(self, text: str, good: bool, bad: bool) -> str:
+        return self(text, "1;32" if good else "1;31" if bad else "1;33")
+
+
+def _clean(text: object) -> str:
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
+    return textwrap.wrap(_clean(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def _headline(summary: Summary, paint: _Paint) -> list[str]:
+    lines = []
+    for target in summary.get("targets") or []:
+        told = [target[key] for key in ("url", "api", "model") if target.get(key)]
+        lines += [paint.head(line) for line in _wrapped(" · ".join(map(str, told)))]
+    runs = summary["runs"]
+    parts = [
+        load_in_words(summary.get("load") or {}),
+        f"{runs} run{'s' if runs != 1 else ''}",
+        f"{summary['window_s'] or 0:.4g} s measured",
+    ]
+    return lines + _wrapped(" · ".join(part for part in parts if part))
+
+
+def load_in_words(load: Mapping[str, Any]) -> str:
+    """Return what load was asked for, in one phrase; empty if that is not known."""
+    if not load:
+        return ""
+    arrivals = load.get("arrivals") or ("poisson" if load.get("rate_per_s") else "closed")
+    if load.get("stages"):
+        return f"{'closed loop' if arrivals == 'closed' else f'open loop, {arrivals}'}, {len(load['stages'])} stages"
+    if arrivals == "closed":
+        return f"closed loop, {load.get('concurrency', '?')} in flight"
+    if arrivals == "burst":
+        return f"burst of {load.get('requests', '?')}"
+    return f"open loop, {arrivals}, {load.get('rate_per_s', 0):g} requests/s"
+
+
+def _requests(summary: Summary, paint: _Paint) -> list[str]:
+    requests = summary["requests"]
+    failed = sum(requests["failed"].values())
+    ended = requests["completed"] + failed
+    lines = [
+        paint.head("requests".ljust(LABEL))
+        + f"{requests['offered']} offered, {requests['completed']} completed, {failed} failed"
+        + (f" ({failed / ended:.1%})" if ended and failed else "")
+        + f"; {requests['measured']} measured"
+    ]
+    for outcome, n in sorted(requests["failed"].items(), key=lambda item: (-item[1], item[0])):
+        lines.append(" " * LABEL + f"{n} {outcome}")
+    for error in summary["errors"][:ERRORS]:
+        status = f"{error['status']} " if error["status"] is not None else ""
+        if status or error["error"]:
+            text = f"{error['n']} × {error['outcome']}: {status}{error['error']}"
+            lines += _wrapped(text[:300], " " * LABEL + "  ", " " * LABEL + "    ")
+    if summary["stale_connections"]:
+        lines.append(f"{'':{LABEL}}{summary['stale_connections']} requests sent again: connection found closed")
+    return lines
+
+
+def _latencies(summary: Summary, paint: _Paint) -> list[str]:
+    metrics = summary["metrics"]
+    head = "ms".ljust(LABEL) + "".join(name.rjust(COLUMN) for name in COLUMNS) + "n".rjust(7)
+    lines = [paint.head(head)]
+    for name, label in LATENCIES.items():
+        shown = metrics.get(name)
+        # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
+        if shown is None or (name == "event_gap_ms" and metrics["itl_ms"] is not None):
+            continue
+        lines += _latency(label, shown, paint)
+    notes = _notes((metrics.get(name), label) for name, label in LATENCIES.items())
+    return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+
+
+def _latency(label: str, shown: Mapping[str, Any], paint: _Paint) -> Iterator[str]:
+    columns = [shown[name] for name in COLUMNS]
+    values = "".join(_marked(column).rjust(COLUMN) for column in columns)
+    yield f"{label:<{LABEL}}{values}{_count(shown['mean']['n']):>7}"
+    intervals = "".join(figures.interval(column, COLUMN - 1).rjust(COLUMN) for column in columns).rstrip()
+    if intervals:
+        yield paint.dim(" " * LABEL + intervals)
+    failures = [_after(WITH_FAILURES, column["notes"]) for column in columns]
+    if any(failures):
+        yield paint.dim("  failed = ∞".ljust(LABEL) + "".join(text.rjust(COLUMN) for text in failures))
+
+
+def _marked(figure: Mapping[str, Any]) -> str:
+    few = "few tail samples" in figure["notes"]
+    return figures.value(figure) + ("*" if few and figure["value"] is not None else "")
+
+
+def _after(prefix: str, notes: Iterable[str]) -> str:
+    return next((note.removeprefix(prefix) for note in notes if note.startswith(prefix)), "")
+
+
+def _count(n: int) -> str:
+    return str(n) if n < 100_000 else f"{n / 1e3:.0f}k" if n < 10_000_000 else f"{n / 1e6:.0f}M"
+
+
+def _notes(metrics: Iterable[tuple[Mapping[str, Any] | None, str]]) -> list[str]:
+    """Return each distinct note once, with the figures it is about."""
+    where: dict[str, dict[str, list[str]]] = {}
+    common = set()
+    for figure, label in metrics:
+        for column in COLUMNS if figure else ():
+            for note in figure[column]["notes"] if figure else ():
+                if note in EVERYWHERE:
+                    common.add(note)
+                elif not note.startswith(WITH_FAILURES):
+                    where.setdefault(note, {}).setdefault(label, []).append(column)
+    lines = []
+    if "within-run" in common:
+        lines.append("95 % intervals, within-run: how far it would move had this run gone on")
+    if "survivors only" in common:
+        lines.append("latencies are those of answered requests only")
+    if "few tail samples" in common:
+        lines.append("* few tail samples: fewer than ten are expected beyond it")
+    for note, labels in where.items():
+        places = "; ".join(f"{label} {', '.join(columns)}" for label, columns in labels.items())
+        lines.append(f"{note} ({places})")
+    return lines
+
+
+def _rates(summary: Summary, paint: _Paint) -> list[str]:
+    lines = [paint.head("per second")]
+    notes: dict[str, None] = {}
+    for name, label in RATES.items():
+        rate = summary["metrics"][name]
+        if name == "goodput_per_s" and rate["value"] is None:
+            continue
+        lines.append(f"{label:<{LABEL}}{figures.value(rate):>{COLUMN}} {figures.interval(rate)}".rstrip())
+        notes |= dict.fromkeys(note for note in rate["notes"] if note not in EVERYWHERE)
+    goodput = summary["goodput"]
+    if goodput:
+        share = goodput["attainment"]["value"]
+        terms = ", ".join(f"{name.removesuffix('_ms')} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
+        if share is not None:
+            lines += _wrapped(f"goodput: {share:.1%} of requests had {terms}", "  ", "    ")
+    return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+
+
+def _objectives(summary: Summary, paint: _Paint) -> list[str]:
+    lines = []
+    for objective in summary["objectives"]:
+        answer = objective["verdict"]
+        painted = paint.verdict(f"{answer:<13}", answer == "held", answer == "failed")
+        sign = "≥" if objective["name"].endswith("_min") else "≤"
+        value = figures.value(objective["value"])
+        lines.append(f"  {painted}{objective['name']:<26}{value:>14}  {sign} {objective['limit']:g}")
+    return [paint.head("objectives"), *lines] if lines else []
+
+
+def _endpoints(summary: Summary, paint: _Paint) -> list[str]:
+    endpoints = summary.get("endpoints")
+    if not endpoints:
+        return []
+    shown = {"TTFT p50": ("ttft_ms", "p50"), "TTFT p99": ("ttft_ms", "p99"), "TPOT p50": ("tpot_ms", "p50")}
+    head = "endpoint".ljust(24) + "".join(name.rjust(12) for name in (*shown, "tokens/s", "failed"))
+    lines = [paint.head(head)]
+    for name, here in endpoints.items():
+        cells = [figures.value(here[metric][stat]) for metric, stat in shown.values()]
+        cells += [figures.value(here["output_tokens_per_s"]), str(here["requests"]["failed"])]
+        lines.append(f"{_clean(name)[:23]:<24}" + "".join(cell.rjust(12) for cell in cells))
+    return lines
+
+
+def _instrument(summary: Summary, paint: _Paint) -> list[str]:
+    told = summary["instrument"]
+    error, lag, send = told["stamp_error_us"], told["loop_lag_ms"], told["send_lag_ms"]
+    parts = [f"stamps: {_clean(told['tier'] or 'unknown tier')}"]
+    if error["halfwidth"] is None:
+        parts.append("stamp error not calibrated")
+    else:
+        parts.append(f"stamp error {error['bias'] or 0:+.3g} ± {error['halfwidth']:.2g} µs")
+    if told["censored_share"] is not None:
+        parts.append(f"tokens sharing a read {told['censored_share']:.2%}")
+    if lag["p99"] is not None:
+        parts.append(f"loop lag p99 {lag['p99']:.3g} ms, max {lag['max'] or 0:.3g} ms")
+    if send["p99"] is not None:
+        parts.append(f"send lag p99 {send['p99']:.3g} ms")
+    if told["cpu_share"] is not None:
+        parts.append(f"CPU {told['cpu_share']:.0%} of a core")
+    if told["workers"]:
+        parts.append(f"{told['workers']} worker{'s' if told['workers'] != 1 else ''}")
+    lines = [paint.head("instrument"), *_wrapped("; ".join(parts), "  ", "  ")]
+    for note in summary["notes"]:
+        lines += [paint.dim(line) for line in _wrapped(note, "  ", "    ")]
+    return lines
+
+
+def _verdict(summary: Summary, paint: _Paint) -> list[str]:
+    name = summary["verdict"]
+    word: str = VERDICTS.get(name, str(name))
+    if summary["interrupted"]:
+        word += ", interrupted: what was measured until then"
+    lines = [paint.verdict(f"verdict: {word}", name == "ok", name != "ok")]
+    for reason in summary["verdict_reasons"]:
+        lines += _wrapped(reason, "  ", "    ")
+    return lines

@@ -1,0 +1,189 @@
+"""A directory of records in, `summary.json` out: the `loadgen.summary/1` schema and nothing that depends on the day.
+
+The same records give the same bytes, in whatever order and number of files they lie, for `loadgen verify` computes
+this again and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis import intervals, latency, throughput
+from analysis.estimate import significant
+from analysis.frame import Frame, load
+from analysis.instrument import instrument_of, judge
+from analysis.measured import Measured, measure
+from analysis.metrics import NS_PER_MS, Context, event_gaps, itl_refusal, one_token_share, request_latencies
+from analysis.objectives import decide, good, objectives_of, terms_of
+from analysis.quantiles import SortedArray, type7
+from analysis.requests import Bool
+from loadgen.record import Outcome
+
+__all__ = ["SCHEMA", "Source", "measured_from", "summarise", "to_json"]
+
+SCHEMA = "loadgen.summary/1"
+ERRORS_SHOWN = 20
+ENDPOINT_LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
+
+Source = str | Path | Frame | Measured
+
+
+def summarise(source: Source) -> dict[str, Any]:
+    """Return the summary of a run's directory, or of what was read from one. Raises NoRecordsError."""
+    m = measured_from(source)
+    instrument = instrument_of(m)
+    verdict = judge(m, instrument)
+    context = Context(instrument, verdict)
+    objectives = objectives_of(m)
+    met = good(m, terms_of(objectives))
+    metrics = _metrics(m, context, met)
+    refusal = itl_refusal(m, instrument)
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "verdict": verdict.name,
+        "verdict_reasons": list(verdict.reasons),
+        "interrupted": m.interrupted,
+        "runs": len(m.windows),
+        "requests": _requests(m),
+        "window_s": significant(sum(window.seconds for window in m.windows)),
+        "metrics": metrics,
+        "objectives": decide(m, objectives, metrics, verdict),
+        "goodput": _goodput(m, terms_of(objectives), met),
+        "instrument": instrument.to_json(),
+        "tokens_per_event": _tokens_per_event(m),
+        "tokens_from": _tokens_from(m),
+        "stale_connections": int(m.requests.stale_connections.clip(0).sum()),
+        "errors": _errors(m),
+        "per_run": [_run(m, index) for index in range(len(m.windows))],
+        "notes": [*m.notes, *([refusal] if refusal else [])],
+        **_what_ran(m.manifest),
+    }
+    if len(m.requests.endpoints) > 1:
+        summary["endpoints"] = _endpoints(m, context)
+    return summary
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    """Return the text of summary.json."""
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def measured_from(source: Source) -> Measured:
+    if isinstance(source, Measured):
+        return source
+    return measure(source if isinstance(source, Frame) else load(source))
+
+
+def _metrics(m: Measured, context: Context, met: Bool | None) -> dict[str, Any]:
+    everywhere = np.ones(len(m.requests), np.bool_)
+    metrics: dict[str, Any] = request_latencies(m, context, everywhere)
+    gaps = event_gaps(m, context, m.gaps.stamped)
+    metrics["event_gap_ms"] = gaps
+    metrics["itl_ms"] = None
+    if itl_refusal(m, context.instrument) is None:
+        metrics["itl_ms"] = gaps
+    rates = throughput.rates(m, met)
+    return metrics | {name: figure.to_json() for name, figure in rates.items()}
+
+
+def _requests(m: Measured) -> dict[str, Any]:
+    outcomes = Counter(m.requests.outcomes[code] for code in m.requests.outcome.tolist())
+    completed = outcomes.pop(Outcome.OK, 0)
+    return {
+        "offered": sum(window.offered for window in m.windows),
+        "completed": completed,
+        "failed": dict(sorted(outcomes.items())),
+        "measured": int(m.inside.sum()),
+        "measured_completed": int(m.answered.sum()),
+    }
+
+
+def _goodput(m: Measured, terms: Mapping[str, float], met: Bool | None) -> dict[str, Any] | None:
+    """Return what goodput asked of each request, and the share of requests, failed ones included, that gave it."""
+    if met is None:
+        return None
+    attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()))
+    return {"terms": dict(terms), "attainment": attainment.to_json()}
+
+
+def _tokens_per_event(m: Measured) -> dict[str, Any]:
+    known = m.answered & (m.tokens.events > 0) & m.requests.counted_tokens()
+    events = int(m.tokens.events[known].sum())
+    share, deduced = one_token_share(m)
+    return {
+        "mean": significant(float(m.requests.output_tokens[known].sum()) / events) if events else None,
+        "one_token_share": significant(share),
+        "deduced": deduced,
+    }
+
+
+def _tokens_from(m: Measured) -> dict[str, int]:
+    codes = m.requests.tokens_from[m.requests.ok].tolist()
+    counts = Counter(m.requests.tokens_froms[code] or "unknown" for code in codes)
+    return dict(sorted(counts.items()))
+
+
+def _errors(m: Measured) -> list[dict[str, Any]]:
+    """Return the commonest failures. The texts are the servers' and not to be trusted."""
+    ranked = sorted(
+        m.requests.failures.items(), key=lambda item: (-item[1], item[0].outcome, str(item[0].status), item[0].error)
+    )
+    return [
+        {"outcome": failure.outcome, "status": failure.status, "error": failure.error, "n": n}
+        for failure, n in ranked[:ERRORS_SHOWN]
+    ]
+
+
+def _run(m: Measured, index: int) -> dict[str, Any]:
+    """Return the values of one run, to be listed beside the figures over all."""
+    window = m.windows[index]
+    mine = m.requests.run == window.run
+    ttft = latency.ttft(m)[mine & m.answered]
+    rates = throughput.rates(m, chosen=mine, runs=(window.run,))
+    return {
+        "run": window.run,
+        "offered": window.offered,
+        "completed": int((mine & m.requests.ok).sum()),
+        "window_s": significant(window.seconds),
+        "interrupted": window.interrupted,
+        "ttft_mean_ms": significant(float(ttft.mean()) / NS_PER_MS) if len(ttft) else None,
+        "ttft_p50_ms": significant(type7(SortedArray(ttft), 0.5) / NS_PER_MS) if len(ttft) else None,
+        "requests_per_s": significant(rates["requests_per_s"].value),
+        "output_tokens_per_s": significant(rates["output_tokens_per_s"].value),
+    }
+
+
+def _endpoints(m: Measured, context: Context) -> dict[str, Any]:
+    result = {}
+    for code, name in sorted(enumerate(m.requests.endpoints), key=lambda item: item[1]):
+        here = m.requests.endpoint == code
+        latencies = request_latencies(m, context, here)
+        rates = throughput.rates(m, chosen=here)
+        result[name] = {
+            "requests": {"completed": int((here & m.requests.ok).sum()), "failed": int((here & ~m.requests.ok).sum())},
+            **{metric: latencies[metric] for metric in ENDPOINT_LATENCIES},
+            "event_gap_ms": event_gaps(m, context, m.gaps.by_endpoint[code], groups=False),
+            "requests_per_s": rates["requests_per_s"].to_json(),
+            "output_tokens_per_s": rates["output_tokens_per_s"].to_json(),
+        }
+    return result
+
+
+def _what_ran(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report's headline needs of the manifest, so that it can be made from the summary alone."""
+    profile = manifest.get("profile")
+    load_asked = profile.get("load") if isinstance(profile, Mapping) else None
+    kept = ("name", "url", "api", "model", "version")
+    targets = [
+        {key: target[key] for key in kept if target.get(key) is not None}
+        for target in manifest.get("targets") or []
+        if isinstance(target, Mapping)
+    ]
+    told = {"targets": targets, "load": load_asked or None}
+    return told | ({"workload": manifest["workload"]} if manifest.get("workload") else {})
