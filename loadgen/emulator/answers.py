@@ -15,7 +15,7 @@ from .http import Reply, Request
 from .physics import Job, Physics
 from .text import count_tokens, words
 
-__all__ = ["Counters", "Generation", "Site"]
+__all__ = ["Counters", "Delayed", "Generation", "Site"]
 
 
 @dataclass(slots=True)
@@ -50,6 +50,14 @@ class Site:
         return given.decode("latin-1") if given else f"{self.answered:012x}"
 
 
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A reply that waits for an instant, such as the end of a model's loading."""
+
+    reply: Reply
+    at_ns: int
+
+
 class Generation:
     """An answer that takes time. Dialects override the methods; the defaults fit a stream of templated events."""
 
@@ -57,7 +65,6 @@ class Generation:
     head_extra = ""
     head_early = False  # headers leave as soon as the request is accepted, before the first token
     close_after = False  # after a streamed answer the connection is closed without having said so
-    load_only = False  # answers when the model is loaded, without generating
     before = b""
     after = b""
     plain = True  # an event is exactly before + words + after
@@ -76,7 +83,11 @@ class Generation:
     def finish_reason(self) -> str:
         return "stop" if self.ended_itself else "length"
 
-    def opening(self) -> list[bytes]:
+    def preface(self, job: Job) -> list[bytes]:
+        """Return the events that leave with the head, where the head leaves early."""
+        return []
+
+    def opening(self, job: Job) -> list[bytes]:
         """Return the events that precede the first token and are sent with it."""
         return []
 

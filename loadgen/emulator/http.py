@@ -25,7 +25,7 @@ class BadRequest(Exception):
 class Request:
     """One request, complete."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path")
+    __slots__ = ("arrived_ns", "body", "headers", "instance", "keep_alive", "method", "path")
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> None:
         self.method = method
@@ -33,6 +33,13 @@ class Request:
         self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
+        self.arrived_ns = 0  # set by the server: the kernel's stamp of the last byte
+        self.instance = 0
+
+    def id(self, seq: int) -> str:
+        """Return the id under which the truth of this request is filed."""
+        given = self.headers.get(b"x-request-id")
+        return given.decode("latin-1") if given else f"#{seq}"
 
     def json(self) -> dict[str, Any]:
         """Return the body as an object. Raises ValueError if it is anything else."""
@@ -55,8 +62,8 @@ class Reply:
         self.content_type = content_type
         self.headers = headers
 
-    def encode(self, *, keep_alive: bool, length: int | None = None) -> bytes:
-        """Return head and body. `length` overrides the declared Content-Length."""
+    def encode(self, *, keep_alive: bool, length: int | None = None, body: bool = True) -> bytes:
+        """Return head and body. `length` overrides the declared Content-Length; HEAD wants no body."""
         lines = [
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Unknown')}",
             f"content-type: {self.content_type}",
@@ -65,7 +72,7 @@ class Reply:
         ]
         if not keep_alive:
             lines.append("connection: close")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + (self.body if body else b"")
 
 
 def stream_head(content_type: str, *, keep_alive: bool, extra: str = "") -> bytes:

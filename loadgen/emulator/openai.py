@@ -13,14 +13,14 @@ import orjson
 
 from .answers import Generation, Site
 from .http import Reply, Request
-from .physics import NS_PER_S, Job
+from .physics import Job
 from .text import FIRST_ID, WORDS, count_tokens, ids, token_id, words
 
 __all__ = ["FLAVOURS", "Flavour", "chat", "completions", "error", "models", "prompt_ids", "timings"]
 
 DONE = b"data: [DONE]\n\n"
 MARK = "\0"  # JSON escapes it, so it cannot occur in the rest of a template
-_MARK_JSON = b"\\u0000"
+MARK_JSON = b"\\u0000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Flavour:
     head_early: bool = False
     timings: bool = False
     close_after: bool = False
+    head_extra: str = ""
     check_model: bool = True
     fingerprint: str | None = None
     vllm_fields: bool = False  # return_token_ids, continuous_usage_stats
@@ -44,7 +45,13 @@ FLAVOURS = {
     "vllm": Flavour("vllm", finish_with_last=True, head_early=True, vllm_fields=True, done_after_error=True),
     "openai": Flavour("system", head_early=True, fingerprint="fp_emulated"),
     "llamacpp": Flavour(
-        "llamacpp", role_content=None, timings=True, close_after=True, check_model=False, fingerprint="b1-emulated"
+        "llamacpp",
+        role_content=None,
+        timings=True,
+        close_after=True,
+        head_extra="keep-alive: timeout=5, max=100\r\n",
+        check_model=False,
+        fingerprint="b1-emulated",
     ),
     "ollama": Flavour("library", role="every", fingerprint="fp_ollama"),
     "lmstudio": Flavour("organization_owner", role="every", fingerprint="emulated"),
@@ -110,6 +117,7 @@ class OpenAIAnswer(Generation):
         self.flavour = FLAVOURS[site.presents]
         self.head_early = self.flavour.head_early
         self.close_after = self.flavour.close_after
+        self.head_extra = self.flavour.head_extra
         options = body.get("stream_options")
         options = options if isinstance(options, dict) else {}
         self.include_usage = bool(options.get("include_usage"))
@@ -140,7 +148,7 @@ class OpenAIAnswer(Generation):
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
     def _template(self) -> tuple[bytes, bytes]:
-        before, _, after = _data(self._envelope([self._choice(MARK, None)])).partition(_MARK_JSON)
+        before, _, after = _data(self._envelope([self._choice(MARK, None)])).partition(MARK_JSON)
         return before, after
 
     def _usage(self, job: Job | None, output_tokens: int) -> dict[str, Any]:
@@ -153,7 +161,7 @@ class OpenAIAnswer(Generation):
             usage["prompt_tokens_details"] = {"cached_tokens": job.cached_tokens}
         return usage
 
-    def opening(self) -> list[bytes]:
+    def opening(self, job: Job) -> list[bytes]:
         if not self.chat or self.flavour.role == "every":
             return []
         role = {"role": "assistant", "content": self.flavour.role_content}
@@ -182,6 +190,15 @@ class OpenAIAnswer(Generation):
             value["usage"] = self._usage(None, first + count)
         return _data(value)
 
+    def last_fields(self, job: Job) -> dict[str, Any]:
+        """Return what the last event with a choice, or the whole answer, carries besides."""
+        fields: dict[str, Any] = {}
+        if self.flavour.fingerprint:
+            fields["system_fingerprint"] = self.flavour.fingerprint
+        if self.flavour.timings:
+            fields["timings"] = timings(job)
+        return fields
+
     def ending(self, first: int, count: int, job: Job) -> list[bytes]:
         events: list[bytes] = []
         if self.flavour.finish_with_last:
@@ -191,10 +208,9 @@ class OpenAIAnswer(Generation):
             last = self._envelope([self._choice("", self.finish_reason)])
             if self.chat:
                 last["choices"][0]["delta"] = {}
-            if self.flavour.fingerprint:
-                last["system_fingerprint"] = self.flavour.fingerprint
-            if self.flavour.timings and not self.include_usage:
-                last["timings"] = timings(job)
+            last |= self.last_fields(job)
+            if self.include_usage:
+                last.pop("timings", None)
             events.append(_data(last))
         if self.include_usage:
             value = self._envelope([])
@@ -217,11 +233,7 @@ class OpenAIAnswer(Generation):
             choice["token_ids"] = ids(0, job.output_tokens)
         value = self._envelope([choice])
         value["usage"] = self._usage(job, job.output_tokens)
-        if self.flavour.fingerprint:
-            value["system_fingerprint"] = self.flavour.fingerprint
-        if self.flavour.timings:
-            value["timings"] = timings(job)
-        return Reply(200, value)
+        return Reply(200, value | self.last_fields(job))
 
     def failure(self, message: str) -> list[bytes]:
         event = _data(error_body(self.site.presents, 500, message))
@@ -241,9 +253,11 @@ def prompt_ids(prompt: object) -> list[int]:
     return []
 
 
-def detokenize(tokens: list[int]) -> str:
-    """Return the text of generated ids; unknown ids become "?"."""
-    return " ".join(WORDS[t - FIRST_ID][1:].decode() if 0 <= t - FIRST_ID < len(WORDS) else "?" for t in tokens)
+def detokenize(site: Site, request: Request) -> Reply:
+    """POST /detokenize: the text of generated ids; any other id becomes "?"."""
+    index = [token - FIRST_ID for token in request.json().get("tokens", [])]
+    text = " ".join(WORDS[i][1:].decode() if 0 <= i < len(WORDS) else "?" for i in index)
+    return Reply(200, {"prompt": text})
 
 
 def _limit(body: dict[str, Any], *names: str) -> int | None:
@@ -300,7 +314,7 @@ def completions(site: Site, request: Request) -> Reply | Generation:
     return _too_long(site, answer) or answer
 
 
-def models(site: Site) -> Reply:
+def models(site: Site, request: Request) -> Reply:
     """GET /v1/models"""
     entry: dict[str, Any] = {
         "id": site.model,
@@ -325,7 +339,7 @@ def tokenize(site: Site, request: Request) -> Reply:
     return Reply(200, {"count": count_tokens(prompt), "max_model_len": site.max_model_len, "tokens": tokens})
 
 
-def vllm_metrics(site: Site) -> Reply:
+def vllm_metrics(site: Site, request: Request) -> Reply:
     """GET /metrics: the gauges and counters of vLLM that tools read most."""
     counters, law = site.counters, site.physics.law
     instances = site.physics.instances
@@ -361,7 +375,7 @@ def vllm_metrics(site: Site) -> Reply:
     return Reply(200, ("\n".join(lines) + "\n").encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def props(site: Site) -> Reply:
+def props(site: Site, request: Request) -> Reply:
     """GET /props of llama.cpp."""
     return Reply(
         200,
@@ -375,12 +389,7 @@ def props(site: Site) -> Reply:
     )
 
 
-def slots(site: Site) -> Reply:
+def slots(site: Site, request: Request) -> Reply:
     """GET /slots of llama.cpp."""
     total, busy = site.physics.law.slots or 1, site.physics.instances[0].running
     return Reply(200, [{"id": i, "n_ctx": site.max_model_len, "is_processing": i < busy} for i in range(total)])
-
-
-def seconds(ns: int) -> float:
-    """Return nanoseconds as seconds."""
-    return ns / NS_PER_S

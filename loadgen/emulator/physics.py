@@ -25,7 +25,7 @@ from collections import deque
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-__all__ = ["NS_PER_S", "Job", "Law", "Physics"]
+__all__ = ["NEVER", "NS_PER_S", "Job", "Law", "Physics", "Prefixes"]
 
 NS_PER_S = 1_000_000_000
 NEVER = 1 << 62
@@ -157,6 +157,30 @@ class Instance:
         self.idle_ns = -NEVER  # when the last request finished, or the load ended
         self.keep_ns = NEVER if law.keep_alive_s is None else round(law.keep_alive_s * NS_PER_S)
         self.loads = 0
+
+
+class Prefixes:
+    """Which prompts were seen, in whole blocks, as a prefix cache knows them; the oldest blocks are forgotten."""
+
+    BLOCK_TOKENS = 16
+
+    def __init__(self, blocks: int = 65_536) -> None:
+        self._seen: dict[int, None] = {}
+        self._blocks = blocks
+
+    def lookup(self, tokens: list[int]) -> int:
+        """Return how many leading tokens are cached, and remember the prompt. The last token is never cached."""
+        size, cached, chain, hit = self.BLOCK_TOKENS, 0, 0, True
+        for at in range(0, len(tokens) - size + 1, size):
+            chain = hash((chain, *tokens[at : at + size]))
+            hit = hit and chain in self._seen
+            if hit and at + size < len(tokens):
+                cached = at + size
+            self._seen.pop(chain, None)
+            self._seen[chain] = None
+        while len(self._seen) > self._blocks:
+            del self._seen[next(iter(self._seen))]
+        return cached
 
 
 class Physics:

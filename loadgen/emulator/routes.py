@@ -8,58 +8,84 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import openai
-from .answers import Generation, Site
+from . import lmstudio, ollama, openai
+from .answers import Delayed, Generation, Site
 from .http import Reply, Request
 
-__all__ = ["IDENTITIES", "error", "route"]
+__all__ = ["GENERATES", "IDENTITIES", "error", "route"]
 
-Handler = Callable[[Site, Request, int], Reply | Generation]
+Answer = Reply | Generation | Delayed
+Handler = Callable[[Site, Request], Answer]
 
 IDENTITIES = ("vllm", "ollama", "lmstudio", "llamacpp", "openai")
 
 
-def _health(site: Site, request: Request, at_ns: int) -> Reply:
+def _health(site: Site, request: Request) -> Reply:
     return Reply(200, {"status": "ok"}) if site.presents == "llamacpp" else Reply(200, b"", "text/plain")
 
 
+def _fixed(body: object, content_type: str = "application/json") -> Handler:
+    return lambda site, request: Reply(200, body, content_type)
+
+
 _EVERYWHERE: dict[tuple[str, str], Handler] = {
-    ("POST", "/v1/chat/completions"): lambda site, request, at_ns: openai.chat(site, request),
-    ("POST", "/v1/completions"): lambda site, request, at_ns: openai.completions(site, request),
-    ("GET", "/v1/models"): lambda site, request, at_ns: openai.models(site),
-    ("GET", "/health"): _health,
+    ("POST", "/v1/chat/completions"): openai.chat,
+    ("POST", "/v1/completions"): openai.completions,
+    ("GET", "/v1/models"): openai.models,
+    ("POST", "/api/generate"): ollama.generate,
+    ("POST", "/api/chat"): ollama.chat,
+    ("POST", "/api/v1/chat"): lmstudio.chat,
+    ("POST", "/api/v0/chat/completions"): lmstudio.chat_v0,
 }
 _OWN: dict[str, dict[tuple[str, str], Handler]] = {
     "vllm": {
-        ("GET", "/version"): lambda site, request, at_ns: Reply(200, {"version": "0.32.0+emulated"}),
-        ("GET", "/metrics"): lambda site, request, at_ns: openai.vllm_metrics(site),
-        ("POST", "/tokenize"): lambda site, request, at_ns: openai.tokenize(site, request),
+        ("GET", "/health"): _health,
+        ("GET", "/version"): _fixed({"version": "0.32.0+emulated"}),
+        ("GET", "/metrics"): openai.vllm_metrics,
+        ("POST", "/tokenize"): openai.tokenize,
+        ("POST", "/detokenize"): openai.detokenize,
     },
     "openai": {},
     "llamacpp": {
-        ("GET", "/props"): lambda site, request, at_ns: openai.props(site),
-        ("GET", "/slots"): lambda site, request, at_ns: openai.slots(site),
-        ("POST", "/tokenize"): lambda site, request, at_ns: openai.tokenize(site, request),
+        ("GET", "/health"): _health,
+        ("GET", "/props"): openai.props,
+        ("GET", "/slots"): openai.slots,
+        ("POST", "/tokenize"): openai.tokenize,
     },
-    "ollama": {},
-    "lmstudio": {},
+    "ollama": {
+        ("GET", "/"): _fixed(b"Ollama is running", "text/plain; charset=utf-8"),
+        ("GET", "/api/version"): _fixed({"version": "0.33.0"}),
+        ("GET", "/api/tags"): ollama.tags,
+        ("GET", "/api/ps"): ollama.ps,
+        ("POST", "/api/show"): ollama.show,
+    },
+    "lmstudio": {
+        ("GET", "/api/v1/models"): lmstudio.models_v1,
+        ("GET", "/api/v0/models"): lmstudio.models_v0,
+        ("POST", "/api/v1/models/load"): lmstudio.load,
+        ("POST", "/api/v1/models/unload"): lmstudio.unload,
+    },
 }
+GENERATES = {path for method, path in _EVERYWHERE if method == "POST"}
 _TABLES = {name: _EVERYWHERE | own for name, own in _OWN.items()}
 
 
-def route(site: Site, request: Request, at_ns: int) -> Reply | Generation:
-    """Return the answer to a request that arrived at `at_ns`."""
-    handler = _TABLES[site.presents].get((request.method, request.path))
+def route(site: Site, request: Request) -> Answer:
+    """Return the answer to a request."""
+    method = "GET" if request.method == "HEAD" else request.method
+    handler = _TABLES[site.presents].get((method, request.path))
     if handler is None:
         return unknown(site, request)
     try:
-        return handler(site, request, at_ns)
+        return handler(site, request)
     except ValueError as problem:
         return error(site, request, 400, str(problem))
 
 
 def error(site: Site, request: Request, status: int, message: str) -> Reply:
     """Return an error in the words of the dialect the path belongs to."""
+    if request.path.startswith("/api/v1/"):
+        return Reply(status, {"error": {"type": "internal_error", "message": message}})
     if request.path.startswith("/api/"):
         return Reply(status, {"error": message})
     return openai.error(site.presents, status, message)

@@ -29,10 +29,14 @@ import time
 from typing import Any
 
 from . import routes
-from .answers import Counters, Generation, Site
-from .http import LAST_CHUNK, BadRequest, Reply, Request, chunk, parse, stream_head
+from .answers import Counters, Delayed, Generation, Site
+from .connection import Connection, Timers
+from .faults import AT_ONCE, Fault, FaultPlan, from_header
+from .http import LAST_CHUNK, BadRequest, Reply, Request, parse, stream_head
+from .openai import prompt_ids
 from .options import Options, OptionsError
-from .physics import NS_PER_S, Job, Physics
+from .physics import NS_PER_S, Job, Physics, Prefixes
+from .stream import Stream
 from .text import WORDS
 from .truth import TruthLog
 
@@ -40,10 +44,12 @@ __all__ = ["Server", "run_emulator"]
 
 SO_TIMESTAMPNS = 35  # not named by the socket module before 3.14
 READ_BYTES = 64 << 10
+ACCEPTS_A_TURN = 64
 TURN_TOKENS = 256  # tokens sent before sockets are looked at again
 BACKLOG = 4096
 HOUSEKEEPING_S = 1.0
 _TIMESPEC = struct.Struct("@ll")
+NEVER_NS = 1 << 62
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 monotonic_ns = time.monotonic_ns
 
@@ -60,66 +66,6 @@ def realtime_offset_ns() -> int:
     return offset
 
 
-class Connection:
-    """An accepted socket, what came in, and what could not go out yet."""
-
-    __slots__ = ("closing", "fd", "inbox", "instance", "outbox", "sock", "stamp_ns", "stream")
-
-    def __init__(self, sock: socket.socket, instance: int) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.instance = instance
-        self.inbox: bytes | bytearray = b""
-        self.outbox = bytearray()
-        self.stream: Stream | None = None
-        self.closing = False  # close as soon as the outbox is empty
-        self.stamp_ns = 0
-
-
-class Stream:
-    """One answer on its way: where it stands and what was done when."""
-
-    __slots__ = (
-        "connection",
-        "generation",
-        "head_ns",
-        "job",
-        "keep_alive",
-        "last",
-        "n",
-        "path",
-        "plain",
-        "prefix",
-        "request_id",
-        "send",
-        "seq",
-        "stamps",
-        "suffix",
-    )
-
-    def __init__(self, connection: Connection, generation: Generation, request: Request, seq: int) -> None:
-        self.connection = connection
-        self.generation = generation
-        self.seq = seq
-        self.path = request.path
-        self.request_id = request_id(request, seq)
-        self.keep_alive = request.keep_alive
-        self.job: Job
-        self.n = 0  # tokens sent
-        self.last = 0  # number of the last token; below it, the quick path may run
-        self.plain = False
-        self.prefix = self.suffix = b""
-        self.send = connection.sock.send
-        self.stamps: list[int] = []
-        self.head_ns: int | None = None
-
-
-def request_id(request: Request, seq: int) -> str:
-    """Return the id under which the truth of a request is filed."""
-    given = request.headers.get(b"x-request-id")
-    return given.decode("latin-1") if given else f"#{seq}"
-
-
 class Server:
     """Listening sockets, connections and streams. `run` returns when told to stop."""
 
@@ -131,7 +77,12 @@ class Server:
         self.epoll = select.epoll()
         self.listeners: dict[int, tuple[socket.socket, int]] = {}
         self.connections: dict[int, Connection] = {}
+        self.timers = Timers()
+        self.faults = FaultPlan(options.faults, options.law.seed)
         self.stopping = False
+        self._floods: list[Stream] = []
+        self._prefixes = Prefixes()
+        self._tokens_per_event = options.law.tokens_per_event
         self._seq = 0
         self._offset_ns = realtime_offset_ns()
         self.ports = self._listen()
@@ -161,7 +112,7 @@ class Server:
     def close(self) -> None:
         """Close every socket and the log."""
         for connection in list(self.connections.values()):
-            self._drop(connection)
+            connection.lose()
         for sock, _ in self.listeners.values():
             sock.close()
         self.listeners.clear()
@@ -177,9 +128,9 @@ class Server:
         """Serve until stopped, until --max-seconds have passed, or until the parent has gone."""
         physics, advance = self.physics, self.physics.advance
         limit_s = self.options.max_seconds
-        end_ns = monotonic_ns() + round(limit_s * NS_PER_S) if limit_s is not None else 1 << 62
+        end_ns = monotonic_ns() + round(limit_s * NS_PER_S) if limit_s is not None else NEVER_NS
         housekeeping_ns = 0
-        poll = self.epoll.poll
+        poll, timers = self.epoll.poll, self.timers
         while not self.stopping:
             now_ns = monotonic_ns()
             if now_ns >= housekeeping_ns:
@@ -187,19 +138,20 @@ class Server:
                     break
                 housekeeping_ns = min(now_ns + round(HOUSEKEEPING_S * NS_PER_S), end_ns)
                 self._offset_ns = realtime_offset_ns()
+            timers.run(now_ns)
             due = advance(now_ns, TURN_TOKENS)
             if due:
                 self._emit(due)
-            next_ns = physics.next_due()
-            wake_ns = housekeeping_ns if next_ns is None else min(next_ns, housekeeping_ns)
-            if not due and wake_ns > now_ns:
-                self._sleep(wake_ns)
+            elif not self._floods:
+                self._sleep(min(physics.next_due() or NEVER_NS, timers.next_ns() or NEVER_NS, housekeeping_ns))
+            if self._floods:
+                self._pump()
             for fd, mask in poll(0, 1024):
                 connection = self.connections.get(fd)
                 if connection is not None:
                     if mask & _OUT:
-                        self._writable(connection)
-                    if mask & ~_OUT and self.connections.get(fd) is connection:
+                        connection.writable()
+                    if mask & ~_OUT and not connection.closed:
                         self._readable(connection)
                 elif fd in self.listeners:
                     self._accept(*self.listeners[fd])
@@ -231,15 +183,16 @@ class Server:
     # ---- reading
 
     def _accept(self, listener: socket.socket, instance: int) -> None:
-        for _ in range(64):
+        for _ in range(ACCEPTS_A_TURN):
             try:
                 sock, _ = listener.accept()
             except OSError:
                 return  # nobody left, or no descriptor: the backlog keeps them
             sock.setblocking(False)
-            connection = Connection(sock, instance)
+            connection = Connection(sock, instance, self.epoll, self.timers, self._lost)
             self.connections[connection.fd] = connection
-            self.epoll.register(connection.fd, _IN)
+            if self.faults.for_accept():
+                connection.reset()
 
     def _readable(self, connection: Connection) -> None:
         try:
@@ -249,7 +202,7 @@ class Server:
         except OSError:
             data, ancillary = b"", []
         if not data:
-            self._drop(connection)
+            connection.lose()
             return
         now_ns = monotonic_ns()
         connection.stamp_ns = now_ns
@@ -266,56 +219,131 @@ class Server:
 
     def _serve(self, connection: Connection) -> None:
         """Answer what is complete in the inbox, one request at a time."""
-        while connection.inbox and connection.stream is None and not connection.closing:
+        while connection.inbox and connection.stream is None:
+            if connection.waiting or connection.closing or connection.closed:
+                return
             try:
                 parsed = parse(connection.inbox)
             except BadRequest as problem:
                 connection.closing = True
-                self._write(connection, Reply(400, {"error": str(problem)}).encode(keep_alive=False))
+                connection.write(Reply(400, {"error": str(problem)}).encode(keep_alive=False))
+                connection.close_if_done()
                 return
             if parsed is None:
                 self._continue(connection)
                 return
             request, used = parsed
             connection.inbox = connection.inbox[used:]
+            request.arrived_ns, request.instance = connection.stamp_ns, connection.instance
             self._answer(connection, request)
 
     def _continue(self, connection: Connection) -> None:
         head, separator, body = bytes(connection.inbox[:READ_BYTES]).partition(b"\r\n\r\n")
         if separator and not body and b"100-continue" in head.lower():
-            self._write(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # ---- answering
 
     def _answer(self, connection: Connection, request: Request) -> None:
         self._seq += 1
-        answer = routes.route(self.site, request, connection.stamp_ns)
+        fault: Fault | None = None
+        if request.method == "POST" and request.path in routes.GENERATES:
+            asked = request.headers.get(b"x-emulator-fault")
+            drawn = self.faults.for_request()
+            try:
+                fault = drawn if asked is None else from_header(asked)
+            except ValueError as problem:
+                self._reply(connection, request, routes.error(self.site, request, 400, str(problem)), None)
+                return
+            if fault is not None and fault.name in AT_ONCE:
+                self._fail_at_once(connection, request, fault)
+                return
+        answer = routes.route(self.site, request)
         if isinstance(answer, Reply):
-            if not request.keep_alive:
-                connection.closing = True
-            self._write(connection, answer.encode(keep_alive=request.keep_alive))
-            return
-        stream = Stream(connection, answer, request, self._seq)
-        connection.stream = stream
-        law = self.options.law
-        tokens, answer.ended_itself = self.physics.output_length(answer.limit, ignore_eos=answer.ignore_eos)
+            self._reply(connection, request, answer, fault)
+        elif isinstance(answer, Delayed):
+            reply = answer.reply
+            connection.waiting = True
+            self.timers.at(answer.at_ns, lambda: self._reply_later(connection, request, reply))
+        else:
+            self._generate(connection, request, answer, fault)
+
+    def _reply(self, connection: Connection, request: Request, reply: Reply, fault: Fault | None) -> None:
+        if not request.keep_alive:
+            connection.closing = True
+        head_ns = monotonic_ns()
+        connection.write(reply.encode(keep_alive=request.keep_alive, body=request.method != "HEAD"))
+        connection.close_if_done()
+        if request.path in routes.GENERATES:
+            self.site.counters.finished["error"] += 1
+            self._log(
+                Job(self._seq, request.instance, request.arrived_ns, 0, 0),
+                request.id(self._seq),
+                request.path,
+                reply.status,
+                head_ns,
+                [],
+                head_ns,
+                0,
+                fault,
+                True,
+            )
+
+    def _reply_later(self, connection: Connection, request: Request, reply: Reply) -> None:
+        connection.waiting = False
+        if not connection.closed:
+            connection.write(reply.encode(keep_alive=request.keep_alive))
+            connection.closing = connection.closing or not request.keep_alive
+            connection.close_if_done()
+            self._serve(connection)
+
+    def _fail_at_once(self, connection: Connection, request: Request, fault: Fault) -> None:
+        if fault.name == "html":
+            page = b"<!doctype html><title>gateway</title><p>Something went wrong.</p>"
+            self._reply(connection, request, Reply(200, page, "text/html"), fault)
+        elif fault.name == "empty":
+            head = stream_head("text/event-stream; charset=utf-8", keep_alive=True)
+            connection.write(head + LAST_CHUNK)
+            self._log_fault(request, 200, fault)
+        elif fault.name in ("refuse", "never-answer"):
+            self._log_fault(request, 0, fault)
+            connection.waiting = True
+            if fault.name == "refuse":
+                connection.reset()
+        else:
+            reply = routes.error(self.site, request, int(fault.name), f"the emulator was told to answer {fault.name}")
+            if fault.name != "500":
+                reply.headers = ("retry-after: 1",)
+            self._reply(connection, request, reply, fault)
+
+    def _generate(self, connection: Connection, request: Request, generation: Generation, fault: Fault | None) -> None:
+        physics = self.physics
+        tokens, generation.ended_itself = physics.output_length(generation.limit, ignore_eos=generation.ignore_eos)
         job = Job(
             self._seq,
             connection.instance,
-            connection.stamp_ns,
-            answer.prompt_tokens,
+            request.arrived_ns,
+            generation.prompt_tokens,
             tokens,
-            tokens_per_event=law.tokens_per_event,
-            owner=stream,
+            tokens_per_event=self._tokens_per_event
+            if fault is None or fault.name != "multi"
+            else max(1, int(fault.arg)),
         )
-        stream.job = job
-        self.physics.submit(job)
-        if answer.head_early and answer.stream and not (job.started and job.first_due_ns <= monotonic_ns()):
-            self._send_head(stream)
+        if self.options.law.prefix_cache:
+            job.cached_tokens = self._prefixes.lookup(prompt_ids(generation.prompt))
+        stream = Stream(self, connection, generation, request, job, fault)
+        job.owner = connection.stream = stream
+        if fault is None or fault.name != "stall":
+            physics.submit(job)
+        stream.begin()
 
-    # ---- writing
+    # ---- sending
 
     def _emit(self, due: list[Job]) -> None:
         for job in due:
             stream: Any = job.owner
+            if stream is None:
+                continue  # its connection broke earlier in this list
             n = stream.n
             if stream.plain and n < stream.last:
                 data = stream.prefix + WORDS[n & 255] + stream.suffix
@@ -327,121 +355,58 @@ class Server:
                 except BlockingIOError:
                     sent = 0
                 except OSError:
-                    self._drop(stream.connection)
+                    stream.connection.lose()
                     continue
                 if sent != len(data):
-                    self._keep(stream.connection, data[sent:])
+                    stream.connection.keep(data[sent:])
                     stream.plain = False
-            elif stream.connection.stream is stream:
-                self._step(stream)
+            elif stream.alive:
+                if self.physics.flood and stream.generation.stream:
+                    self._floods.append(stream)
+                elif self.physics.flood:
+                    stream.n = stream.last - (stream.last % job.tokens_per_event)
+                    stream.step()
+                else:
+                    stream.step()
 
-    def _step(self, stream: Stream) -> None:
-        """Send one event the careful way: first, last, or anything that is not a template around one word."""
-        job, generation = stream.job, stream.generation
-        first = stream.n
-        count = min(job.tokens_per_event, job.output_tokens - first)
-        is_last = first + count >= job.output_tokens
-        stream.n = first + count
-        if not generation.stream:
-            if is_last:
-                data = generation.whole(job).encode(keep_alive=stream.keep_alive)
-                self._send_stamped(stream, data)
-                self._finish(stream)
-            return
-        payloads = generation.opening() if first == 0 else []
-        payloads += generation.ending(first, count, job) if is_last else [generation.event(first, count)]
-        data = b"".join([chunk(payload) for payload in payloads])
-        if stream.head_ns is None:
-            data = self._head(stream) + data
-        if is_last:
-            data += LAST_CHUNK
-        self._send_stamped(stream, data)
-        if is_last:
-            self._finish(stream)
-        elif not stream.plain and generation.plain and job.tokens_per_event == 1 and not stream.connection.outbox:
-            size = len(generation.before) + len(WORDS[0]) + len(generation.after)
-            stream.prefix = b"%x\r\n" % size + generation.before
-            stream.suffix = generation.after + b"\r\n"
-            stream.last = job.output_tokens - 1
-            stream.plain = True
-
-    def _head(self, stream: Stream) -> bytes:
-        generation = stream.generation
-        return stream_head(generation.content_type, keep_alive=stream.keep_alive, extra=generation.head_extra)
-
-    def _send_head(self, stream: Stream) -> None:
-        stream.head_ns = monotonic_ns()
-        self._write(stream.connection, self._head(stream))
-
-    def _send_stamped(self, stream: Stream, data: bytes) -> None:
-        now_ns = monotonic_ns()
-        stream.stamps.append(now_ns)
-        if stream.head_ns is None:
-            stream.head_ns = now_ns
-        self._write(stream.connection, data)
-
-    def _write(self, connection: Connection, data: bytes) -> None:
-        if connection.outbox:
-            connection.outbox += data
-            return
-        try:
-            sent = connection.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._drop(connection)
-            return
-        if sent != len(data):
-            self._keep(connection, data[sent:])
-        elif connection.closing:
-            self._drop(connection)
-
-    def _keep(self, connection: Connection, rest: bytes) -> None:
-        connection.outbox += rest
-        self.epoll.modify(connection.fd, _IN | _OUT)
-
-    def _writable(self, connection: Connection) -> None:
-        try:
-            sent = connection.sock.send(connection.outbox)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop(connection)
-            return
-        del connection.outbox[:sent]
-        if not connection.outbox:
-            if connection.closing:
-                self._drop(connection)
-            else:
-                self.epoll.modify(connection.fd, _IN)
+    def _pump(self) -> None:
+        """Give each flooding stream its turn."""
+        self._floods = [stream for stream in self._floods if stream.pump()]
 
     # ---- endings
 
-    def _finish(self, stream: Stream) -> None:
+    def finish(self, stream: Stream) -> None:
         """The whole answer has been given to the kernel, or waits in the outbox."""
         connection = stream.connection
         if connection.stream is not stream:
             return  # the last send found the connection broken
         self._record(stream, complete=True)
         connection.stream = None
-        if not stream.keep_alive or (stream.generation.close_after and stream.generation.stream):
+        unannounced = stream.generation.close_after and stream.generation.stream
+        if stream.fault is not None and stream.fault.name == "close-idle":
+            if stream.fault.arg:
+                self.timers.at(monotonic_ns() + round(stream.fault.arg * 1e6), lambda: self._close_idle(connection))
+            else:
+                unannounced = True
+        if not stream.keep_alive or unannounced:
             connection.closing = True
-            if not connection.outbox:
-                self._drop(connection)
-                return
+        # After the send: `finish` may run just before the last piece of a dribble is out.
+        connection.close_if_done()
         if connection.inbox:
             self._serve(connection)
 
-    def _drop(self, connection: Connection) -> None:
-        """Close a connection, and cancel what ran on it."""
-        if self.connections.pop(connection.fd, None) is None:
-            return
+    def _close_idle(self, connection: Connection) -> None:
+        if connection.stream is None:
+            connection.lose()
+
+    def _lost(self, connection: Connection) -> None:
+        """The connection is closed: cancel what ran on it."""
+        self.connections.pop(connection.fd, None)
         stream, connection.stream = connection.stream, None
         if stream is not None:
             self.physics.cancel(stream.job, monotonic_ns())
             stream.plain = False
             self._record(stream, complete=False)
-        connection.sock.close()
 
     def _record(self, stream: Stream, *, complete: bool) -> None:
         job, counters = stream.job, self.site.counters
@@ -451,22 +416,54 @@ class Server:
         counters.cached_tokens += job.cached_tokens
         counters.generation_tokens += stream.n
         counters.finished[stream.generation.finish_reason if complete else "abort"] += 1
-        if complete:
+        if complete and stream.stamps:
             counters.e2e_s += (done_ns - job.arrived_ns) / NS_PER_S
             counters.queue_s += job.queue_ns / NS_PER_S
             counters.ttft_s += (stream.stamps[0] - job.arrived_ns) / NS_PER_S
+        self._log(
+            job,
+            stream.request_id,
+            stream.path,
+            200,
+            stream.head_ns,
+            stream.stamps,
+            done_ns,
+            stream.n,
+            stream.fault,
+            complete,
+        )
+
+    def _log_fault(self, request: Request, status: int, fault: Fault) -> None:
+        job = Job(self._seq, request.instance, request.arrived_ns, 0, 0)
+        now_ns = monotonic_ns()
+        head_ns = now_ns if status else None
+        self._log(job, request.id(self._seq), request.path, status, head_ns, [], now_ns, 0, fault, False)
+
+    def _log(
+        self,
+        job: Job,
+        request_id: str,
+        path: str,
+        status: int,
+        head_ns: int | None,
+        stamps: list[int],
+        done_ns: int,
+        output_tokens: int,
+        fault: Fault | None,
+        complete: bool,
+    ) -> None:
         if self.truth is None:
             return
         self.truth.add(
             {
-                "request_id": stream.request_id,
-                "seq": stream.seq,
+                "request_id": request_id,
+                "seq": job.seq,
                 "instance": job.instance,
-                "path": stream.path,
-                "status": 200,
+                "path": path,
+                "status": status,
                 "arrived_ns": job.arrived_ns,
-                "head_ns": stream.head_ns,
-                "token_ns": stream.stamps,
+                "head_ns": head_ns,
+                "token_ns": stamps,
                 "done_ns": done_ns,
                 "first_due_ns": job.first_due_ns,
                 "last_due_ns": job.last_due_ns,
@@ -474,8 +471,8 @@ class Server:
                 "load_ns": job.load_ns,
                 "prefill_ns": job.prefill_ns,
                 "input_tokens": job.prompt_tokens,
-                "output_tokens": stream.n,
-                "fault": None,
+                "output_tokens": output_tokens,
+                "fault": None if fault is None else str(fault),
                 "complete": complete,
             }
         )
