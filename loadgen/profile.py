@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -151,6 +151,19 @@ class Dist(_Model):
         return spread.max
 
 
+def _http_parts(url: str, shown: str = "") -> SplitResult:
+    """Take an absolute http(s) URL apart; `shown` ends the message about any other."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        _fault(f"is not a URL, write e.g. http://localhost:8000{'' if '@' in url else shown}")
+    if parts.scheme not in ("http", "https") or not host:
+        # Credentials can only stand before an @: a value that has one is not repeated.
+        _fault(f"must start with http:// or https:// and name a host{'' if '@' in url else shown}")
+    return parts
+
+
 class TargetSpec(_Model):
     """One server to load. `options` go into the request body as they are."""
 
@@ -171,15 +184,9 @@ class TargetSpec(_Model):
     @field_validator("url")
     @classmethod
     def _absolute(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            _fault(f"is not a URL ({error}), write e.g. http://localhost:8000")
+        parts = _http_parts(url, shown=f", got {_shown(url)}")
         if parts.username or parts.password:
             _fault("must not hold credentials: name an environment variable in api_key_env instead")
-        if parts.scheme not in ("http", "https") or not host:
-            _fault(f"must start with http:// or https:// and name a host, got {_shown(url)}")
         return url.rstrip("/")
 
     @field_validator("path")
@@ -474,6 +481,13 @@ class Profile(_Model):
             if name != "error_rate" and bound <= 0:
                 _fault(f"must be > 0, got {bound:g}", at=name)
         return objectives
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_is_a_url(cls, proxy: str | None) -> str | None:
+        if proxy is not None:
+            _http_parts(proxy)  # it may hold credentials, so no message repeats it
+        return proxy
 
     @property
     def targets(self) -> tuple[TargetSpec, ...]:
