@@ -12,13 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from loadgen.record import Outcome, Record
+from loadgen.record import TOKEN_KINDS, Outcome, Record
 from loadgen.transport import Answer, Transport
 from loadgen.wire import Ask, Decoded, Response, Target
 
 __all__ = ["Client"]
-
-TOKEN_KINDS = (2, 3, 4)  # Kind.REASONING, Kind.CONTENT, Kind.TOOL
 
 
 class Dialect(Protocol):

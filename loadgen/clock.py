@@ -20,7 +20,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["NS_PER_MS", "NS_PER_S", "RealtimeOffset", "Sleeper", "clock_source", "cpu_ns", "now_ns", "wall_iso"]
+__all__ = [
+    "NS_PER_MS",
+    "NS_PER_S",
+    "RealtimeOffset",
+    "Sleeper",
+    "TimerFd",
+    "clock_source",
+    "cpu_ns",
+    "now_ns",
+    "wall_iso",
+]
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -81,7 +91,7 @@ class Sleeper:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
-        self._timer = _TimerFd() if sys.platform == "linux" else None
+        self._timer = TimerFd() if sys.platform == "linux" else None
         if self._timer is not None:
             self._loop.add_reader(self._timer.fd, self._fired)
 
@@ -114,7 +124,7 @@ CLOCK_MONOTONIC = 1
 TFD_TIMER_ABSTIME = 1
 
 
-class _TimerFd:
+class TimerFd:
     """timerfd_create(2): readable once its instant has passed. Python has it from 3.13 only."""
 
     def __init__(self) -> None:
@@ -123,8 +133,9 @@ class _TimerFd:
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create failed")
 
-    def set(self, at_ns: int) -> None:
-        spec = struct.pack("qqqq", 0, 0, *divmod(at_ns, NS_PER_S))
+    def set(self, at_ns: int, every_ns: int = 0) -> None:
+        """Fire at `at_ns` (monotonic; 0 never), and then each `every_ns` if that is not 0."""
+        spec = struct.pack("qqqq", *divmod(every_ns, NS_PER_S), *divmod(at_ns, NS_PER_S))
         if self._libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, spec, None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 

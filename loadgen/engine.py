@@ -57,6 +57,8 @@ class Health:
     ended_ns: int = 0
     interrupted: bool = False
     no_progress: bool = False
+    clock_jump_ns: int = 0  # the largest step of the wall clock against the monotonic one
+    unstamped_reads: int = 0  # reads the kernel gave no stamp for
 
 
 class Engine:
@@ -77,7 +79,7 @@ class Engine:
         self._plan, self._clients, self._deal, self._ask, self._keep = plan, clients, deal, ask, keep
         self._offset = offset
         self._stopping = False
-        self._failed: BaseException | None = None
+        self._failed: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._allowed = 0  # workers that may go on
         self._seqs = iter(plan.seqs)
@@ -113,6 +115,11 @@ class Engine:
         self._stopping = True
         self._stopped.set()
         self._freed.set()
+
+    def fail(self, error: Exception) -> None:
+        """Something of ours is broken (a full disk, a bug): stop, and let `run` raise it."""
+        self._failed = self._failed or error
+        self.stop()
 
     async def _until_done(self, feeder: asyncio.Task[None]) -> None:
         plan = self._plan
@@ -166,9 +173,7 @@ class Engine:
             )
             self._keep(record)
         except Exception as error:
-            # Ours: the peer's failures are records. One is enough to stop, and `run` raises it.
-            self._failed = self._failed or error
-            self.stop()
+            self.fail(error)  # ours, for the peer's failures are records
         finally:
             self.in_flight -= 1
             self._finished += 1

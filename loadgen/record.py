@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Int32", "Int64", "Kind", "Outcome", "Record", "TokensFrom", "UInt8"]
+__all__ = ["TOKEN_KINDS", "Int32", "Int64", "Kind", "Outcome", "Record", "TokensFrom", "UInt8"]
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
@@ -53,6 +53,9 @@ class Kind(IntEnum):
     CONTENT = 3
     TOOL = 4
     USAGE = 5
+
+
+TOKEN_KINDS = (Kind.REASONING, Kind.CONTENT, Kind.TOOL)
 
 
 class TokensFrom(StrEnum):
@@ -101,4 +104,11 @@ class Record:
     server_eval_ns: int | None = None
     server_queue_ns: int | None = None
     stale_connections: int = 0  # reused connections found closed before any byte of the answer
-    prompt_sha: str | None = None
+    prompt_sha: str | None = None  # of the request body, the first 64 bits of its SHA-256 in hex
+
+    def first_token_ns(self) -> int | None:
+        """When the first token-bearing event arrived, None if none did."""
+        for index, kind in enumerate(self.event_kind):  # nearly always the first or the second
+            if kind in TOKEN_KINDS:
+                return int(self.event_ns[index])
+        return None

@@ -80,6 +80,8 @@ class TlsLayer:
 class Connection(ABC):
     """A connected socket that carries one exchange at a time."""
 
+    __slots__ = ("_handshake", "_tls", "closed", "deliver", "exchange", "used")
+
     def __init__(self) -> None:
         self.closed = False
         self.exchange: Exchange | None = None
@@ -138,8 +140,13 @@ class Connection(ABC):
             self.close()  # bytes nobody asked for: whatever follows would be out of step
             return
         exchange.stamps.append(stamp)
+        exchange.framing.reads.append(data)
+        self._look(exchange)
+
+    def _look(self, exchange: Exchange) -> None:
+        """The latest read may have completed the answer."""
         try:
-            complete = exchange.framing.feed(data)
+            complete = exchange.framing.advance()
         except BadHttp as error:
             self.abort(Outcome.PROTOCOL, str(error))
             return

@@ -18,7 +18,7 @@ import numpy as np
 from loadgen.record import Int64
 from loadgen.wire import Response
 
-__all__ = ["BadHttp", "Framing", "Head", "request_bytes", "request_head"]
+__all__ = ["STREAM_END", "BadHttp", "Framing", "Head", "request_bytes", "request_head"]
 
 MAX_HEAD_BYTES = 256 * 1024
 
@@ -36,6 +36,7 @@ class Head(NamedTuple):
     keep_alive: bool
 
 
+STREAM_END = b"\r\n\r\n"  # the only way a chunked body can end, with trailers or without
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
@@ -88,35 +89,41 @@ def parse_head(head: bytes) -> Head:
 class Framing:
     """Says when one response is complete, at constant cost a read; then un-chunks it.
 
-    `reads` are the raw bytes of each read, in order; the caller appends them with `feed`.
+    `reads` are the raw bytes of each read, in order. Whoever appends to it calls `advance`, but need not while
+    `streaming` is true and the read does not end in `STREAM_END`.
     """
 
-    __slots__ = ("_missing", "_parts", "_tail", "complete", "head", "head_end", "head_read", "reads")
+    __slots__ = ("_missing", "_parts", "complete", "head", "head_end", "head_read", "reads", "streaming")
 
     def __init__(self) -> None:
         self.reads: list[bytes] = []
         self.head: Head | None = None
         self.head_end = 0  # offset in the joined reads where the body begins
         self.head_read = 0  # index of the read that completed the head
+        self.streaming = False  # a chunked body has begun
         self.complete = False
         self._missing = 0
-        self._tail = b""
         self._parts: list[bytes] | None = None  # the chunked body cut at CRLF, once that is known to be exact
 
     def feed(self, data: bytes) -> bool:
         """Take one read; return True when the response is complete. Raises BadHttp."""
         self.reads.append(data)
+        return self.advance()
+
+    def advance(self) -> bool:
+        """Look at the latest read; return True when the response is complete. Raises BadHttp."""
         head = self.head
         if head is None:
-            return self._feed_head()
-        if head.length == CHUNKED:
-            tail = data[-5:] if len(data) >= 5 else (self._tail + data)[-5:]
-            self._tail = tail
-            # A CRLF before the last two is a server-sent event of CRLF lines inside its chunk, not the end.
-            return tail[-4:] == b"\r\n\r\n" and tail[0] != 10 and self._chunks_complete()
+            return self._read_head()
+        if self.streaming:
+            tail = self.reads[-1][-5:]
+            if len(tail) < 5:
+                tail = b"".join(self.reads[-5:])[-5:]
+            # A line end before the last two is a server-sent event of CRLF lines inside its chunk, not the end.
+            return tail[-4:] == STREAM_END and tail[0] != 10 and self._chunks_complete()
         if head.length == UNTIL_CLOSE:
             return False
-        self._missing -= len(data)
+        self._missing -= len(self.reads[-1])
         self.complete = self._missing <= 0
         return self.complete
 
@@ -145,7 +152,7 @@ class Framing:
             read_ends = np.clip(_raw_ends(self.reads), start, end) - start
         return Response(head.status, head.headers, body, read_ends, self.complete)
 
-    def _feed_head(self) -> bool:
+    def _read_head(self) -> bool:
         raw = self.reads[0] if len(self.reads) == 1 else b"".join(self.reads)
         while True:
             end = raw.find(b"\r\n\r\n", self.head_end)
@@ -161,7 +168,7 @@ class Framing:
                 break
         self.head, self.head_read = head, len(self.reads) - 1
         if head.length == CHUNKED:
-            self._tail = raw[-5:]
+            self.streaming = True
             return raw.endswith(b"\r\n\r\n") and len(raw) > self.head_end and self._chunks_complete()
         if head.length == UNTIL_CLOSE:
             return False

@@ -1,0 +1,99 @@
+"""Who answers at an address: ask a server's harmless GET routes and let `wire.identify` judge the answers.
+
+Only control calls are made here, with aiohttp and outside any measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import urllib.parse
+from collections.abc import Mapping, Sequence
+
+import aiohttp
+
+from loadgen.transport import tls_context
+from loadgen.wire.identify import PROBES, Identity, Probe, identify
+
+__all__ = ["LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "post_json", "root_url"]
+
+LOCAL_SERVERS = {
+    "Ollama": "http://127.0.0.1:11434",
+    "LM Studio": "http://127.0.0.1:1234",
+    "vLLM": "http://127.0.0.1:8000",
+    "llama.cpp": "http://127.0.0.1:8080",
+}
+PROBE_TIMEOUT_S = 10.0
+LOCAL_TIMEOUT_S = 1.0
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class Unreachable(Exception):
+    """Nobody answers HTTP there. The message names the URL and the cause."""
+
+
+def root_url(url: str) -> str:
+    """Return `url` without the API's own path: people give http://host:8000/v1 as often as http://host:8000."""
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip("/")
+    for suffix in ("/v1", "/api/v1", "/api/v0", "/api"):
+        if path.endswith(suffix):
+            path = path[: -len(suffix)]
+            break
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+async def ask_server(
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    api_key_env: str | None = None,
+    verify_tls: bool = True,
+    ca_file: str | None = None,
+    proxy: str | None = None,
+    timeout_s: float = PROBE_TIMEOUT_S,
+) -> Identity:
+    """Probe the server at `url`. Raises Unreachable if no probe gets an HTTP answer."""
+    sent = dict(headers or {})
+    if api_key_env:
+        sent["Authorization"] = f"Bearer {os.environ[api_key_env]}"
+    root = root_url(url)
+    connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=sent) as session:
+        first = await _probe(session, root, PROBES[0], proxy)
+        if isinstance(first, str):
+            raise Unreachable(f"{root}: {first}")
+        rest = await asyncio.gather(*(_probe(session, root, path, proxy) for path in PROBES[1:]))
+    answers = {PROBES[0]: first}
+    answers.update({path: probe for path, probe in zip(PROBES[1:], rest, strict=True) if isinstance(probe, Probe)})
+    return identify(answers)
+
+
+async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dict[str, Identity]:
+    """Return the servers that answer at the usual local addresses, by URL."""
+
+    async def one(url: str) -> Identity | None:
+        try:
+            return await ask_server(url, timeout_s=LOCAL_TIMEOUT_S)
+        except Unreachable:
+            return None
+
+    found = await asyncio.gather(*(one(url) for url in urls))
+    return {url: identity for url, identity in zip(urls, found, strict=True) if identity is not None}
+
+
+async def _probe(session: aiohttp.ClientSession, root: str, path: str, proxy: str | None) -> Probe | str:
+    """Return the answer, or one line saying why there is none."""
+    try:
+        async with session.get(root + path, proxy=proxy, allow_redirects=False) as response:
+            body = await response.content.read(MAX_BODY_BYTES)
+            return Probe(response.status, response.headers.get("Content-Type", ""), body)
+    except TimeoutError:
+        return "no answer in time"
+    except aiohttp.ClientConnectorCertificateError as error:
+        return f"certificate not accepted: {error.certificate_error}"
+    except aiohttp.ClientConnectorError as error:
+        return (error.os_error.strerror or str(error.os_error)).lower()
+    except (aiohttp.ClientError, ValueError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]

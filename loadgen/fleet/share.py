@@ -1,0 +1,153 @@
+"""One process's share of one run: clients, engine and journal put together. The same code with one process or many."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadgen.client import Client
+from loadgen.engine import Engine, Health, Plan
+from loadgen.journal import Journal
+from loadgen.record import Record
+from loadgen.tally import Tally
+from loadgen.transport import Address, Limits, Transport, tls_context
+from loadgen.transport.kernel import Poller
+from loadgen.transport.sockets import SocketTransport
+from loadgen.wire import Target
+from loadgen.wire.dialects import DIALECTS
+from loadgen.workload import Workload
+
+__all__ = ["Endpoint", "Share", "ShareRun", "raise_file_limit"]
+
+FLUSH_S = 1.0
+SPARE_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server as resolved before the run: where, which dialect and model, and how to authenticate."""
+
+    name: str
+    url: str  # scheme, host, port and perhaps a path that goes before the dialect's
+    target: Target
+    headers: Mapping[str, str] = field(default_factory=dict)  # never the key itself
+    api_key_env: str | None = None  # read where it is used, so that no file or pickle holds the key
+    verify_tls: bool = True
+    ca_file: str | None = None
+
+    def address(self) -> Address:
+        parts = urllib.parse.urlsplit(self.url)
+        tls = tls_context(verify=self.verify_tls, ca_file=self.ca_file) if parts.scheme == "https" else None
+        return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+    def path(self) -> str:
+        """The request path, with the URL's own prefix once."""
+        prefix = urllib.parse.urlsplit(self.url).path.rstrip("/")
+        path = self.target.path
+        return path if prefix and path.startswith(prefix + "/") else prefix + path
+
+    def request_headers(self) -> dict[str, str]:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/x-ndjson, application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "loadgen",
+            **self.headers,
+        }
+        if self.api_key_env:
+            headers["Authorization"] = f"Bearer {os.environ[self.api_key_env]}"
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process does in one run."""
+
+    plan: Plan
+    endpoints: tuple[Endpoint, ...]
+    deal: tuple[int, ...]
+    limits: Limits
+    tier: str  # kernel | callback | aiohttp
+    journal: Path
+    writer: int = 0
+    proxy: str | None = None
+
+
+class ShareRun:
+    """Runs one Share in the current event loop. `tally` and `health` may be read, and `stop` called, at any time."""
+
+    def __init__(self, share: Share, workload: Workload, tally: Tally) -> None:
+        self._share = share
+        self.tally = tally
+        self._poller = Poller(asyncio.get_running_loop()) if share.tier == "kernel" else None
+        self._journal = Journal(share.journal, share.writer)
+        self._transports = [self._transport(endpoint) for endpoint in share.endpoints]
+        clients = [
+            Client(endpoint.name, endpoint.target, DIALECTS[endpoint.target.api], transport)
+            for endpoint, transport in zip(share.endpoints, self._transports, strict=True)
+        ]
+        offset = self._poller.offset if self._poller else None
+        self.engine = Engine(share.plan, clients, share.deal, workload.ask, self._keep, offset)
+
+    async def run(self) -> Health:
+        """Run to the end; every record is in the journal's segments afterwards. Raises OSError for a full disk."""
+        flusher = asyncio.create_task(self._flush_now_and_then())
+        try:
+            health = await self.engine.run()
+        finally:
+            flusher.cancel()
+            for transport in self._transports:
+                await transport.close()
+            if self._poller is not None:
+                self._poller.close()
+            self._journal.flush()
+        if self._poller is not None:
+            health.clock_jump_ns = self._poller.offset.largest_jump_ns
+            health.unstamped_reads = self._poller.unstamped
+        return health
+
+    def look(self) -> Tally:
+        """Bring the tally up to date and return it."""
+        self.tally.in_flight = self.engine.in_flight
+        lags = self.engine.health.loop_lag_ns
+        self.tally.loop_lag_ns = max(lags[-50:], default=0)
+        return self.tally
+
+    def _keep(self, record: Record) -> None:
+        self.tally.add(record)
+        self._journal.append(record)
+
+    async def _flush_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                self._journal.flush()
+            except OSError as error:
+                self.engine.fail(error)
+                return
+
+    def _transport(self, endpoint: Endpoint) -> Transport:
+        share = self._share
+        if share.tier == "aiohttp":
+            from loadgen.transport.aio import AiohttpTransport
+
+            return AiohttpTransport(endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, share.proxy)
+        return SocketTransport(
+            endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, self._poller
+        )
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Let this process hold `wanted` sockets. Raises OSError, in words, if the system does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = wanted + SPARE_FILES
+    if soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        raise OSError(f"{wanted} connections need {need} open files, the limit is {hard} (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
