@@ -99,7 +99,9 @@ def _middles(messages: list[bytes], at: int, first: bytes, last: bytes) -> list[
         block = messages[at : min(at + size, stop)]
         inner = [message[left:right] for message in block]
         # A message too short to hold both parts gives an empty middle here and makes the sides differ in length.
-        if first + between.join(inner) + last != b"\n".join(block):
+        if between.join(inner) != b"\n".join(block)[left:right] or not (
+            block[0].startswith(first) and block[-1].endswith(last)
+        ):
             for message, middle in zip(block, inner, strict=True):
                 if len(message) < left - right or not (message.startswith(first) and message.endswith(last)):
                     return middles

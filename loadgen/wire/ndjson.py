@@ -7,15 +7,14 @@ takes the bytes in any pieces; `lines` takes a whole body at once and gives the 
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from loadgen.record import Int64
-from loadgen.wire.sse import BOM, FEW, is_whole
+from loadgen.wire.sse import BOM, Ends, ends_of, is_whole
 
-__all__ = ["Line", "LineStream", "lines"]
+__all__ = ["Line", "LineStream", "lines", "split"]
 
 
 class Line(NamedTuple):
@@ -62,25 +61,21 @@ class LineStream:
 
 def lines(body: bytes) -> tuple[list[bytes], Int64]:
     """Return the lines of a whole body that are not blank, and where each ended in it."""
+    data, ends = split(body)
+    return data, np.array(ends, np.int64)
+
+
+def split(body: bytes) -> tuple[list[bytes], Ends]:
+    """Do what `lines` does, with a list of ends where they are few."""
     data = body.split(b"\n")
-    rest = data.pop()
-    ends = _ends(data)
-    if body.startswith(BOM) and data:
-        data[0] = data[0].removeprefix(BOM)
+    ends, rest = ends_of(data, 1)[:-1], data.pop()
+    if body.startswith(BOM):
+        data, rest = ([data[0][len(BOM) :], *data[1:]], rest) if data else (data, rest[len(BOM) :])
     data = [line.strip() for line in data]
     if b"" in data:
-        ends = ends[[bool(line) for line in data]]
+        ends = [int(end) for line, end in zip(data, ends, strict=True) if line]
         data = [line for line in data if line]
-    rest = (rest if b"\n" in body else rest.removeprefix(BOM)).strip()
-    if rest and is_whole(rest):
+    if (rest := rest.strip()) and is_whole(rest):
         data.append(rest)
-        ends = np.append(ends, len(body))
+        ends = [*ends, len(body)]
     return data, ends
-
-
-def _ends(data: list[bytes]) -> Int64:
-    if len(data) < FEW:
-        return np.array(list(accumulate(len(line) + 1 for line in data)), np.int64)
-    lengths = np.fromiter(map(len, data), np.int64, len(data))
-    lengths += 1
-    return lengths.cumsum()

@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
-from loadgen.record import Int64, Kind
+from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.ndjson import lines
+from loadgen.wire.ndjson import split
+from loadgen.wire.sse import Columns
 
 __all__ = ["DEFAULT_PATH", "GENERATE_PATH", "decode", "request_body"]
 
@@ -52,8 +53,8 @@ def decode(response: Response, *, keep_text: bool = False) -> Decoded:
     return decode_answer(response, FORM, keep_text=keep_text)
 
 
-def _messages(body: bytes) -> tuple[list[bytes], Int64, None]:
-    return *lines(body), None
+def _messages(body: bytes) -> Columns:
+    return *split(body), None
 
 
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:

@@ -16,7 +16,7 @@ from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.sse import DONE, events
+from loadgen.wire.sse import DONE, Columns, split
 
 __all__ = ["COMPLETIONS_PATH", "DEFAULT_PATH", "decode", "request_body"]
 
@@ -82,8 +82,8 @@ def _merged(body: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _messages(body: bytes) -> tuple[list[bytes], Any, list[str] | None]:
-    data, ends, names = events(body)
+def _messages(body: bytes) -> Columns:
+    data, ends, names = split(body)
     if data and data[-1] == DONE:
         data.pop()
     if DONE in data:
@@ -103,26 +103,36 @@ def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
         if isinstance(message.get("stop"), bool):
             _take_native(tally, message)
             return None
-    if message.get("model") == "":
-        tally.hint = "an event without a model name, as Ollama sends when it loses an error"
-    kind, final, plain = EMPTY, not choices, None
-    for choice in choices:
-        if isinstance(choice, dict):
-            found, plain = _take_choice(tally, choice)
-            kind = found if RANK[found] > RANK[kind] else kind
-            final |= bool(choice.get("finish_reason"))
+    if len(choices) == 1 and type(choices[0]) is dict:
+        kind, plain = _take_choice(tally, choices[0])
+        final = plain is None and bool(choices[0].get("finish_reason"))
+    else:
+        kind, plain, final = _take_choices(tally, choices), None, _is_final(choices)
     if tally.error is not None:
         return None
-    if _take_counts(tally, message, choices, final=final):
-        tally.kinds.append(USAGE if kind == EMPTY and final else kind)
-        return None
+    if message.get("model") == "":
+        tally.hint = "an event without a model name, as Ollama sends when it loses an error"
+    if "usage" in message or "timings" in message or "metrics" in message or "stats" in message:
+        counted = _take_counts(tally, message, choices, final=final)
+        if counted and final and kind == EMPTY:
+            kind = USAGE
+        plain = None if counted else plain
     tally.kinds.append(kind)
-    return plain if len(choices) == 1 and not final else None
+    return plain
+
+
+def _take_choices(tally: Tally, choices: list[Any]) -> int:
+    kinds = [_take_choice(tally, choice)[0] for choice in choices if isinstance(choice, dict)]
+    return max(kinds, key=RANK.__getitem__, default=EMPTY)
+
+
+def _is_final(choices: list[Any]) -> bool:
+    return not choices or any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
 
 
 def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | None]:
-    """Note who finished; return the kind, and a Plain if the choice holds just one text."""
-    reason, index = choice.get("finish_reason"), choice.get("index")
+    """Note who finished; return the kind, and a Plain if the choice holds one text and nothing else."""
+    index, reason = choice.get("index"), choice.get("finish_reason")
     if type(index) is not int:
         index = 0
     if reason:
@@ -130,13 +140,28 @@ def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | Non
         _take_reason(tally, reason)
     elif index not in tally.choices:
         tally.choices[index] = False
+    kind, plain = _kind(tally, choice, index)
+    ids = choice.get("token_ids")
+    if isinstance(ids, list):
+        here = len(tally.kinds)
+        tally.told[here] = tally.told.get(here, 0) + len(ids)
+        return kind, None
+    if reason:
+        return EMPTY if kind == ROLE else kind, None
+    return kind, plain if index == 0 else None  # only the text of choice 0 is kept
+
+
+def _kind(tally: Tally, choice: dict[str, Any], index: int) -> tuple[int, Plain | None]:
     delta = choice.get("delta") or choice.get("message")
     if not isinstance(delta, dict):
         text = _text(choice.get("text"))
         return _keep(tally, index, text), PLAIN_TEXT if text else None
-    text = _text(delta.get("content"))
+    content = delta.get("content")
+    text = content if type(content) is str else _text(content)
+    if len(delta) == 1 and text:
+        return _keep(tally, index, text), PLAIN_CONTENT[0]
     thought, thought_too = delta.get("reasoning"), delta.get("reasoning_content")
-    other = len(delta) > 1 and _has_other(tally, index, delta)
+    other = _has_other(tally, index, delta)
     if text:
         _keep(tally, index, text)
         return CONTENT, None if thought or thought_too or other else PLAIN_CONTENT["role" in delta]
@@ -145,7 +170,7 @@ def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | Non
     if thought or thought_too:
         lone = not (other or (thought and thought_too))  # two of them are copies, and differ together
         return REASONING, (PLAIN_REASONING if thought else PLAIN_REASONING_CONTENT)["role" in delta] if lone else None
-    return other or (ROLE if "role" in delta and not reason else EMPTY), None
+    return other or (ROLE if "role" in delta else EMPTY), None
 
 
 def _has_other(tally: Tally, index: int, delta: dict[str, Any]) -> int:
@@ -190,14 +215,9 @@ def _take_reason(tally: Tally, reason: Any) -> None:
 def _take_counts(tally: Tally, message: dict[str, Any], choices: list[Any], *, final: bool) -> bool:
     """Take token counts and server timings; return whether the message told any."""
     counted, index = False, None
-    for choice in choices:
-        if isinstance(choice, dict):
-            if index is None:
-                index = choice["index"] if type(choice.get("index")) is int else 0
-            if isinstance(ids := choice.get("token_ids"), list):
-                here = len(tally.kinds)
-                tally.told[here] = (tally.told.get(here, 0) if counted else 0) + len(ids)
-                counted = True
+    if choices:
+        first = choices[0].get("index") if isinstance(choices[0], dict) else 0
+        index = first if type(first) is int else 0
     if usage := message.get("usage"):
         counted |= _take_usage(tally, usage, index, final=final)
     if timings := message.get("timings"):

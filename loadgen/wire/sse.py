@@ -22,12 +22,16 @@ import orjson
 
 from loadgen.record import Int64
 
-__all__ = ["DONE", "Event", "EventStream", "events"]
+__all__ = ["DONE", "Event", "EventStream", "events", "split"]
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"[\r\n]")
-FEW = 32  # below this many events plain lists beat numpy
+FEW = 32  # below this many events a list of ends beats an array
+LARGE = 4096  # bytes; above this numpy counts faster than bytes.count finds
+
+Ends = list[int] | Int64
+Columns = tuple[list[bytes], Ends, list[str] | None]  # payloads, ends, names
 
 
 class Event(NamedTuple):
@@ -110,6 +114,12 @@ class EventStream:
 
 def events(body: bytes) -> tuple[list[bytes], Int64, list[str] | None]:
     """Return the payloads of a whole body, where each event ended in it, and their names (None if none has one)."""
+    data, ends, names = split(body)
+    return data, np.array(ends, np.int64), names
+
+
+def split(body: bytes) -> Columns:
+    """Do what `events` does, with a list of ends where they are few: making an array costs more than filling it."""
     line_end = b"\r\n" if b"\r" in body else b"\n"
     blank = line_end * 2
     cut = len(body) if body.endswith(blank) else body.rfind(blank) + len(blank)
@@ -135,17 +145,17 @@ def is_whole(data: bytes) -> bool:
     return True
 
 
-def _unnamed(body: bytes, line_end: bytes) -> tuple[list[bytes], Int64, None] | None:
+def _unnamed(body: bytes, line_end: bytes) -> Columns | None:
     lead = b"data: " if body.startswith(b"data: ") else b"data:"
     if not body.startswith(lead) or (lead == b"data:" and line_end + b"data: " in body):
         return None
     data = body[len(lead) : -2 * len(line_end)].split(line_end * 2 + lead)
     if not _only_line_ends(body, line_end, 2 * len(data)):
         return None
-    return data, _ends(data, len(lead) + 2 * len(line_end), line_end), None
+    return data, _known(ends_of(data, len(lead) + 2 * len(line_end)), line_end), None
 
 
-def _named(body: bytes, line_end: bytes) -> tuple[list[bytes], Int64, list[str]] | None:
+def _named(body: bytes, line_end: bytes) -> Columns | None:
     if not body.startswith(b"event: "):
         return None
     blocks = body[len(b"event: ") : -2 * len(line_end)].split(line_end * 2 + b"event: ")
@@ -155,28 +165,32 @@ def _named(body: bytes, line_end: bytes) -> tuple[list[bytes], Int64, list[str]]
     if not all(middle for _, middle, _ in cut):
         return None
     names = [name.decode("utf-8", "replace") for name, _, _ in cut]
-    ends = _ends(blocks, len(b"event: ") + 2 * len(line_end), line_end)
+    ends = _known(ends_of(blocks, len(b"event: ") + 2 * len(line_end)), line_end)
     return [data for _, _, data in cut], ends, names
 
 
 def _only_line_ends(body: bytes, line_end: bytes, expected: int) -> bool:
     """Whether `body` has just the line ends that splitting it accounted for, all of one sort."""
-    if body.count(b"\n") != expected:
+    found = body.count(b"\n") if len(body) < LARGE else np.count_nonzero(np.frombuffer(body, np.uint8) == 0x0A)
+    if found != expected:
         return False
     if line_end == b"\n":
         return True
     return body.count(b"\r") == expected and body.count(b"\r\n") == expected
 
 
-def _ends(blocks: list[bytes], around: int, line_end: bytes) -> Int64:
-    """Where each block ended: `around` bytes of framing to each, known at the CR where the line end is CRLF."""
+def ends_of(blocks: list[bytes], around: int) -> Ends:
+    """Where each block ends when each has `around` bytes of framing."""
     if len(blocks) < FEW:
-        ends = np.array(list(accumulate(len(block) + around for block in blocks)), np.int64)
-    else:
-        lengths = np.fromiter(map(len, blocks), np.int64, len(blocks))
-        lengths += around
-        ends = lengths.cumsum()
-    return ends if line_end == b"\n" else ends - 1
+        return list(accumulate([len(block) + around for block in blocks]))
+    lengths = np.fromiter(map(len, blocks), np.int64, len(blocks))
+    lengths += around
+    return lengths.cumsum()
+
+
+def _known(ends: Ends, line_end: bytes) -> Ends:
+    """When events that end there become known: at the CR of the blank line if the line end is CRLF."""
+    return ends if line_end == b"\n" else np.subtract(ends, 1)
 
 
 def _exact(body: bytes, start: int) -> list[Event]:
@@ -184,17 +198,14 @@ def _exact(body: bytes, start: int) -> list[Event]:
     return stream.feed(body) + stream.close()
 
 
-def _columns(found: list[Event]) -> tuple[list[bytes], Int64, list[str] | None]:
+def _columns(found: list[Event]) -> Columns:
     names = [event.name for event in found]
-    ends = np.array([event.end for event in found], np.int64)
-    return [event.data for event in found], ends, names if any(names) else None
+    return [event.data for event in found], [event.end for event in found], names if any(names) else None
 
 
-def _with_rest(
-    found: tuple[list[bytes], Int64, list[str] | None], body: bytes, cut: int
-) -> tuple[list[bytes], Int64, list[str] | None]:
+def _with_rest(found: Columns, body: bytes, cut: int) -> Columns:
     data, ends, names = found
     more, more_ends, more_names = _columns(_exact(body[cut:], cut))
     if more_names is not None or names is not None:
         names = (names or [""] * len(data)) + (more_names or [""] * len(more))
-    return data + more, np.concatenate((ends, more_ends)), names
+    return data + more, list(ends) + list(more_ends), names

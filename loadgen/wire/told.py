@@ -68,6 +68,8 @@ def number(value: Any) -> float | None:
 
 
 def count(value: Any) -> int | None:
+    if type(value) is int and value >= 0:
+        return value
     found = number(value)
     return None if found is None else int(found)
 

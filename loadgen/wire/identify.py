@@ -1,0 +1,195 @@
+"""Which server is this? Judged from the answers to a few GET requests that somebody else made.
+
+The shape of the JSON decides, never the status alone: LM Studio answers 200 to any path, with an error text. The order
+matters, for servers borrow each other's routes: the most particular sign comes first, and a bare /v1/models last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+__all__ = ["PROBES", "Identity", "Probe", "identify"]
+
+PROBES = (
+    "/api/version",
+    "/version",
+    "/v1/models",
+    "/props",
+    "/api/v1/models",
+    "/api/v0/models",
+    "/server_info",
+    "/health",
+    "/",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One answer to a GET."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    kind: str  # as in Target.kind
+    api: str  # openai | ollama | lmstudio
+    version: str | None
+    models: list[str]  # loaded ones first where the server tells, else in its order
+    model_lens: dict[str, int] = field(default_factory=dict)  # context length in tokens, where told
+    label: str = ""  # for people: name and version
+
+
+LABELS = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "llamacpp": "llama.cpp",
+    "llamacpp-python": "llama_cpp.server",
+    "transformers": "transformers serve",
+    "ollama": "Ollama",
+    "lmstudio": "LM Studio",
+    "openai": "OpenAI-compatible server",
+}
+
+
+def identify(answers: Mapping[str, Probe]) -> Identity | None:
+    """Return who answered, or None if nobody known did. answers: by path, those of `PROBES` that were got."""
+    json = {path: _json(probe) for path, probe in answers.items() if 200 <= probe.status < 300}
+    listed = _listed(json.get("/v1/models"))
+    lens = {model: length for model, entry in listed.items() if (length := _length(entry))}
+    native = _rows(json.get("/api/v1/models"), "models")
+    older = _rows(json.get("/api/v0/models"), "data")
+    if any("key" in row for row in native):
+        return _lmstudio(native)
+    if any("state" in row or "compatibility_type" in row for row in older):
+        return _lmstudio_v0(older)
+    version = _text(json.get("/api/version"), "version")
+    if version is not None or _says(answers.get("/"), b"Ollama is running"):
+        return _identity("ollama", "ollama", version, list(listed), lens)
+    kind = _openai_kind(answers, json, listed)
+    if kind is None:
+        return None
+    if kind == "llamacpp" and (slot_length := _slot_length(json.get("/props"))):
+        lens = dict.fromkeys(listed, slot_length)  # what a slot holds, not what the model was trained for
+    return _identity(kind, "openai", _version(kind, json), list(listed), lens)
+
+
+def _openai_kind(answers: Mapping[str, Probe], json: dict[str, Any], listed: dict[str, dict[str, Any]]) -> str | None:
+    """Tell the servers of the OpenAI shape apart."""
+    owners = {entry.get("owned_by") for entry in listed.values()}
+    if "sglang" in owners or _is_sglang_info(json.get("/server_info")):
+        return "sglang"
+    if "llamacpp" in owners or "default_generation_settings" in _mapping(json.get("/props")):
+        return "llamacpp"
+    if "vllm" in owners:
+        return "vllm"
+    if "me" in owners and any("permissions" in entry for entry in listed.values()):
+        return "llamacpp-python"
+    if _is_transformers(answers, json):
+        return "transformers"
+    if listed or isinstance(_mapping(json.get("/v1/models")).get("data"), list):
+        return "openai"
+    if _text(json.get("/version"), "version") is not None and answers["/version"].content_type.startswith(
+        "application/json"
+    ):
+        return "vllm"  # a key guards its /v1, not its /version
+    return None
+
+
+def _is_transformers(answers: Mapping[str, Probe], json: dict[str, Any]) -> bool:
+    """transformers serve names itself nowhere: a JSON health check, and FastAPI's 404 where others answer.
+
+    Its /v1/models fails without a hub cache, and has no `owned_by` that would tell.
+    """
+    if _mapping(json.get("/health")).get("status") != "ok":
+        return False
+    missing = [answers[path] for path in ("/version", "/props", "/api/version") if path in answers]
+    fastapi = bool(missing) and all(
+        probe.status == 404 and _mapping(_json(probe)).get("detail") == "Not Found" for probe in missing
+    )
+    return fastapi and (answers.get("/v1/models") is not None)
+
+
+def _is_sglang_info(info: Any) -> bool:
+    return not {"disaggregation_mode", "internal_states", "mem_fraction_static"}.isdisjoint(_mapping(info))
+
+
+def _version(kind: str, json: dict[str, Any]) -> str | None:
+    path, key = {"llamacpp": ("/props", "build_info"), "sglang": ("/server_info", "version")}.get(
+        kind, ("/version", "version")
+    )
+    return _text(json.get(path), key)
+
+
+def _lmstudio(rows: list[dict[str, Any]]) -> Identity:
+    rows = [row for row in rows if row.get("type") != "embedding" and isinstance(row.get("key"), str)]
+    rows.sort(key=lambda row: not row.get("loaded_instances"))
+    lens = {}
+    for row in rows:
+        instances = [_mapping(instance) for instance in row.get("loaded_instances") or []]
+        loaded = [_mapping(instance.get("config")).get("context_length") for instance in instances]
+        if length := _first_int(*loaded, row.get("max_context_length")):
+            lens[row["key"]] = length
+    return _identity("lmstudio", "lmstudio", None, [row["key"] for row in rows], lens)
+
+
+def _lmstudio_v0(rows: list[dict[str, Any]]) -> Identity:
+    """LM Studio before 0.4: no API of its own for chat, so the OpenAI shape."""
+    rows = [row for row in rows if row.get("type") != "embeddings" and isinstance(row.get("id"), str)]
+    rows.sort(key=lambda row: row.get("state") != "loaded")
+    lens = {row["id"]: _first_int(row.get("loaded_context_length"), row.get("max_context_length")) for row in rows}
+    told = {model: length for model, length in lens.items() if length}
+    return _identity("lmstudio", "openai", None, [row["id"] for row in rows], told)
+
+
+def _identity(kind: str, api: str, version: str | None, models: list[str], lens: dict[str, int]) -> Identity:
+    label = LABELS[kind] if version is None else f"{LABELS[kind]} {version}"
+    return Identity(kind, api, version, models, lens, label)
+
+
+def _json(probe: Probe) -> Any:
+    try:
+        return orjson.loads(probe.body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(value: Any, key: str) -> list[dict[str, Any]]:
+    rows = _mapping(value).get(key)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _listed(models: Any) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in _rows(models, "data") if isinstance(row.get("id"), str)}
+
+
+def _text(value: Any, key: str) -> str | None:
+    found = _mapping(value).get(key)
+    return found if isinstance(found, str) else None
+
+
+def _says(probe: Probe | None, words: bytes) -> bool:
+    return probe is not None and 200 <= probe.status < 300 and probe.body.strip().startswith(words)
+
+
+def _length(entry: dict[str, Any]) -> int | None:
+    meta = _mapping(entry.get("meta"))
+    return _first_int(entry.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
+
+
+def _slot_length(props: Any) -> int | None:
+    return _first_int(_mapping(_mapping(props).get("default_generation_settings")).get("n_ctx"))
+
+
+def _first_int(*values: Any) -> int | None:
+    return next((value for value in values if type(value) is int and value > 0), None)
