@@ -45,8 +45,8 @@ class Estimate:
         return replace(self, notes=(*self.notes, *(note for note in notes if note not in self.notes)))
 
     def without_value(self, reason: str) -> Estimate:
-        """Return the figure refused altogether: no value, no bound, and the reason first."""
-        return Estimate(None, n=self.n, notes=(reason, *self.notes))
+        """Return the figure refused altogether. Its other notes go too: some of them tell a value."""
+        return Estimate(None, n=self.n, notes=(reason,))
 
     def to_json(self) -> EstimateJson:
         return {

@@ -96,7 +96,9 @@ def _mean_notes(m: Measured, name: str, kept: Bool) -> list[str]:
     if name != "tpot_ms" or not kept.any():
         return []
     if (m.tokens.first_tokens == ABSENT)[kept].any():
-        return ["first event taken as one token"]
+        share, _ = one_token_share(m)
+        certain = share is not None and share >= ITL_ONE_TOKEN_SHARE
+        return [] if certain else ["first event taken as one token"]
     usual = latency.tpot_usual(m)[kept]
     own = latency.tpot(m)[kept]
     if np.array_equal(usual, own):

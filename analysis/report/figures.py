@@ -19,7 +19,7 @@ ALIKE = 0.1  # sides that differ by less than this share are one half-width
 
 
 def decimals_for(estimate: E) -> int:
-    """Return how many decimals the figure is worth; negative never."""
+    """Return how many decimals the figure is worth; -1 is to tens. Without an interval, whole units are kept."""
     known = estimate["value"]
     edges = [edge for edge in (estimate["low"], estimate["high"]) if edge is not None]
     if known is not None and edges:
@@ -29,17 +29,17 @@ def decimals_for(estimate: E) -> int:
         if half > 0:
             return _decimals(half, 2)
     shown = known if known is not None else edges[0] if edges else 0.0
-    return _decimals(shown, 3)
+    return max(0, _decimals(shown, 3))
 
 
 def _decimals(magnitude: float, digits: int) -> int:
     if magnitude == 0:
         return 0
-    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(magnitude)))))
+    return min(6, digits - 1 - math.floor(math.log10(abs(magnitude))))
 
 
 def number(amount: float, decimals: int) -> str:
-    return f"{amount:.{decimals}f}"
+    return f"{round(amount, decimals):.{max(0, decimals)}f}"
 
 
 def value(estimate: E) -> str:
@@ -55,21 +55,22 @@ def interval(estimate: E, width: int = 80) -> str:
 
     What does not fit loses decimals.
     """
-    for decimals in range(decimals_for(estimate), -1, -1):
+    decimals = decimals_for(estimate)
+    text = _interval(estimate, decimals)
+    while len(text) > width and decimals > 0:
+        decimals -= 1
         text = _interval(estimate, decimals)
-        if len(text) <= width:
-            return text
-    return ""
+    return text if len(text) <= width else ""
 
 
 def _interval(estimate: E, decimals: int) -> str:
     known, low, high = estimate["value"], estimate["low"], estimate["high"]
     if known is None or (low is None and high is None):
         return ""
+    if low in (known, None) and high in (known, None):
+        return ""
     if low is None or high is None:
         return f"≥ {number(low, decimals)}" if high is None else f"≤ {number(high, decimals)}"
-    if low == high:
-        return ""
     below, above = known - low, high - known
     if abs(below - above) <= ALIKE * max(below, above):
         return f"± {number((high - low) / 2, decimals)}"

@@ -31,14 +31,13 @@ LATENCIES = {
 RATES = {
     "requests_per_s": "requests",
     "output_tokens_per_s": "output tokens",
-    "total_tokens_per_s": "all tokens",
+    "total_tokens_per_s": "total tokens",
     "goodput_per_s": "goodput",
 }
 VERDICTS = {"ok": "OK", "generator-limited": "GENERATOR-LIMITED", "unstable": "UNSTABLE", "failed": "FAILED"}
-# Said once below the table, or by a mark or a row in it.
-EVERYWHERE = ("within-run", "survivors only", "few tail samples")
 WITH_FAILURES = "with failures as +∞: "
 ERRORS = 5
+RUNS = 10
 
 Summary = Mapping[str, Any]
 
@@ -52,6 +51,7 @@ def terminal_report(summary: Summary, *, colour: bool = False) -> str:
         _latencies(summary, paint),
         _rates(summary, paint),
         _objectives(summary, paint),
+        _runs(summary, paint),
         _endpoints(summary, paint),
         _instrument(summary, paint),
         _verdict(summary, paint),
@@ -138,13 +138,12 @@ def _latencies(summary: Summary, paint: _Paint) -> list[str]:
     metrics = summary["metrics"]
     head = "ms".ljust(LABEL) + "".join(name.rjust(COLUMN) for name in COLUMNS) + "n".rjust(7)
     lines = [paint.head(head)]
-    for name, label in LATENCIES.items():
-        shown = metrics.get(name)
-        # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
-        if shown is None or (name == "event_gap_ms" and metrics["itl_ms"] is not None):
-            continue
-        lines += _latency(label, shown, paint)
-    notes = _notes((metrics.get(name), label) for name, label in LATENCIES.items())
+    # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
+    hidden = "itl_ms" if metrics["itl_ms"] is None else "event_gap_ms"
+    shown = [(metrics[name], label) for name, label in LATENCIES.items() if name != hidden]
+    for figure, label in shown:
+        lines += _latency(label, figure, paint)
+    notes = _notes(shown)
     return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
 
 
@@ -173,27 +172,32 @@ def _count(n: int) -> str:
     return str(n) if n < 100_000 else f"{n / 1e3:.0f}k" if n < 10_000_000 else f"{n / 1e6:.0f}M"
 
 
+# What a mark in the table already says needs no list of places.
+LEGEND = {
+    "within-run": "95 % intervals, within-run: how far it would move had this run gone on",
+    "survivors only": "latencies are those of answered requests only",
+    "few tail samples": "* few tail samples: fewer than ten are expected beyond it",
+    "fewer than one is expected beyond it": "≥ alone: fewer than one request is expected beyond that percentile",
+    "no upper limit below": "≥ below a value: too few requests for an upper limit",
+}
+SILENT = ("no data", WITH_FAILURES)
+
+
 def _notes(metrics: Iterable[tuple[Mapping[str, Any] | None, str]]) -> list[str]:
-    """Return each distinct note once, with the figures it is about."""
+    """Return each distinct note once, with the figures it is about unless the table marks them."""
     where: dict[str, dict[str, list[str]]] = {}
-    common = set()
+    legend = set()
     for figure, label in metrics:
         for column in COLUMNS if figure else ():
             for note in figure[column]["notes"] if figure else ():
-                if note in EVERYWHERE:
-                    common.add(note)
-                elif not note.startswith(WITH_FAILURES):
+                marked = [key for key in LEGEND if key in note]
+                legend.update(marked)
+                if not marked and not note.startswith(SILENT):
                     where.setdefault(note, {}).setdefault(label, []).append(column)
-    lines = []
-    if "within-run" in common:
-        lines.append("95 % intervals, within-run: how far it would move had this run gone on")
-    if "survivors only" in common:
-        lines.append("latencies are those of answered requests only")
-    if "few tail samples" in common:
-        lines.append("* few tail samples: fewer than ten are expected beyond it")
+    lines = [text for key, text in LEGEND.items() if key in legend]
     for note, labels in where.items():
         places = "; ".join(f"{label} {', '.join(columns)}" for label, columns in labels.items())
-        lines.append(f"{note} ({places})")
+        lines.append(note if note.startswith("no percentile") else f"{note} ({places})")
     return lines
 
 
@@ -205,13 +209,13 @@ def _rates(summary: Summary, paint: _Paint) -> list[str]:
         if name == "goodput_per_s" and rate["value"] is None:
             continue
         lines.append(f"{label:<{LABEL}}{figures.value(rate):>{COLUMN}} {figures.interval(rate)}".rstrip())
-        notes |= dict.fromkeys(note for note in rate["notes"] if note not in EVERYWHERE)
+        notes |= dict.fromkeys(note for note in rate["notes"] if note != "within-run")
     goodput = summary["goodput"]
     if goodput:
         share = goodput["attainment"]["value"]
-        terms = ", ".join(f"{name.removesuffix('_ms')} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
+        terms = ", ".join(f"{LATENCIES[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
         if share is not None:
-            lines += _wrapped(f"goodput: {share:.1%} of requests had {terms}", "  ", "    ")
+            lines += _wrapped(f"goodput: {share:.1%} of the requests offered had {terms}", "  ", "    ")
     return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
 
 
@@ -226,17 +230,34 @@ def _objectives(summary: Summary, paint: _Paint) -> list[str]:
     return [paint.head("objectives"), *lines] if lines else []
 
 
+def _runs(summary: Summary, paint: _Paint) -> list[str]:
+    """Return the values of each run: what the runs differ by is the doubt that no within-run interval shows."""
+    runs = summary["per_run"]
+    if len(runs) < 2:
+        return []
+    columns = {"TTFT mean": "ttft_mean_ms", "TTFT p50": "ttft_p50_ms", "requests/s": "requests_per_s"}
+    columns |= {"tokens/s": "output_tokens_per_s", "completed": "completed"}
+    lines = [paint.head("run".ljust(20) + "".join(name.rjust(12) for name in columns))]
+    for entry in runs[:RUNS]:
+        mark = " interrupted" if entry["interrupted"] else ""
+        cells = ("–" if entry[key] is None else f"{entry[key]:.5g}" for key in columns.values())
+        lines.append(f"{entry['run']}{mark}".ljust(20) + "".join(cell.rjust(12) for cell in cells))
+    if len(runs) > RUNS:
+        lines.append(f"  … and {len(runs) - RUNS} more")
+    return lines
+
+
 def _endpoints(summary: Summary, paint: _Paint) -> list[str]:
     endpoints = summary.get("endpoints")
     if not endpoints:
         return []
     shown = {"TTFT p50": ("ttft_ms", "p50"), "TTFT p99": ("ttft_ms", "p99"), "TPOT p50": ("tpot_ms", "p50")}
-    head = "endpoint".ljust(24) + "".join(name.rjust(12) for name in (*shown, "tokens/s", "failed"))
+    head = "endpoint".ljust(20) + "".join(name.rjust(12) for name in (*shown, "tokens/s", "failed"))
     lines = [paint.head(head)]
     for name, here in endpoints.items():
         cells = [figures.value(here[metric][stat]) for metric, stat in shown.values()]
         cells += [figures.value(here["output_tokens_per_s"]), str(here["requests"]["failed"])]
-        lines.append(f"{_clean(name)[:23]:<24}" + "".join(cell.rjust(12) for cell in cells))
+        lines.append(f"{_clean(name)[:19]:<20}" + "".join(cell.rjust(12) for cell in cells))
     return lines
 
 

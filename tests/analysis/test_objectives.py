@@ -1,0 +1,126 @@
+import pytest
+from handmade import directory, request, run
+
+import analysis
+from analysis.objectives import by_count, terms_of
+
+
+def decided(tmp_path, rows, objectives, **options):
+    summary = analysis.summarise(directory(tmp_path, rows, objectives=objectives, **options))
+    return {entry["name"]: entry["verdict"] for entry in summary["objectives"]}, summary
+
+
+def answered(n, ttft=100.0, tpot=10.0, start=0):
+    return [request(10 * i, [10 * i + ttft, 10 * i + ttft + tpot], output=2) for i in range(start, start + n)]
+
+
+def test_goodput_and_attainment(tmp_path):
+    rows = [
+        request(1000 * i, [1000 * i + ttft, 1000 * i + ttft + 10 * tpot], output=11)
+        for i, (ttft, tpot) in enumerate([(300, 30), (500, 50), (900, 20), (400, 20)])
+    ]
+    objectives = {"ttft_p99_ms": 500, "tpot_p99_ms": 40}
+    _, summary = decided(tmp_path, rows, objectives, runs=[run(measured=(0, 10_000))])
+    assert summary["metrics"]["goodput_per_s"]["value"] == 0.2  # K39
+    assert summary["goodput"]["attainment"]["value"] == 0.5
+    assert summary["goodput"]["terms"] == {"ttft_ms": 500, "tpot_ms": 40}
+
+
+def test_failures_count_as_misses_in_attainment(tmp_path):
+    rows = [*answered(30), *(request(500, outcome="stalled", done=900) for _ in range(10))]
+    _, summary = decided(tmp_path, rows, {"ttft_p90_ms": 200})
+    assert summary["goodput"]["attainment"]["value"] == 0.75
+
+
+def test_goodput_asks_for_the_limit_of_the_highest_percentile():
+    objectives = {"ttft_p50_ms": 100, "ttft_p99_ms": 500, "e2e_mean_ms": 900, "event_gap_p99_ms": 50, "error_rate": 0.1}
+    assert terms_of(objectives) == {"ttft_ms": 500}
+
+
+def test_goodput_is_refused_without_terms_or_token_counts(tmp_path):
+    rows = answered(30)
+    _, summary = decided(tmp_path, rows, {"error_rate": 0.5})
+    assert summary["metrics"]["goodput_per_s"]["value"] is None
+    assert summary["goodput"] is None
+    unknown = [row | {"output_tokens": None, "tokens_from": None} for row in rows]
+    assert decided(tmp_path, unknown, {"tpot_p99_ms": 40})[1]["goodput"] is None
+
+
+def test_a_p99_is_held_from_299_requests_on_with_none_over():
+    assert by_count(0, 299, 0.01) == "held"
+    assert by_count(0, 298, 0.01) == "inconclusive"
+    assert by_count(1, 473, 0.01) == "held"
+    assert by_count(1, 472, 0.01) == "inconclusive"
+    assert by_count(2, 20, 0.01) == "failed"
+    assert by_count(0, 0, 0.01) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (answered(299), "held"),
+        (answered(100), "inconclusive"),
+        (answered(280) + answered(20, ttft=700), "failed"),
+    ],
+)
+def test_percentile_objectives(tmp_path, rows, verdict):
+    verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500})
+    assert verdicts == {"ttft_p99_ms": verdict}
+    assert summary["objectives"][0]["limit"] == 500
+    assert summary["objectives"][0]["value"] == summary["metrics"]["ttft_ms"]["p99"]
+
+
+def test_a_failed_request_is_over_every_limit(tmp_path):
+    failed = [request(10 * i, outcome="reset") for i in range(20)]
+    assert decided(tmp_path, answered(400) + failed, {"ttft_p99_ms": 500})[0] == {"ttft_p99_ms": "failed"}
+
+
+def test_a_request_we_cancelled_is_over_only_the_limits_it_had_outlasted(tmp_path):
+    short = [request(10 * i, outcome="cancelled", done=10 * i + 300) for i in range(20)]
+    long = [request(10 * i, outcome="cancelled", done=10 * i + 9000) for i in range(20)]
+    assert decided(tmp_path, answered(400) + short, {"ttft_p99_ms": 500})[0] == {"ttft_p99_ms": "held"}
+    assert decided(tmp_path, answered(400) + long, {"ttft_p99_ms": 500})[0] == {"ttft_p99_ms": "failed"}
+
+
+def test_means_rates_and_gaps_are_decided_by_their_interval(tmp_path):
+    rows = [request(10 * i, [10 * i + 100 + i % 7, 10 * i + 120], output=2) for i in range(400)]
+    objectives = {
+        "ttft_mean_ms": 110,
+        "e2e_mean_ms": 119,
+        "requests_per_s_min": 90,
+        "output_tokens_per_s_min": 500,
+        "itl_p50_ms": 25,
+        "event_gap_p999_ms": 25,
+        "error_rate": 0.01,
+    }
+    verdicts, _ = decided(tmp_path, rows, objectives, runs=[run(measured=(200, 3990))])
+    assert verdicts == {
+        "ttft_mean_ms": "held",
+        "e2e_mean_ms": "failed",
+        "requests_per_s_min": "held",
+        "output_tokens_per_s_min": "failed",
+        "itl_p50_ms": "held",
+        "event_gap_p999_ms": "inconclusive",
+        "error_rate": "held",
+    }
+
+
+@pytest.mark.parametrize(("failures", "verdict"), [(0, "held"), (1, "failed")])
+def test_an_error_rate_of_zero_means_none(tmp_path, failures, verdict):
+    rows = answered(20) + [request(0, outcome="reset")] * failures
+    assert decided(tmp_path, rows, {"error_rate": 0})[0] == {"error_rate": verdict}
+
+
+def test_a_run_that_we_spoilt_decides_nothing(tmp_path):
+    rows = [row | {"sent_ns": row["sent_ns"] + 50_000_000} for row in answered(400)]
+    options = {"load": {"arrivals": "poisson", "rate_per_s": 100}, "runs": [run(open_loop=True)]}
+    verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500, "ttft_p50_ms": 1}, **options)
+    assert summary["verdict"] == "generator-limited"
+    assert set(verdicts.values()) == {"inconclusive"}
+
+
+def test_nothing_measured_fails_no_mean_but_every_percentile_that_failures_decide(tmp_path):
+    rows = [request(0, outcome="refused") for _ in range(10)]
+    verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500, "ttft_mean_ms": 100, "error_rate": 0.1})
+    assert summary["verdict"] == "failed"
+    assert verdicts == {"ttft_p99_ms": "failed", "ttft_mean_ms": "inconclusive", "error_rate": "failed"}
