@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -94,10 +95,10 @@ def _middles(messages: list[bytes], at: int, first: bytes, last: bytes) -> list[
         if stop > at and not (messages[stop - 1].startswith(first) and messages[stop - 1].endswith(last)):
             stop -= 1
     middles: list[bytes] = []
-    between, size = last + b"\n" + first, BLOCK
+    between, between_parts, size = last + b"\n" + first, itemgetter(slice(left, right)), BLOCK
     while at < stop:
         block = messages[at : min(at + size, stop)]
-        inner = [message[left:right] for message in block]
+        inner = list(map(between_parts, block))
         # A message too short to hold both parts gives an empty middle here and makes the sides differ in length.
         if between.join(inner) != b"\n".join(block)[left:right] or not (
             block[0].startswith(first) and block[-1].endswith(last)

@@ -23,7 +23,7 @@ import orjson
 
 from loadgen.record import NO_INT32, Int32, Int64, Kind, Outcome, TokensFrom
 from loadgen.wire import Decoded, Response, alike, told
-from loadgen.wire.sse import Columns, Ends, is_whole
+from loadgen.wire.sse import DONE, Columns, Ends, is_whole
 
 __all__ = ["Form", "Plain", "Tally", "decode"]
 
@@ -119,7 +119,7 @@ def _whole(body: bytes) -> Columns:
 def _read(
     tally: Tally, data: list[bytes], names: list[str] | None, take: Callable[[Tally, dict[str, Any], str], Plain | None]
 ) -> None:
-    at, total, misses, loads = 0, len(data), 0, orjson.loads
+    at, total, misses, loads = 0, len(data) - (data[-1:] == [DONE]), 0, orjson.loads
     while at < total:
         name = "" if names is None else names[at]
         try:
@@ -128,6 +128,8 @@ def _read(
             message = _repaired(data[at])
         if type(message) is dict:
             plain = take(tally, message, name)
+        elif data[at] == DONE:
+            return
         else:
             plain = None
             _note_unreadable(tally, data[at], name)
@@ -176,10 +178,10 @@ def _same(names: list[str], at: int, name: str) -> int:
 
 def _take_run(tally: Tally, plain: Plain, texts: list[bytes]) -> None:
     """Take messages that are `plain` but for their texts, given as raw JSON strings without quotes."""
-    if b"" in texts:
-        tally.kinds += bytes([plain.kind if text else plain.empty for text in texts])
-    else:
+    if all(texts):
         tally.kinds += bytes((plain.kind,)) * len(texts)
+    else:
+        tally.kinds += bytes([plain.kind if text else plain.empty for text in texts])
     if tally.texts is not None and plain.kind == CONTENT and texts:
         tally.texts += orjson.loads(b'["%b"]' % b'","'.join(texts))
 

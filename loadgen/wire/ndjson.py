@@ -7,12 +7,13 @@ takes the bytes in any pieces; `lines` takes a whole body at once and gives the 
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from loadgen.record import Int64
-from loadgen.wire.sse import BOM, Ends, ends_of, is_whole
+from loadgen.wire.sse import BOM, LARGE, Ends, is_whole, line_feeds
 
 __all__ = ["Line", "LineStream", "lines", "split"]
 
@@ -68,14 +69,21 @@ def lines(body: bytes) -> tuple[list[bytes], Int64]:
 def split(body: bytes) -> tuple[list[bytes], Ends]:
     """Do what `lines` does, with a list of ends where they are few."""
     data = body.split(b"\n")
-    ends, rest = ends_of(data, 1)[:-1], data.pop()
+    ends = _ends(body, data)
+    rest = data.pop()
     if body.startswith(BOM):
         data, rest = ([data[0][len(BOM) :], *data[1:]], rest) if data else (data, rest[len(BOM) :])
     data = [line.strip() for line in data]
-    if b"" in data:
+    if not all(data):
         ends = [int(end) for line, end in zip(data, ends, strict=True) if line]
         data = [line for line in data if line]
     if (rest := rest.strip()) and is_whole(rest):
         data.append(rest)
         ends = [*ends, len(body)]
     return data, ends
+
+
+def _ends(body: bytes, data: list[bytes]) -> Ends:
+    if len(body) < LARGE:
+        return list(accumulate([len(line) + 1 for line in data[:-1]]))
+    return line_feeds(body) + 1

@@ -16,7 +16,7 @@ from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.sse import DONE, Columns, split
+from loadgen.wire.sse import split
 
 __all__ = ["COMPLETIONS_PATH", "DEFAULT_PATH", "decode", "request_body"]
 
@@ -80,15 +80,6 @@ def _merged(body: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         asked = body.get("stream_options", {}) | asked
     body["stream_options"] = asked if body["stream"] else None  # vLLM refuses it without streaming
     return {key: value for key, value in body.items() if value is not None}
-
-
-def _messages(body: bytes) -> Columns:
-    data, ends, names = split(body)
-    if data and data[-1] == DONE:
-        data.pop()
-    if DONE in data:
-        del data[data.index(DONE) :]
-    return data, ends, names
 
 
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
@@ -313,4 +304,4 @@ LMSTUDIO_SPANS = {
     "server_eval_ns": ("generation_time", told.NS_PER_S),
 }
 
-FORM = Form("text/event-stream", _messages, _take)
+FORM = Form("text/event-stream", split, _take)

@@ -27,8 +27,7 @@ __all__ = ["DONE", "Event", "EventStream", "events", "split"]
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"[\r\n]")
-FEW = 32  # below this many events a list of ends beats an array
-LARGE = 4096  # bytes; above this numpy counts faster than bytes.count finds
+LARGE = 4096  # bytes; from here on numpy finds the line ends faster than lists add them up
 
 Ends = list[int] | Int64
 Columns = tuple[list[bytes], Ends, list[str] | None]  # payloads, ends, names
@@ -150,47 +149,41 @@ def _unnamed(body: bytes, line_end: bytes) -> Columns | None:
     if not body.startswith(lead) or (lead == b"data:" and line_end + b"data: " in body):
         return None
     data = body[len(lead) : -2 * len(line_end)].split(line_end * 2 + lead)
-    if not _only_line_ends(body, line_end, 2 * len(data)):
-        return None
-    return data, _known(ends_of(data, len(lead) + 2 * len(line_end)), line_end), None
+    ends = _ends(body, line_end, data, len(lead) + 2 * len(line_end), lines=2)
+    return None if ends is None else (data, ends, None)
 
 
 def _named(body: bytes, line_end: bytes) -> Columns | None:
-    if not body.startswith(b"event: "):
+    lead, inner = b"event: ", line_end + b"data: "
+    if not body.startswith(lead):
         return None
-    blocks = body[len(b"event: ") : -2 * len(line_end)].split(line_end * 2 + b"event: ")
-    if not _only_line_ends(body, line_end, 3 * len(blocks)):
+    blocks = body[len(lead) : -2 * len(line_end)].split(line_end * 2 + lead)
+    ends = _ends(body, line_end, blocks, len(lead) + 2 * len(line_end), lines=3)
+    cut = [block.partition(inner) for block in blocks]
+    if ends is None or not all(found for _, found, _ in cut):
         return None
-    cut = [block.partition(line_end + b"data: ") for block in blocks]
-    if not all(middle for _, middle, _ in cut):
+    return [data for _, _, data in cut], ends, [name.decode("utf-8", "replace") for name, _, _ in cut]
+
+
+def _ends(body: bytes, line_end: bytes, blocks: list[bytes], around: int, lines: int) -> Ends | None:
+    """Where each block with `around` bytes of framing ended, or None if `body` is more than blocks of `lines` lines.
+
+    Known at the CR of the blank line if the line end is CRLF.
+    """
+    expected = lines * len(blocks)
+    if line_end == b"\r\n" and not body.count(b"\r") == body.count(b"\r\n") == expected:
         return None
-    names = [name.decode("utf-8", "replace") for name, _, _ in cut]
-    ends = _known(ends_of(blocks, len(b"event: ") + 2 * len(line_end)), line_end)
-    return [data for _, _, data in cut], ends, names
+    if len(body) < LARGE:
+        if body.count(b"\n") != expected:
+            return None
+        ends = list(accumulate([len(block) + around for block in blocks]))
+        return ends if line_end == b"\n" else [end - 1 for end in ends]
+    at = line_feeds(body)
+    return None if len(at) != expected else at[lines - 1 :: lines] + (2 - len(line_end))
 
 
-def _only_line_ends(body: bytes, line_end: bytes, expected: int) -> bool:
-    """Whether `body` has just the line ends that splitting it accounted for, all of one sort."""
-    found = body.count(b"\n") if len(body) < LARGE else np.count_nonzero(np.frombuffer(body, np.uint8) == 0x0A)
-    if found != expected:
-        return False
-    if line_end == b"\n":
-        return True
-    return body.count(b"\r") == expected and body.count(b"\r\n") == expected
-
-
-def ends_of(blocks: list[bytes], around: int) -> Ends:
-    """Where each block ends when each has `around` bytes of framing."""
-    if len(blocks) < FEW:
-        return list(accumulate([len(block) + around for block in blocks]))
-    lengths = np.fromiter(map(len, blocks), np.int64, len(blocks))
-    lengths += around
-    return lengths.cumsum()
-
-
-def _known(ends: Ends, line_end: bytes) -> Ends:
-    """When events that end there become known: at the CR of the blank line if the line end is CRLF."""
-    return ends if line_end == b"\n" else np.subtract(ends, 1)
+def line_feeds(body: bytes) -> Int64:
+    return np.flatnonzero(np.frombuffer(body, np.uint8) == 0x0A)
 
 
 def _exact(body: bytes, start: int) -> list[Event]:
