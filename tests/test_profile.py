@@ -337,6 +337,23 @@ def test_a_rate_given_opens_the_closed_loop_of_the_file():
     assert (profile.load.arrivals, profile.load.requests, profile.load.duration_s) == ("poisson", None, 9.0)
 
 
+def test_arrivals_named_in_the_file_give_way_to_a_rate_given(read):
+    assert (
+        read("load: {arrivals: closed, concurrency: 8, requests: 5}", load={"rate_per_s": 4.0}).load.arrivals
+        == "poisson"
+    )
+    assert read("load: {arrivals: burst, requests: 5}", load={"rate_per_s": 4.0}).load.arrivals == "poisson"
+    assert (
+        read("load: {arrivals: constant, rate_per_s: 1, requests: 5}", load={"rate_per_s": 4.0}).load.arrivals
+        == "constant"
+    )
+
+
+def test_other_arrivals_given_drop_the_burstiness_of_the_file(read):
+    text = "load: {burstiness: 0.5, rate_per_s: 8, requests: 5}"
+    assert read(text, load={"arrivals": "constant"}).load.arrivals == "constant"
+
+
 def test_a_setting_given_reaches_every_target_of_the_file(read):
     text = MINIMAL + "target: [{url: 'http://a'}, {url: 'http://b'}]"
     assert [t.model for t in read(text, target={"model": "m"}).targets] == ["m", "m"]
