@@ -3,6 +3,7 @@
 from analysis.estimate import Estimate
 from analysis.frame import Frame, NoRecordsError, load
 from analysis.measured import Measured, measure
+from analysis.report.html import html_report
 from analysis.report.terminal import terminal_report
 from analysis.summary import summarise, to_json
 
@@ -11,6 +12,7 @@ __all__ = [
     "Frame",
     "Measured",
     "NoRecordsError",
+    "html_report",
     "load",
     "measure",
     "summarise",

@@ -7,28 +7,21 @@ complete; that it may be late in doing so changes no stamp.
 from __future__ import annotations
 
 import hashlib
-from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 
 from loadgen.record import TOKEN_KINDS, Outcome, Record
 from loadgen.transport import Answer, Transport
-from loadgen.wire import Ask, Decoded, Response, Target
+from loadgen.wire import Ask, Response, Target
+from loadgen.wire.dialects import Dialect
 
 __all__ = ["Client"]
 
 
-class Dialect(Protocol):
-    def request_body(self, ask: Ask, target: Target) -> bytes: ...
-
-    def decode(self, response: Response, *, keep_text: bool = False) -> Decoded: ...
-
-
 class Client:
-    """Requests to one endpoint. zero_ns: the run's start on the monotonic clock, to which records are relative."""
+    """Requests to one endpoint."""
 
-    def __init__(self, name: str, target: Target, dialect: Dialect | ModuleType, transport: Transport) -> None:
+    def __init__(self, name: str, target: Target, dialect: Dialect, transport: Transport) -> None:
         self.name = name
         self.transport = transport
         self._target, self._dialect = target, dialect
@@ -36,7 +29,7 @@ class Client:
     async def request(self, ask: Ask, *, run: int, seq: int, intended_ns: int, zero_ns: int) -> Record:
         """Send `ask` and return its record, whatever happens to it.
 
-        intended_ns is relative to zero_ns, as everything in the record is.
+        zero_ns: the run's start on the monotonic clock, to which intended_ns and everything in the record is relative.
         """
         body = self._dialect.request_body(ask, self._target)
         answer = await self.transport.exchange(f"{run}-{seq}", body, self._last_token_read)

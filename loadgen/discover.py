@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 
 from loadgen.transport import tls_context
 from loadgen.wire.identify import PROBES, Identity, Probe, identify
 
-__all__ = ["LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "post_json", "root_url"]
+__all__ = ["LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "root_url", "token_counter"]
 
 LOCAL_SERVERS = {
     "Ollama": "http://127.0.0.1:11434",
@@ -52,8 +52,8 @@ async def ask_server(
     ca_file: str | None = None,
     proxy: str | None = None,
     timeout_s: float = PROBE_TIMEOUT_S,
-) -> Identity:
-    """Probe the server at `url`. Raises Unreachable if no probe gets an HTTP answer."""
+) -> Identity | None:
+    """Probe the server at `url`; None if it answers like none we know. Raises Unreachable if it does not answer."""
     sent = dict(headers or {})
     if api_key_env:
         sent["Authorization"] = f"Bearer {os.environ[api_key_env]}"
@@ -81,6 +81,31 @@ async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dic
 
     found = await asyncio.gather(*(one(url) for url in urls))
     return {url: identity for url, identity in zip(urls, found, strict=True) if identity is not None}
+
+
+TOKENIZE_AT_ONCE = 16
+
+
+def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -> Callable[[Sequence[str]], list[int]]:
+    """Return a function that counts tokens by the server's own /tokenize.
+
+    It blocks, so it is to be called from another thread than that of the running loop it was made in.
+    It raises aiohttp.ClientError or KeyError where the server has no such route after all.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def count_all(texts: Sequence[str]) -> list[int]:
+        limit = asyncio.Semaphore(TOKENIZE_AT_ONCE)
+        async with aiohttp.ClientSession(headers=dict(headers), raise_for_status=True) as session:
+
+            async def one(text: str) -> int:
+                body = {"content": text} if kind == "llamacpp" else {"model": model, "prompt": text}
+                async with limit, session.post(f"{url}/tokenize", json=body) as response:
+                    return len((await response.json())["tokens"])
+
+            return list(await asyncio.gather(*map(one, texts)))
+
+    return lambda texts: asyncio.run_coroutine_threadsafe(count_all(texts), loop).result()
 
 
 async def _probe(session: aiohttp.ClientSession, root: str, path: str, proxy: str | None) -> Probe | str:

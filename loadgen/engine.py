@@ -41,6 +41,7 @@ class Plan:
     steps: Sequence[tuple[int, int]] | None = None  # (from this instant of the run, this many workers)
     duration_ns: int | None = None  # no request is begun later
     max_in_flight: int | None = None  # open loop only
+    warmup_requests: int = 0  # seqs below this are not measured
     drain_ns: int = 30 * NS_PER_S
     no_progress_ns: int = 180 * NS_PER_S
 
@@ -57,6 +58,8 @@ class Health:
     ended_ns: int = 0
     interrupted: bool = False
     no_progress: bool = False
+    first_intended_ns: int | None = None  # of the requests that are not warm-up
+    last_sent_ns: int | None = None
     clock_jump_ns: int = 0  # the largest step of the wall clock against the monotonic one
     unstamped_reads: int = 0  # reads the kernel gave no stamp for
 
@@ -171,6 +174,7 @@ class Engine:
             record = await client.request(
                 self._ask(seq), run=plan.run, seq=seq, intended_ns=intended_ns, zero_ns=plan.zero_ns
             )
+            self._note(record)
             self._keep(record)
         except Exception as error:
             self.fail(error)  # ours, for the peer's failures are records
@@ -178,6 +182,15 @@ class Engine:
             self.in_flight -= 1
             self._finished += 1
             self._freed.set()
+
+    def _note(self, record: Record) -> None:
+        health = self.health
+        if record.sent_ns is not None and (health.last_sent_ns is None or record.sent_ns > health.last_sent_ns):
+            health.last_sent_ns = record.sent_ns
+        if record.seq >= self._plan.warmup_requests and (
+            health.first_intended_ns is None or record.intended_ns < health.first_intended_ns
+        ):
+            health.first_intended_ns = record.intended_ns
 
     # Closed loop
 

@@ -8,10 +8,10 @@ from .options import OptionsError, parse
 from .server import run_emulator
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Parse, serve, return the exit code."""
     try:
-        options = parse(sys.argv[1:])
+        options = parse(arguments)
     except (OptionsError, ValueError) as problem:
         print(f"loadgen emulate: {problem}", file=sys.stderr)
         return 2
@@ -19,4 +19,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from loadgen.transport import Address, Limits, Transport, tls_context
 from loadgen.transport.kernel import Poller
 from loadgen.transport.sockets import SocketTransport
 from loadgen.wire import Target
-from loadgen.wire.dialects import DIALECTS
+from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload
 
 __all__ = ["Endpoint", "Share", "ShareRun", "raise_file_limit"]
@@ -35,6 +35,7 @@ class Endpoint:
     name: str
     url: str  # scheme, host, port and perhaps a path that goes before the dialect's
     target: Target
+    label: str = ""  # name and version, for people
     headers: Mapping[str, str] = field(default_factory=dict)  # never the key itself
     api_key_env: str | None = None  # read where it is used, so that no file or pickle holds the key
     verify_tls: bool = True
@@ -46,10 +47,7 @@ class Endpoint:
         return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
     def path(self) -> str:
-        """The request path, with the URL's own prefix once."""
-        prefix = urllib.parse.urlsplit(self.url).path.rstrip("/")
-        path = self.target.path
-        return path if prefix and path.startswith(prefix + "/") else prefix + path
+        return urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path
 
     def request_headers(self) -> dict[str, str]:
         headers = {
@@ -88,7 +86,7 @@ class ShareRun:
         self._journal = Journal(share.journal, share.writer)
         self._transports = [self._transport(endpoint) for endpoint in share.endpoints]
         clients = [
-            Client(endpoint.name, endpoint.target, DIALECTS[endpoint.target.api], transport)
+            Client(endpoint.name, endpoint.target, dialect(endpoint.target.api, endpoint.target.path), transport)
             for endpoint, transport in zip(share.endpoints, self._transports, strict=True)
         ]
         offset = self._poller.offset if self._poller else None
@@ -136,7 +134,9 @@ class ShareRun:
         if share.tier == "aiohttp":
             from loadgen.transport.aio import AiohttpTransport
 
-            return AiohttpTransport(endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, share.proxy)
+            return AiohttpTransport(
+                endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, share.proxy
+            )
         return SocketTransport(
             endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, self._poller
         )

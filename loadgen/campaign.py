@@ -1,0 +1,384 @@
+"""Runs of runs: resolve the targets, prepare the workload, run, keep, summarise.
+
+The manifest is written before the first request and again after each run, so that a campaign that was killed says what
+it was. What a campaign leaves behind is the run directory of DESIGN section 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+import analysis
+from loadgen import __version__, calibrate, schedule
+from loadgen.clock import NS_PER_S, clock_source, now_ns, wall_iso
+from loadgen.discover import token_counter
+from loadgen.engine import Health, Plan, lag_quantiles_ms
+from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
+from loadgen.fleet.local import run_workers
+from loadgen.journal import close_segments, segments
+from loadgen.profile import Load, Profile, ProfileError
+from loadgen.resolve import describe_endpoint, resolve
+from loadgen.tally import Tally
+from loadgen.transport import Limits
+from loadgen.transport.kernel import stamping_works
+from loadgen.workload import Workload, open_workload, tokenizer_count
+
+__all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "write_reports"]
+
+SEED_BITS = 62
+LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
+WORKER_LEAD_NS = 1_500_000_000  # worker processes import first
+MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
+    "manifest.json",
+    "records.parquet",
+    "summary.json",
+    "report.html",
+    "journal",
+)
+
+
+@dataclass(slots=True)
+class Campaign:
+    """A profile whose targets answered and whose workload is ready; nothing has been measured yet."""
+
+    profile: Profile
+    seed: int
+    endpoints: tuple[Endpoint, ...]
+    workload: Workload
+    tier: str
+    tier_reason: str | None  # why a lower tier than the kernel's was taken
+    directory: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is on disk at the end. error: why it ended early, in one line, if something of ours failed."""
+
+    summary: dict[str, Any] | None
+    interrupted: bool
+    error: str | None = None
+
+
+def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
+    """Return (tier, why not a better one)."""
+    if proxy is not None:
+        return "aiohttp", "a proxy stands between"
+    if asked != "auto" and asked != "kernel":
+        return asked, "asked for"
+    wrong = stamping_works() if sys.platform == "linux" else f"no kernel stamps on {sys.platform}"
+    if wrong is None:
+        return "kernel", None
+    if asked == "kernel":
+        raise ProfileError(f"--tier kernel: {wrong}; use --tier auto")
+    return "callback", wrong
+
+
+async def prepare(profile: Profile, directory: Path) -> Campaign:
+    """Ask the targets who they are and make the workload and the directory.
+
+    Raises ProfileError, or discover.Unreachable if a target does not answer.
+    """
+    _check_free(directory)
+    tier, reason = choose_tier(profile.tier, profile.proxy)
+    endpoints = tuple(await asyncio.gather(*(resolve(spec, profile.proxy) for spec in profile.targets)))
+    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
+    workload = await _workload(profile, endpoints, seed)
+    raise_file_limit(_most_connections(profile.load))
+    _make(directory)
+    campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory)
+    campaign.manifest = _manifest(campaign)
+    return campaign
+
+
+def _check_free(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ProfileError(f"--out {directory}: exists already; name a new directory, or remove it")
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProfileError(f"--out {directory}: {error.strerror}; name a directory that can be made") from None
+
+
+async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
+    """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts."""
+    error = None
+    health: list[Health] = []
+    _write_manifest(campaign)
+    try:
+        for run in range(campaign.profile.runs):
+            healths = await _run_once(campaign, run, tell, stop)
+            health += healths
+            campaign.manifest["runs"].append(_run_facts(campaign, run, healths))
+            _write_manifest(campaign)
+            if stop.is_set() or any(one.no_progress for one in healths):
+                break
+    except OSError as failed:
+        error = f"{campaign.directory}: {failed.strerror or failed}"
+    campaign.manifest["instrument"] |= _instrument(health)
+    campaign.manifest["finished"] = error is None and not stop.is_set()
+    campaign.manifest["wall_end"] = wall_iso()
+    try:
+        close_directory(campaign.directory, campaign.manifest)
+        summary = write_reports(campaign.directory, campaign.manifest)
+    except OSError as failed:
+        return Finished(None, stop.is_set(), error or f"{campaign.directory}: {failed.strerror or failed}")
+    return Finished(summary, stop.is_set(), error)
+
+
+def close_directory(directory: Path, manifest: dict[str, Any]) -> None:
+    """Turn the journal into records.parquet. Raises OSError, leaving the journal as it is."""
+    journal = directory / JOURNAL
+    if journal.is_dir():
+        if segments(journal) or not (directory / RECORDS).exists():
+            close_segments(journal, directory / RECORDS)
+        else:
+            shutil.rmtree(journal)
+
+
+def write_reports(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Summarise what is in `directory`; write summary, report and the manifest with everything's checksum."""
+    _write(directory / MANIFEST, _pretty(manifest))
+    summary = analysis.summarise(directory)
+    _write(directory / SUMMARY, analysis.to_json(summary))
+    _write(directory / REPORT, analysis.html_report(directory, summary))
+    names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
+    manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
+    _write(directory / MANIFEST, _pretty(manifest))
+    return summary
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _run_once(campaign: Campaign, run: int, tell: Callable[[Tally], None], stop: asyncio.Event) -> list[Health]:
+    profile, workload = campaign.profile, campaign.workload.for_run(run)
+    lead = LEAD_NS if profile.workers == 1 else WORKER_LEAD_NS
+    campaign.manifest["started"] = {"run": run, "wall_start": wall_iso(), "zero_ns": now_ns() + lead}
+    plans = _plans(profile, campaign.seed, run, campaign.manifest["started"]["zero_ns"])
+    limits = profile.limits
+    shares = [
+        Share(
+            plan=plan,
+            endpoints=campaign.endpoints,
+            deal=_deal([spec.weight for spec in profile.targets]),
+            limits=Limits(limits.connect_s, limits.first_token_s, limits.between_tokens_s, limits.total_s),
+            tier=campaign.tier,
+            journal=campaign.directory / JOURNAL,
+            writer=run * len(plans) + index,
+            proxy=profile.proxy,
+        )
+        for index, plan in enumerate(plans)
+    ]
+    if len(shares) > 1:
+        return await run_workers(shares, workload, profile.loop, tell, stop)
+    share_run = ShareRun(shares[0], workload, Tally())
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            tell(share_run.look())
+
+    async def interrupt() -> None:
+        await stop.wait()
+        share_run.engine.stop(interrupted=True)
+
+    helpers = [asyncio.create_task(look()), asyncio.create_task(interrupt())]
+    try:
+        return [await share_run.run()]
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        tell(share_run.look())
+
+
+def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
+    """Return one plan a worker: every P-th request of an open loop, a P-th of the concurrency of a closed one."""
+    load, workers = profile.load, profile.workers
+    common = Plan(
+        run=run,
+        zero_ns=zero_ns,
+        seqs=(),
+        warmup_requests=load.warmup_requests,
+        drain_ns=round(profile.limits.drain_s * NS_PER_S),
+        no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
+    )
+    if load.is_open:
+        offsets = schedule.offsets(load, seed, run)
+        cap = load.max_in_flight
+        return [
+            replace(
+                common,
+                seqs=range(worker, len(offsets), workers),
+                offsets_ns=offsets[worker::workers],
+                duration_ns=_duration_ns(load),
+                max_in_flight=None if cap is None else _part(cap, worker, workers),
+            )
+            for worker in range(workers)
+        ]
+    steps = schedule.concurrency_steps(load)
+    requests = None if load.requests is None else load.warmup_requests + load.requests
+    return [
+        replace(
+            common,
+            seqs=range(worker, requests if requests is not None else sys.maxsize, workers),
+            steps=[(at_ns, _part(concurrency, worker, workers)) for at_ns, concurrency in steps],
+            duration_ns=_duration_ns(load),
+        )
+        for worker in range(workers)
+    ]
+
+
+def _part(whole: int, worker: int, workers: int) -> int:
+    return whole // workers + (worker < whole % workers)
+
+
+def _duration_ns(load: Load) -> int | None:
+    if load.stages:
+        duration_s = sum(stage.duration_s or 0.0 for stage in load.stages)
+        if any(stage.duration_s is None for stage in load.stages):
+            return None
+    elif load.duration_s is not None:
+        duration_s = load.duration_s
+    else:
+        return None
+    return round((load.warmup_s + duration_s) * NS_PER_S)
+
+
+def _deal(weights: Sequence[float]) -> tuple[int, ...]:
+    """Return target indices to deal out in turn, each as often as its weight says and as evenly as it can be."""
+    slots = min(1000, max(len(weights), round(sum(weights) / min(weights))))
+    dealt = [0] * len(weights)
+    deal = []
+    for _ in range(slots):
+        index = min(range(len(weights)), key=lambda i: ((dealt[i] + 1) / weights[i], i))
+        dealt[index] += 1
+        deal.append(index)
+    return tuple(deal)
+
+
+def _most_connections(load: Load) -> int:
+    if not load.is_open:
+        return max(concurrency for _, concurrency in schedule.concurrency_steps(load))
+    return load.max_in_flight or (load.requests or 0 if load.arrivals == "burst" else 0)
+
+
+async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> Workload:
+    """Open the workload, sized by a tokenizer where there is one."""
+    counting = next((e for e in endpoints if e.target.kind in ("vllm", "llamacpp")), None)
+    tokenizer = next((spec.tokenizer for spec in profile.targets if spec.tokenizer), None)
+    if tokenizer is not None:
+        return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer))
+    if counting is not None:
+        count = token_counter(counting.url, counting.target.kind, counting.target.model, counting.request_headers())
+        try:
+            return await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
+        except (aiohttp.ClientError, KeyError, TypeError, ValueError, TimeoutError) as error:
+            if isinstance(error, ProfileError):
+                raise
+            # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
+    return await asyncio.to_thread(open_workload, profile.work, seed)
+
+
+def _manifest(campaign: Campaign) -> dict[str, Any]:
+    profile = campaign.profile
+    return {
+        "schema": "loadgen.manifest/1",
+        "loadgen": __version__,
+        "wall_start": wall_iso(),
+        "profile": profile.resolved(),
+        "seed": campaign.seed,
+        "targets": [dict(describe_endpoint(endpoint)) for endpoint in campaign.endpoints],
+        "workload": campaign.workload.describe(),
+        "host": host_facts(),
+        "instrument": {
+            "tier": campaign.tier,
+            "tier_reason": campaign.tier_reason,
+            "workers": profile.workers,
+            "clock_source": clock_source(),
+            "calibration": calibrate.stored(campaign.tier),
+        },
+        "runs": [],
+    }
+
+
+def host_facts() -> dict[str, Any]:
+    """Return what a reader must know of the client's machine to judge a figure; nothing that names it."""
+    return {
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+    }
+
+
+def _run_facts(campaign: Campaign, run: int, healths: Sequence[Health]) -> dict[str, Any]:
+    load, started = campaign.profile.load, campaign.manifest.pop("started")
+    warmup_ns = round(load.warmup_s * NS_PER_S)
+    first = min((h.first_intended_ns for h in healths if h.first_intended_ns is not None), default=0)
+    last = max((h.last_sent_ns for h in healths if h.last_sent_ns is not None), default=first)
+    duration = _duration_ns(load)
+    interrupted = any(h.interrupted for h in healths)
+    offered = sum(h.offered for h in healths) if load.is_open or load.requests is not None else None
+    return {
+        "run": run,
+        "start_ns": started["zero_ns"],
+        "wall_start": started["wall_start"],
+        "measured_from_ns": max(first, warmup_ns) if load.warmup_requests or not load.is_open else warmup_ns,
+        "measured_to_ns": last if duration is None or interrupted else duration,
+        "offered": offered,
+        "open_loop": load.is_open,
+        "concurrency_asked": None if load.is_open else _most_connections(load),
+        "concurrency_reached": None if load.is_open else sum(h.peak_in_flight for h in healths),
+        "interrupted": interrupted,
+        "no_progress": any(h.no_progress for h in healths),
+    }
+
+
+def _instrument(healths: Sequence[Health]) -> dict[str, Any]:
+    return {
+        "loop_lag_ms": lag_quantiles_ms([lag for health in healths for lag in health.loop_lag_ns]),
+        "cpu_share": max((health.cpu_share for health in healths), default=None),
+        "clock_jump_us": max((health.clock_jump_ns for health in healths), default=0) / 1e3,
+        "unstamped_reads": sum(health.unstamped_reads for health in healths),
+    }
+
+
+def _write_manifest(campaign: Campaign) -> None:
+    _write(campaign.directory / MANIFEST, _pretty(campaign.manifest))
+
+
+def _pretty(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace `path` whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,75 @@
+"""The commands put together, and every error a user can cause told in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from loadgen import __version__
+from loadgen.cli.calibrate import calibrate
+from loadgen.cli.discover import discover
+from loadgen.cli.emulate import emulate
+from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.report import report
+from loadgen.cli.run import run
+from loadgen.cli.verify import verify
+
+__all__ = ["run_app"]
+
+app = typer.Typer(
+    name="loadgen",
+    help="Load generator and profiler for LLM inference servers: kernel-stamped tokens, every figure with its doubt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.command()(run)
+app.command()(discover)
+app.command()(report)
+app.command()(verify)
+app.command()(calibrate)
+# The emulator parses its own command line, so that it can start without anything imported here.
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(emulate)
+
+# typer does not export the base class of what a wrong command line raises.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"loadgen {__version__}")
+        raise typer.Exit
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code. Errors are one line on stderr."""
+    try:
+        code = app(list(arguments), standalone_mode=False)
+    except Stop as stop:
+        print(f"loadgen: {stop}", file=sys.stderr)
+        return int(stop.code)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except typer.Abort:
+        return int(Exit.INTERRUPTED)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return int(Exit.USAGE)
+        print(f"loadgen: {_message(error)} (loadgen --help lists what there is)", file=sys.stderr)
+        return int(Exit.USAGE)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    return int(code or 0)
+
+
+def _message(error: Exception) -> str:
+    formatted = getattr(error, "format_message", None)
+    text = formatted() if formatted is not None else str(error)
+    return " ".join(str(text).split()).rstrip(".")

@@ -1,0 +1,36 @@
+"""`loadgen report`: the report of a run's directory, again, or of what a killed run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadgen.cli.exits import Exit, Stop
+
+__all__ = ["report"]
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")],
+    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the text.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Where to write the HTML report.", metavar="FILE")] = None,
+) -> int:
+    """Print the summary of DIR and write its HTML report (DIR/report.html). Reads what is there, killed runs too."""
+    import analysis
+
+    try:
+        summary = analysis.summarise(directory)
+    except (analysis.NoRecordsError, FileNotFoundError) as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    # The directory of a finished run is covered by checksums: only a report of its own place is added there.
+    finished = (directory / "summary.json").exists()
+    destination = html or (None if finished else directory / "report.html")
+    if destination is not None:
+        try:
+            destination.write_text(analysis.html_report(directory, summary), encoding="utf-8")
+        except OSError as error:
+            raise Stop(Exit.USAGE, f"{destination}: {error.strerror}") from None
+    typer.echo(analysis.to_json(summary) if json_ else analysis.terminal_report(summary), nl=not json_)
+    return Exit.OK

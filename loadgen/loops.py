@@ -1,0 +1,21 @@
+"""Which event loop: uvloop where there is one, unless told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["loop_factory"]
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """name: auto, uvloop or asyncio. Raises ImportError for uvloop where it is not installed."""
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError:
+        if name == "uvloop":
+            raise
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

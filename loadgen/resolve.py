@@ -1,0 +1,92 @@
+"""From what a profile says of a target to what a run needs to know: which server, which dialect, which model.
+
+Everything a user can get wrong about a target is found here, before anything is measured, and told in one line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from loadgen.discover import Unreachable, ask_server, root_url
+from loadgen.fleet.share import Endpoint
+from loadgen.profile import ProfileError, TargetSpec
+from loadgen.wire import Target
+from loadgen.wire.dialects import DIALECTS
+from loadgen.wire.identify import Identity
+
+__all__ = ["Unreachable", "describe_endpoint", "resolve"]
+
+# These answer to any model name, or load a model that is not listed as loaded.
+TAKES_ANY_MODEL = ("llamacpp", "llamacpp-python", "transformers", "lmstudio", "openai")
+KIND_OF_API = {"openai": "openai", "ollama": "ollama", "lmstudio": "lmstudio"}
+
+
+async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
+    """Ask the server who it is and return the endpoint.
+
+    Raises Unreachable, or ProfileError for a target that answers but cannot be measured as asked.
+    """
+    if spec.api_key_env and spec.api_key_env not in os.environ:
+        raise ProfileError(f"{spec.name}: the environment variable {spec.api_key_env} is not set; export the key in it")
+    identity = await ask_server(
+        spec.url,
+        headers=spec.headers,
+        api_key_env=spec.api_key_env,
+        verify_tls=spec.verify_tls,
+        ca_file=spec.ca_file,
+        proxy=proxy,
+    )
+    if identity is None and spec.api == "auto":
+        raise ProfileError(
+            f"{spec.url}: something answers, but not like a server we know; say which with --api openai|ollama|lmstudio"
+        )
+    api = identity.api if spec.api == "auto" and identity is not None else spec.api
+    kind = identity.kind if identity is not None else KIND_OF_API[api]
+    target = Target(
+        api=api,
+        kind=kind,
+        model=_model(spec, identity),
+        path=spec.path or DIALECTS[api].default_path,
+        options=dict(spec.options),
+        force_length=spec.force_length,
+    )
+    return Endpoint(
+        name=spec.name,
+        url=root_url(spec.url),
+        target=target,
+        label=identity.label if identity is not None else f"unknown server, spoken to as {api}",
+        headers=dict(spec.headers),
+        api_key_env=spec.api_key_env,
+        verify_tls=spec.verify_tls,
+        ca_file=spec.ca_file,
+    )
+
+
+def describe_endpoint(endpoint: Endpoint) -> Mapping[str, object]:
+    """Return what the manifest keeps of an endpoint: no header, no key."""
+    target = endpoint.target
+    return {
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "version": endpoint.label,
+        "kind": target.kind,
+        "api": target.api,
+        "path": target.path,
+        "model": target.model,
+        "force_length": target.force_length,
+    }
+
+
+def _model(spec: TargetSpec, identity: Identity | None) -> str:
+    models = identity.models if identity is not None else []
+    if spec.model == "auto":
+        if not models:
+            raise ProfileError(f"{spec.url}: the server lists no model; load one, or name it with --model")
+        return models[0]
+    if identity is None or identity.kind in TAKES_ANY_MODEL or not models:
+        return spec.model
+    # Ollama lists "name:latest" and takes "name".
+    if spec.model in models or f"{spec.model}:latest" in models:
+        return spec.model
+    raise ProfileError(f"{spec.url}: no model {spec.model!r} there; it has {', '.join(models[:8])}")
