@@ -19,6 +19,7 @@ from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.quantiles import SortedArray, type7
 from analysis.requests import ABSENT, Bool
+from analysis.timeline import time_in_flight
 from analysis.windows import Window
 from loadgen.record import Outcome
 
@@ -35,6 +36,7 @@ GROWTH_BINS = 10
 GROWTH_FROM = 0.2  # of the window; before that any queue grows from nothing
 GROWTH_SHARE = 0.02
 GROWTH_P = 0.05
+NEVER = 1 << 62
 GROWTH_LEAST = 100  # arrivals: with fewer, ten bins of in-flight say nothing about a trend
 
 
@@ -198,7 +200,7 @@ def _growth(m: Measured, window: Window) -> float | None:
     arrivals = int(((due >= start) & (due <= window.to_ns)).sum())
     if arrivals < GROWTH_LEAST:
         return None
-    done = np.where(done == ABSENT, np.iinfo(np.int64).max, done)
+    done = np.where(done == ABSENT, NEVER, done)
     completions = int(((done >= start) & (done <= window.to_ns)).sum())
     growth = (arrivals - completions) / arrivals
     if growth <= GROWTH_SHARE:
@@ -206,11 +208,6 @@ def _growth(m: Measured, window: Window) -> float | None:
     from scipy import stats  # 0.6 s to import, and needed only here
 
     edges = np.linspace(start, window.to_ns, GROWTH_BINS + 1)
-    held = np.diff([_time_in_flight(due, done, edge) for edge in edges])
+    held = np.diff(time_in_flight(due, done, edges))
     p = float(stats.kendalltau(np.arange(GROWTH_BINS), held, alternative="greater").pvalue)
     return growth if math.isfinite(p) and p < GROWTH_P else None
-
-
-def _time_in_flight(due: np.ndarray[Any, Any], done: np.ndarray[Any, Any], until: float) -> float:
-    """Return the sum over requests of the time each was in flight before `until`, ns."""
-    return float((np.clip(until - due, 0, None) - np.clip(until - done, 0, None)).sum())

@@ -13,13 +13,13 @@ from typing import Any
 
 from analysis.report import figures
 
-__all__ = ["terminal_report"]
+__all__ = ["EVERY_LATENCY", "RATES", "load_in_words", "terminal_report"]
 
 WIDTH = 80
 LABEL = 13
 COLUMN = 15
 COLUMNS = ("mean", "p50", "p90", "p99")
-LATENCIES = {
+EVERY_LATENCY = {
     "ttft_ms": "TTFT",
     "ttft_service_ms": "TTFT service",
     "itl_ms": "ITL",
@@ -136,11 +136,13 @@ def _requests(summary: Summary, paint: _Paint) -> list[str]:
 
 def _latencies(summary: Summary, paint: _Paint) -> list[str]:
     metrics = summary["metrics"]
+    if not summary["requests"]["measured_completed"]:
+        return []
     head = "ms".ljust(LABEL) + "".join(name.rjust(COLUMN) for name in COLUMNS) + "n".rjust(7)
     lines = [paint.head(head)]
     # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
     hidden = "itl_ms" if metrics["itl_ms"] is None else "event_gap_ms"
-    shown = [(metrics[name], label) for name, label in LATENCIES.items() if name != hidden]
+    shown = [(metrics[name], label) for name, label in EVERY_LATENCY.items() if name != hidden]
     for figure, label in shown:
         lines += _latency(label, figure, paint)
     notes = _notes(shown)
@@ -202,6 +204,8 @@ def _notes(metrics: Iterable[tuple[Mapping[str, Any] | None, str]]) -> list[str]
 
 
 def _rates(summary: Summary, paint: _Paint) -> list[str]:
+    if not summary["requests"]["completed"]:
+        return []
     lines = [paint.head("per second")]
     notes: dict[str, None] = {}
     for name, label in RATES.items():
@@ -213,7 +217,7 @@ def _rates(summary: Summary, paint: _Paint) -> list[str]:
     goodput = summary["goodput"]
     if goodput:
         share = goodput["attainment"]["value"]
-        terms = ", ".join(f"{LATENCIES[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
+        terms = ", ".join(f"{EVERY_LATENCY[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
         if share is not None:
             lines += _wrapped(f"goodput: {share:.1%} of the requests offered had {terms}", "  ", "    ")
     return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]

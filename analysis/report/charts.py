@@ -1,0 +1,275 @@
+"""The charts of the page, as plain data: what to draw, thinned out so that a million requests make no larger file.
+
+A chart is `{"title", "note", "traces", "layout"}` with traces in plotly's terms. Colours are names of roles ("ttft",
+"gap", "failed0", ...), which the page turns into colours of the scheme the reader has chosen. SVG traces only: the
+WebGL ones build code from strings, which the page forbids itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import latency
+from analysis.estimate import significant
+from analysis.measured import Measured
+from analysis.quantiles import FEW_TAIL_SAMPLES, Sorted, SortedArray, bounds, type7
+from analysis.requests import ABSENT, Bool
+from analysis.timeline import Timeline, timeline_of
+from loadgen.record import Int64
+
+__all__ = ["charts_of"]
+
+Chart = dict[str, Any]
+Trace = dict[str, Any]
+
+CURVE_POINTS = 160
+RUNS_DRAWN = 12
+REQUESTS_DRAWN = 48
+PERCENTILES = {2: "p50", 10: "p90", 100: "p99", 1000: "p99.9", 10_000: "p99.99", 100_000: "p99.999"}
+
+
+def charts_of(m: Measured, summary: Mapping[str, Any]) -> list[Chart]:
+    """Return the charts, in the order in which they are read. No percentiles where the verdict forbids them."""
+    charts = []
+    if summary["verdict"] == "ok":
+        ttft = latency.ttft(m)
+        kept = m.answered & ~np.isnan(ttft)
+        gap_name = "event gap" if summary["metrics"]["itl_ms"] is None else "ITL"
+        requests, gaps = SortedArray(ttft[kept] / 1e6), _Ms(m.gaps.stamped)
+        runs = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in _runs(m)]
+        charts += [_percentiles("TTFT", "ttft", requests, runs, band=True)] if requests.n else []
+        charts += [_percentiles(gap_name, "gap", gaps, [], band=False)] if gaps.n else []
+        charts += [_ecdf({"TTFT": ("ttft", requests), gap_name: ("gap", gaps)})] if requests.n else []
+    lines = [timeline_of(m, run) for run in _runs(m)]
+    charts += [chart for chart in _over_time(m, lines) if any(any(trace["y"]) for trace in chart["traces"])]
+    waterfall = _waterfall(m)
+    return charts + ([waterfall] if waterfall["traces"] else [])
+
+
+class _Ms:
+    def __init__(self, data: Sorted) -> None:
+        self._data = data
+        self.n = data.n
+
+    def at(self, rank: int) -> float:
+        return self._data.at(rank) / 1e6
+
+
+def _runs(m: Measured) -> list[int]:
+    return [window.run for window in m.windows][:RUNS_DRAWN]
+
+
+def _short(values: NDArray[np.generic] | list[float]) -> list[float | None]:
+    """Five digits are more than a plot can show; NaN is a gap in the line."""
+    return [significant(value, 5) for value in np.asarray(values, dtype=np.float64).tolist()]
+
+
+def _line(x: list[float | None], y: list[float | None], colour: str, name: str, **others: Any) -> Trace:
+    width, dash = others.pop("width", 2), others.pop("dash", "solid")
+    trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "role": colour}
+    return trace | {"line": {"width": width, "dash": dash}, "showlegend": False} | others
+
+
+def _percentiles(name: str, colour: str, data: Sorted, runs: Sequence[Sorted], *, band: bool) -> Chart:
+    """Values over 1/(1-p), logarithmic: solid while ten samples lie beyond, dotted until one does."""
+    most = max(2.0, float(data.n))
+    solid = max(2.0, data.n / FEW_TAIL_SAMPLES)
+    traces = []
+    if band:
+        traces.append(_band(data, colour, most))
+    if len(runs) > 1:
+        traces += [_curve(run, 1.0, run.n, colour, "one run", width=1, opacity=0.45) for run in runs if run.n > 1]
+    traces.append(_curve(data, 1.0, min(solid, most), colour, name))
+    if most > solid:
+        traces.append(_curve(data, solid, most, colour, f"{name}, few tail samples", dash="dot"))
+    ticks = {at: text for at, text in PERCENTILES.items() if at <= most * 1.01}
+    note = "Solid while at least ten samples lie beyond, dotted down to one."
+    note += " The band is where the order statistics put it, 95 %." if band else ""
+    note += " Thin lines: single runs." if len(runs) > 1 else ""
+    layout = {
+        "xaxis": {"type": "log", "tickvals": list(ticks), "ticktext": list(ticks.values())},
+        "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
+    }
+    return {"title": f"{name} by percentile", "note": note, "traces": traces, "layout": layout}
+
+
+def _odds(low: float, high: float) -> NDArray[np.float64]:
+    return np.geomspace(low, max(high, low * 1.0001), CURVE_POINTS)
+
+
+def _curve(data: Sorted, low: float, high: float, colour: str, name: str, **others: Any) -> Trace:
+    odds = _odds(low, high)
+    values = [type7(data, 1 - 1 / x) for x in odds]
+    hover = f"{name}: %{{y:.4g}} ms<br>1 in %{{x:.4g}} is slower<extra></extra>"
+    return _line(_short(odds), _short(values), colour, name, hovertemplate=hover, **others)
+
+
+def _band(data: Sorted, colour: str, most: float) -> Trace:
+    xs, lows, highs = [], [], []
+    for x in _odds(1.05, most):
+        low, high, _ = bounds(data, 1 - 1 / float(x))
+        if low is not None and high is not None:
+            xs.append(float(x))
+            lows.append(low)
+            highs.append(high)
+    outline = _line(_short(xs + xs[::-1]), _short(highs + lows[::-1]), colour, "95 %", width=0)
+    return outline | {"fill": "toself", "hoverinfo": "skip", "band": True}
+
+
+def _ecdf(series: Mapping[str, tuple[str, Sorted]]) -> Chart:
+    traces = []
+    shares = np.unique(np.concatenate([np.linspace(0, 1, CURVE_POINTS), 1 - np.geomspace(1e-4, 0.1, 40)]))
+    for name, (colour, data) in series.items():
+        if data.n == 0:
+            continue
+        values = [type7(data, float(share)) for share in shares]
+        hover = f"%{{y:.2%}} of {name} ≤ %{{x:.4g}} ms<extra></extra>"
+        traces.append(_line(_short(values), _short(shares), colour, name, hovertemplate=hover, showlegend=True))
+    edges = [edge or 0.0 for trace in traces for edge in (trace["x"][0], trace["x"][-1])]
+    scale = {"type": "log", "tickvals": _one_two_five(min(edges), max(edges))} if min(edges) > 0 else {}
+    layout = {
+        "xaxis": {"title": {"text": "ms"}, **scale},
+        "yaxis": {"tickformat": ".0%", "range": [0, 1.02]},
+    }
+    return {"title": "Share of samples no slower", "note": "", "traces": traces, "layout": layout}
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if len(decades) > 4 else (1, 2, 5)
+    return [float(f"{step}e{decade}") for decade in decades for step in steps]
+
+
+def _over_time(m: Measured, lines: list[Timeline]) -> list[Chart]:
+    faint = {"opacity": 0.55} if len(lines) > 1 else {}
+    flight, ttft, tokens, failed = [], [], [], []
+    failures: dict[str, Trace] = {}
+    for line in lines:
+        x = _short(line.at_s)
+        label = f"run {line.run}"
+        flight.append(_line(x, _short(line.in_flight), "flight", label, **_hover(label, "in flight"), **faint))
+        median, worst = f"{label}, median", f"{label}, slowest"
+        ttft.append(_line(x, _short(line.ttft_greatest_ms), "worst", worst, **_hover(worst, "ms"), width=1, **faint))
+        ttft.append(_line(x, _short(line.ttft_p50_ms), "ttft", median, **_hover(median, "ms"), **faint))
+        tokens.append(_line(x, _short(line.tokens_per_s), "gap", label, **_hover(label, "tokens/s"), **faint))
+        for name, counts in line.failures.items():
+            _add_failures(failures, name, line, counts)
+    failed = list(failures.values())
+    seconds = {"title": {"text": "s since the start of the run"}}
+    told = "" if _tokens_told(m) else " Events count as one token where the server did not tell."
+    span = _measured_span(m)
+    return [
+        _timed("Requests in flight", "Mean over each bin.", flight, span, seconds),
+        _timed(
+            "TTFT over time", "By the time a request was due. Thin: the slowest of each bin.", ttft, span, seconds, "ms"
+        ),
+        _timed("Tokens per second", "As they arrived." + told, tokens, span, seconds),
+        _timed("Failed requests", "When they failed, all runs together.", failed, span, seconds, "in a bin"),
+    ]
+
+
+def _hover(label: str, unit: str) -> dict[str, str]:
+    return {"hovertemplate": f"{label}<br>%{{x:.4g}} s: %{{y:.4g}} {unit}<extra></extra>"}
+
+
+def _add_failures(failures: dict[str, Trace], name: str, line: Timeline, counts: NDArray[np.float64]) -> None:
+    trace = failures.get(name)
+    if trace is None:
+        hover = f"%{{y}} {name}<br>%{{x:.4g}} s<extra></extra>"
+        role = f"failed{len(failures) % 4}"
+        failures[name] = {
+            **{"type": "bar", "x": _short(line.at_s), "y": _short(counts), "name": name, "role": role},
+            **{"width": significant(line.width_s * 0.9, 5), "hovertemplate": hover, "showlegend": True},
+        }
+    else:
+        trace["y"] = [(a or 0) + b for a, b in zip(trace["y"], counts.tolist(), strict=True)]
+
+
+def _tokens_told(m: Measured) -> bool:
+    return bool((m.tokens.counted != ABSENT)[m.tokens.events > 0].all())
+
+
+def _measured_span(m: Measured) -> list[float] | None:
+    """Return the measured window to be shaded, if all runs have the same one, near enough; seconds."""
+    if not m.windows:
+        return None
+    first = m.windows[0]
+    slack = 0.02 * max(1, first.to_ns - first.from_ns)
+    alike = all(abs(w.from_ns - first.from_ns) <= slack and abs(w.to_ns - first.to_ns) <= slack for w in m.windows)
+    return [first.from_ns / 1e9, first.to_ns / 1e9] if alike and first.to_ns > first.from_ns else None
+
+
+def _timed(
+    title: str, note: str, traces: list[Trace], span: list[float] | None, seconds: dict[str, Any], unit: str = ""
+) -> Chart:
+    end = max((trace["x"][-1] + trace["x"][0] for trace in traces if trace["x"]), default=1.0)
+    layout: dict[str, Any] = {
+        "xaxis": {**seconds, "range": [0, end]},
+        "yaxis": {"rangemode": "tozero", **({"title": {"text": unit}} if unit else {})},
+        "barmode": "stack",
+    }
+    most = max((value or 0.0 for trace in traces if trace["type"] == "bar" for value in trace["y"]), default=0.0)
+    if 0 < most <= 5:  # counts: no ticks between them
+        layout["yaxis"]["dtick"] = 1
+    shaded = None if span is None or (span[0] <= 0 and span[1] >= end) else [span[0], min(span[1], end)]
+    if shaded:
+        note = f"{note} Shaded: measured.".strip()
+    return {"title": title, "note": note, "traces": traces, "layout": layout, "measured": shaded}
+
+
+def _waterfall(m: Measured) -> Chart:
+    """Successive requests from the middle of the first run: waiting, until the first token, streaming."""
+    chosen = _sample(m)
+    requests, tokens = m.requests, m.tokens
+    rows = np.arange(len(chosen))
+    due, sent = requests.intended_ns[chosen], requests.sent_ns[chosen]
+    first, last, done = tokens.first_ns[chosen], tokens.last_ns[chosen], requests.done_ns[chosen]
+    ok = requests.ok[chosen]
+    names = [f"#{seq}" for seq in requests.seq[chosen].tolist()]
+    parts = [
+        ("wait", "before sent", due, sent, ok & (sent - due > 0)),
+        ("ttft", "until the first token", sent, first, ok & (first != ABSENT)),
+        ("gap", "streaming", first, last, ok & (first != ABSENT)),
+        ("failed0", "failed", np.where(sent == ABSENT, due, sent), done, ~ok & (done != ABSENT)),
+    ]
+    traces = [_bars(*part, rows, names) for part in parts if part[-1].any()]
+    layout = {
+        "xaxis": {"title": {"text": "s since the start of the run"}},
+        "yaxis": {"autorange": "reversed", "showticklabels": False, "showgrid": False},
+        "barmode": "overlay",
+        "bargap": 0.25,
+    }
+    note = f"{len(chosen)} successive requests from the middle of the run."
+    return {"title": "Request by request", "note": note, "traces": traces, "layout": layout, "tall": True}
+
+
+def _sample(m: Measured) -> Int64:
+    if not m.windows:
+        return np.empty(0, np.int64)
+    known = (m.requests.run == m.windows[0].run) & (m.requests.done_ns != ABSENT)
+    candidates = np.flatnonzero(known & m.inside)
+    if len(candidates) == 0:
+        candidates = np.flatnonzero(known)
+    candidates = candidates[np.argsort(m.requests.intended_ns[candidates], kind="stable")]
+    start = max(0, (len(candidates) - REQUESTS_DRAWN) // 2)
+    return candidates[start : start + REQUESTS_DRAWN]
+
+
+def _bars(colour: str, name: str, start: Int64, end: Int64, shown: Bool, rows: Int64, names: list[str]) -> Trace:
+    length = (end - start)[shown]
+    return {
+        **{"type": "bar", "orientation": "h", "role": colour, "name": name, "showlegend": True},
+        **{"y": rows[shown].tolist(), "base": _precise(start[shown]), "x": _precise(length)},
+        **{"text": [names[row] for row in rows[shown]], "textposition": "none"},
+        "hovertemplate": f"%{{text}} {name}: %{{x:.4g}} s<extra></extra>",
+    }
+
+
+def _precise(ns: Int64) -> list[float]:
+    """Seconds to the tenth of a millisecond: late in a long run five digits would not place a request."""
+    return [round(value, 4) if math.isfinite(value) else 0.0 for value in (ns / 1e9).tolist()]

@@ -1,0 +1,286 @@
+"""The report as one page that opens from disk: no network, light or dark as the reader's system is.
+
+All text is escaped, also inside the data of the charts: an error text comes from a server that may mean ill. Beyond
+that the page forbids itself, by a content security policy, to load anything at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from analysis.report import figures
+from analysis.report.charts import charts_of
+from analysis.report.terminal import EVERY_LATENCY, RATES, load_in_words
+from analysis.summary import Source, measured_from, summarise
+
+__all__ = ["html_report"]
+
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+COLUMNS = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
+VERDICTS = {
+    "ok": ("good", "✓", "OK"),
+    "generator-limited": ("bad", "✕", "generator-limited"),
+    "unstable": ("bad", "✕", "unstable"),
+    "failed": ("bad", "✕", "failed"),
+}
+OBJECTIVES = {"held": ("good", "✓"), "failed": ("bad", "✕"), "inconclusive": ("open", "?")}
+
+Summary = Mapping[str, Any]
+
+
+def html_report(source: Source, summary: Summary | None = None) -> str:
+    """Return the page about a run's directory. summary: what `summarise` said of it, if that is at hand."""
+    from plotly.offline import get_plotlyjs  # half a second to import, and needed by nothing else
+
+    m = measured_from(source)
+    summary = summarise(m) if summary is None else summary
+    charts = charts_of(m, summary)
+    body = "\n".join(
+        [
+            _header(summary, m.manifest),
+            _tiles(summary),
+            _objectives(summary),
+            _latencies(summary),
+            _rates(summary),
+            _runs(summary),
+            _endpoints(summary),
+            _chart_places(charts),
+            _failures(summary),
+            _instrument(summary),
+            _facts(summary, m.manifest),
+        ]
+    )
+    title = escape(" ".join(["loadgen:", *(str(target.get("url", "")) for target in summary["targets"])]))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"<style>\n{(HERE / 'page.css').read_text('utf-8')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f'<script type="application/json" id="charts">{_json(charts)}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>\n{(HERE / 'page.js').read_text('utf-8')}</script>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _json(value: object) -> str:
+    """Return JSON that may stand inside a script element, whatever texts are in it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table; cells are markup, and must have been escaped. The first column is the label."""
+    head = list(head)
+    slim = " class=slim" if len(head) < 6 else ""
+    heads = "".join(f"<th scope=col>{cell}</th>" for cell in head)
+    lines = []
+    for first, *cells in rows:
+        lines.append(f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return (
+        f"<div class=wide><table{slim}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n"
+        + "\n".join(lines)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _figure(estimate: Mapping[str, Any]) -> str:
+    few = "few tail samples" in estimate["notes"] and estimate["value"] is not None
+    mark = '<abbr title="few tail samples: fewer than ten are expected beyond it">*</abbr>' if few else ""
+    title = escape("; ".join(estimate["notes"]), quote=True)
+    interval = escape(figures.interval(estimate))
+    return f'<span title="{title}">{escape(figures.value(estimate))}{mark}<small>{interval}</small></span>'
+
+
+def _header(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    kind, sign, word = VERDICTS.get(summary["verdict"], ("bad", "✕", str(summary["verdict"])))
+    targets = [
+        " · ".join(str(target[key]) for key in ("url", "api", "model", "version") if target.get(key))
+        for target in summary["targets"]
+    ]
+    runs = summary["runs"]
+    started = next((run["wall_start"] for run in manifest.get("runs") or [] if run.get("wall_start")), None)
+    parts = [
+        load_in_words(summary.get("load") or {}),
+        f"{runs} run{'s' if runs != 1 else ''}",
+        f"{summary['window_s'] or 0:.4g} s measured",
+        *([f"started {started}"] if started else []),
+        *(["interrupted"] if summary["interrupted"] else []),
+    ]
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in summary["verdict_reasons"])
+    return (
+        f"<header>\n<h1>{'<br>'.join(escape(target) for target in targets) or 'loadgen'}</h1>\n"
+        f"<p>{escape(' · '.join(part for part in parts if part))}</p>\n"
+        f'<p class="verdict {kind}"><span aria-hidden=true>{sign}</span> {escape(word)}</p>\n'
+        + (f"<ul class=reasons>{reasons}</ul>\n" if reasons else "")
+        + "</header>"
+    )
+
+
+def _tiles(summary: Summary) -> str:
+    metrics, requests = summary["metrics"], summary["requests"]
+    failed = sum(requests["failed"].values())
+    gap = "itl_ms" if metrics["itl_ms"] is not None else "event_gap_ms"
+    tiles = [
+        ("TTFT p50", metrics["ttft_ms"]["p50"], "ms"),
+        ("TTFT p99", metrics["ttft_ms"]["p99"], "ms"),
+        (f"{EVERY_LATENCY[gap]} p50", metrics[gap]["p50"], "ms"),
+        ("output", metrics["output_tokens_per_s"], "tokens/s"),
+    ]
+    shown = [
+        f"<div class=tile><span>{escape(name)}</span><b>{escape(figures.value(estimate))}</b>"
+        f"<small>{escape(' '.join(filter(None, (figures.interval(estimate), unit))))}</small></div>"
+        for name, estimate, unit in tiles
+    ]
+    share = f"{failed / (failed + requests['completed']):.1%} failed" if failed else "none failed"
+    shown.append(f"<div class=tile><span>requests</span><b>{requests['completed']}</b><small>{share}</small></div>")
+    return f"<div class=tiles>{''.join(shown)}</div>"
+
+
+def _objectives(summary: Summary) -> str:
+    rows = []
+    for objective in summary["objectives"]:
+        kind, sign = OBJECTIVES[objective["verdict"]]
+        bound = "≥" if objective["name"].endswith("_min") else "≤"
+        answer = f'<span class="badge {kind}">{sign} {objective["verdict"]}</span>'
+        rows.append([escape(objective["name"]), f"{bound} {objective['limit']:g}", _figure(objective["value"]), answer])
+    return _section("Objectives", _table(["", "limit", "measured", ""], rows) if rows else "")
+
+
+def _latencies(summary: Summary) -> str:
+    metrics = summary["metrics"]
+    if not summary["requests"]["measured_completed"]:
+        return ""
+    rows = []
+    notes: dict[str, None] = {}
+    for name, label in EVERY_LATENCY.items():
+        shown = metrics[name]
+        # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
+        if shown is None or (name == "event_gap_ms" and metrics["itl_ms"] is not None):
+            continue
+        extremes = ["–" if shown[key] is None else f"{shown[key]:.4g}" for key in ("min", "max", "sd")]
+        rows.append([escape(label), *(_figure(shown[key]) for key in COLUMNS), *extremes, str(shown["mean"]["n"])])
+        notes |= dict.fromkeys(f"{label} {COLUMNS[key]}: {note}" for key in COLUMNS for note in shown[key]["notes"])
+    head = ["ms", *COLUMNS.values(), "min", "max", "sd", "n"]
+    few = (
+        "<p class=note>Intervals are 95 %, and within-run: how far a figure would move had this run gone on. "
+        "≥ alone: fewer than one sample is expected beyond that percentile. * fewer than ten are.</p>"
+    )
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes if not note.endswith((": within-run", ": no data")))
+    details = f"<details><summary>Notes on single figures</summary><ul>{listed}</ul></details>" if listed else ""
+    return _section("Latency", _table(head, rows) + few + details)
+
+
+def _rates(summary: Summary) -> str:
+    rows: list[list[str]] = []
+    for name, label in RATES.items() if summary["requests"]["completed"] else ():
+        rate = summary["metrics"][name]
+        if name == "goodput_per_s" and rate["value"] is None:
+            continue
+        notes = "; ".join(note for note in rate["notes"] if note != "within-run")
+        rows.append([escape(label), _figure(rate), str(rate["n"]), escape(notes)])
+    goodput = summary["goodput"]
+    note = ""
+    if goodput and goodput["attainment"]["value"] is not None:
+        terms = ", ".join(f"{EVERY_LATENCY[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
+        note = f"<p class=note>{goodput['attainment']['value']:.1%} of the requests offered had {escape(terms)}.</p>"
+    return _section("Throughput", _table(["per second", "", "requests", ""], rows) + note if rows else "")
+
+
+def _runs(summary: Summary) -> str:
+    columns = {"ttft_mean_ms": "TTFT mean, ms", "ttft_p50_ms": "TTFT p50, ms", "requests_per_s": "requests/s"}
+    columns |= {"output_tokens_per_s": "output tokens/s", "completed": "completed", "window_s": "window, s"}
+    rows = [
+        [
+            f"{run['run']}{' (interrupted)' if run['interrupted'] else ''}",
+            *("–" if run[key] is None else f"{run[key]:.5g}" for key in columns),
+        ]
+        for run in summary["per_run"]
+    ]
+    return _section("Runs", _table(["run", *columns.values()], rows) if len(rows) > 1 else "")
+
+
+def _endpoints(summary: Summary) -> str:
+    rows = []
+    for name, here in (summary.get("endpoints") or {}).items():
+        cells = [_figure(here["ttft_ms"]["p50"]), _figure(here["ttft_ms"]["p99"]), _figure(here["tpot_ms"]["p50"])]
+        cells += [_figure(here["output_tokens_per_s"]), str(here["requests"]["completed"])]
+        rows.append([escape(name), *cells, str(here["requests"]["failed"])])
+    head = ["", "TTFT p50, ms", "TTFT p99, ms", "TPOT p50, ms", "output tokens/s", "completed", "failed"]
+    return _section("Endpoints", _table(head, rows) if rows else "")
+
+
+def _chart_places(charts: list[dict[str, Any]]) -> str:
+    places = []
+    for index, chart in enumerate(charts):
+        tall = " tall" if chart.get("tall") else ""
+        note = f"<p class=note>{escape(chart['note'])}</p>" if chart["note"] else ""
+        places.append(
+            f'<figure class="chart{tall}"><figcaption>{escape(chart["title"])}</figcaption>{note}'
+            f'<div id="chart-{index}" class=plot></div></figure>'
+        )
+    return f"<div class=charts>{''.join(places)}</div>"
+
+
+def _failures(summary: Summary) -> str:
+    rows = [
+        [
+            escape(error["outcome"]),
+            str(error["n"]),
+            str(error["status"] or "–"),
+            f"<code>{escape(error['error'])}</code>",
+        ]
+        for error in summary["errors"]
+    ]
+    return _section("Failures", _table(["outcome", "n", "status", "what was said"], rows) if rows else "")
+
+
+def _instrument(summary: Summary) -> str:
+    told = summary["instrument"]
+    error, lag, send = told["stamp_error_us"], told["loop_lag_ms"], told["send_lag_ms"]
+    calibrated = error["halfwidth"] is not None
+    rows = {
+        "stamps": told["tier"] or "unknown",
+        "stamp error": f"{error['bias'] or 0:+.3g} ± {error['halfwidth']:.2g} µs" if calibrated else "not calibrated",
+        "tokens sharing a read": _percent(told["censored_share"], 2),
+        "event loop lag": _quantiles(lag),
+        "send lag": _quantiles(send),
+        "CPU of a core": _percent(told["cpu_share"], 0),
+        "workers": told["workers"],
+        "clock": told["clock_source"],
+        "connections found closed": summary["stale_connections"],
+        "token counts from": ", ".join(f"{name}: {n}" for name, n in summary["tokens_from"].items()),
+    }
+    notes = "".join(f"<li>{escape(note)}</li>" for note in summary["notes"])
+    table = _table(["", ""], [[escape(name), escape(str(value))] for name, value in rows.items() if value is not None])
+    return _section("Instrument", table.replace("class=slim", "class=facts") + (f"<ul>{notes}</ul>" if notes else ""))
+
+
+def _percent(share: float | None, decimals: int) -> str | None:
+    return None if share is None else f"{share:.{decimals}%}"
+
+
+def _quantiles(told: Mapping[str, float | None]) -> str | None:
+    known = [f"{name} {value:.3g} ms" for name, value in told.items() if value is not None]
+    return ", ".join(known) or None
+
+
+def _facts(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    """Return what the manifest says, as it says it: to be searched, not read."""
+    blocks = []
+    for key in ("profile", "targets", "host", "workload"):
+        if manifest.get(key):
+            text = json.dumps(manifest[key], indent=2, ensure_ascii=False)
+            blocks.append(f"<details><summary>{key}</summary><pre>{escape(text)}</pre></details>")
+    return _section("What ran", "".join(blocks))

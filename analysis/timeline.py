@@ -1,0 +1,93 @@
+"""How a run went over time, in a few hundred equal bins: what plots are made of, and the test for overload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import latency
+from analysis.measured import Measured
+from analysis.requests import ABSENT
+from analysis.tokens import SERIES_BINS
+from loadgen.record import Int64
+
+__all__ = ["Timeline", "time_in_flight", "timeline_of"]
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One run. Arrays have shape (SERIES_BINS,), NaN where a bin has nothing; seconds from the run's start."""
+
+    run: int
+    at_s: Float64  # middle of each bin
+    width_s: float
+    in_flight: Float64  # mean number of requests sent and not done
+    ttft_p50_ms: Float64  # of requests due in the bin
+    ttft_greatest_ms: Float64
+    tokens_per_s: Float64
+    failures: dict[str, Float64]  # outcome: how many requests ended so in the bin
+
+
+def time_in_flight(starts: Int64, ends: Int64, at: Float64) -> Float64:
+    """Return, for each instant, the request time spent until then: the sum of min(at, end) - min(at, start)."""
+    return _until(starts, at) - _until(ends, at)
+
+
+def _until(events: Int64, at: Float64) -> Float64:
+    """Return sum(max(0, at - event)) for each `at`."""
+    ordered = np.sort(events).astype(np.float64)
+    sums = np.append(0.0, np.cumsum(ordered))
+    before = np.searchsorted(ordered, at, side="right")
+    spent: Float64 = before * at - sums[before]
+    return spent
+
+
+def timeline_of(m: Measured, run: int) -> Timeline:
+    mine = m.requests.run == run
+    width = m.series.bin_ns
+    edges = np.arange(SERIES_BINS + 1, dtype=np.float64) * width
+    sent, done = m.requests.sent_ns[mine], m.requests.done_ns[mine]
+    flown = (sent != ABSENT) & (done != ABSENT)
+    held = np.diff(time_in_flight(sent[flown], done[flown], edges)) / width
+    median, greatest = _ttft(m, run)
+    tokens = m.series.tokens.get(run, np.zeros(SERIES_BINS, np.int64))
+    return Timeline(
+        run=run,
+        at_s=(edges[:-1] + width / 2) / 1e9,
+        width_s=width / 1e9,
+        in_flight=held,
+        ttft_p50_ms=median,
+        ttft_greatest_ms=greatest,
+        tokens_per_s=tokens / (width / 1e9),
+        failures=_failures(m, run),
+    )
+
+
+def _ttft(m: Measured, run: int) -> tuple[Float64, Float64]:
+    ttft = latency.ttft(m) / 1e6
+    kept = (m.requests.run == run) & m.requests.ok & ~np.isnan(ttft)
+    place = np.clip(m.requests.intended_ns[kept] // m.series.bin_ns, 0, SERIES_BINS - 1)
+    order = np.lexsort((ttft[kept], place))
+    values, place = ttft[kept][order], place[order]
+    median, greatest = np.full(SERIES_BINS, np.nan), np.full(SERIES_BINS, np.nan)
+    bins, starts, counts = np.unique(place, return_index=True, return_counts=True)
+    lower, upper = values[starts + (counts - 1) // 2], values[starts + counts // 2]
+    median[bins] = (lower + upper) / 2
+    greatest[bins] = values[starts + counts - 1]
+    return median, greatest
+
+
+def _failures(m: Measured, run: int) -> dict[str, Float64]:
+    failed = (m.requests.run == run) & ~m.requests.ok
+    when = np.where(m.requests.done_ns == ABSENT, m.requests.intended_ns, m.requests.done_ns)
+    place = np.clip(when // m.series.bin_ns, 0, SERIES_BINS - 1)
+    counts = {}
+    for code, name in sorted(enumerate(m.requests.outcomes), key=lambda item: item[1]):
+        chosen = failed & (m.requests.outcome == code)
+        if chosen.any():
+            counts[name] = np.bincount(place[chosen], minlength=SERIES_BINS).astype(np.float64)
+    return counts

@@ -1,0 +1,151 @@
+"""The page: parseable, self-contained, harmless whatever a server said, small whatever the run was."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from handmade import directory, request, run
+from test_summary import OPEN, chat
+from test_terminal import CALIBRATION, OBJECTIVES, reports
+
+import analysis
+from analysis.timeline import time_in_flight, timeline_of
+
+EVIL = "</script><script>alert(1)</script><img src=http://evil/x onerror=alert(2)> \u2028"
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Elements, the texts of scripts, and whether every element that opens is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.scripts, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+
+def page_of(path):
+    return Page(analysis.html_report(path))
+
+
+def charts_in(page):
+    return json.loads(page.scripts[0])
+
+
+def test_every_kind_of_run_makes_a_page_that_parses(tmp_path):
+    for name, path in reports(tmp_path):
+        page = page_of(path)
+        ids = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+        assert {f"chart-{index}" for index in range(len(charts_in(page)))} <= ids, name
+
+
+def test_the_page_loads_nothing(tmp_path):
+    page = page_of(directory(tmp_path, chat(), objectives=OBJECTIVES, **OPEN))
+    for tag, attrs in page.elements:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag
+        assert not {"src", "href", "srcset", "action", "data"} & set(attrs), (tag, attrs)
+    policy = next(attrs["content"] for _, attrs in page.elements if attrs.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    style = next(text for text in page.text if ":root" in text)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_texts_of_servers_and_manifests_are_escaped_everywhere(tmp_path):
+    rows = [request(0, outcome="http_error", status=500, error=EVIL)] * 3
+    rows += [request(i, [i + 5, i + 9], endpoint=EVIL if i % 2 else "b", outcome="ok") for i in range(20)]
+    rows += [request(0, outcome=EVIL)]
+    targets = [{"name": EVIL, "url": EVIL, "model": EVIL}]
+    path = directory(tmp_path, rows, targets=targets, host={"name": EVIL}, workload={"x": EVIL}, objectives={EVIL: 1})
+    text = analysis.html_report(path)
+    page = Page(text)
+    assert len(page.scripts) == 3
+    assert "alert(1)" not in "".join(page.scripts[1:])
+    assert not any(tag == "img" for tag, _ in page.elements)
+    assert "<script>alert(1)" not in text
+    assert EVIL.strip() in "".join(page.text)  # shown, as text
+    assert EVIL in json.dumps(charts_in(page), ensure_ascii=False)
+
+
+def test_light_and_dark_are_both_there_and_give_every_role_a_colour(tmp_path):
+    page = page_of(directory(tmp_path, chat(), **OPEN))
+    style = next(text for text in page.text if ":root" in text)
+    light, dark = style.split("@media (prefers-color-scheme: dark)", 1)
+    dark = dark[: dark.index("* {")]
+    roles = {trace["role"] for chart in charts_in(page) for trace in chart["traces"]}
+    assert {"ttft", "gap", "flight", "worst", "failed0"} <= roles
+    for role in {*roles, "card", "ink", "quiet", "rule"}:
+        for part in (light, dark):
+            assert re.search(rf"--{role}: #[0-9a-f]{{6}};", part), role  # page.js reads six digits
+
+
+def test_no_percentile_is_drawn_where_the_verdict_forbids_them(tmp_path):
+    late = [row | {"sent_ns": row["sent_ns"] + 40_000_000} for row in chat()]
+    titles = [chart["title"] for chart in charts_in(page_of(directory(tmp_path / "late", late, **OPEN)))]
+    assert "TTFT by percentile" not in titles
+    assert "Requests in flight" in titles
+    titles = [chart["title"] for chart in charts_in(page_of(directory(tmp_path / "ok", chat(), **OPEN)))]
+    assert titles[:3] == ["TTFT by percentile", "ITL by percentile", "Share of samples no slower"]
+
+
+def test_the_page_does_not_grow_with_the_run(tmp_path):
+    few = analysis.html_report(directory(tmp_path / "few", chat(200), **OPEN))
+    many = analysis.html_report(directory(tmp_path / "many", chat(4000), **OPEN))
+    assert len(many) - len(few) < 60_000
+
+
+def test_the_page_says_what_the_terminal_says(tmp_path):
+    path = directory(tmp_path, chat(), objectives=OBJECTIVES, instrument={"calibration": CALIBRATION}, **OPEN)
+    summary = analysis.summarise(path)
+    text = "".join(Page(analysis.html_report(path, summary)).text)
+    for expected in ("http://localhost:8000", "+17 ± 6 µs", "over capacity", "error_rate", "inconclusive", "✓ OK"):
+        assert expected in text.replace("\n", " "), expected
+
+
+def test_time_in_flight_is_the_integral_of_what_is_in_flight():
+    starts, ends = np.array([0, 10, 20]), np.array([30, 15, 40])
+    at = np.array([0.0, 5, 12, 20, 50])
+    expected = [sum(min(t, e) - min(t, s) for s, e in zip(starts, ends, strict=True)) for t in at]
+    assert time_in_flight(starts, ends, at).tolist() == expected
+
+
+def test_a_timeline_holds_every_request_and_token_once(tmp_path):
+    m = analysis.measure(analysis.load(directory(tmp_path, chat(), **OPEN)))
+    line = timeline_of(m, 0)
+    flown = (m.requests.done_ns - m.requests.sent_ns).sum() / 1e9
+    assert line.in_flight.sum() * line.width_s == pytest.approx(flown)  # Little's law, over everything
+    assert line.tokens_per_s.sum() * line.width_s == pytest.approx(m.tokens.events.sum())
+    assert line.failures["http_error"].sum() == 5
+    assert np.nanmax(line.ttft_greatest_ms) == pytest.approx(
+        analysis.summarise(m)["metrics"]["ttft_ms"]["max"], rel=0.5
+    )
+
+
+def test_a_measured_window_is_shaded_only_where_all_runs_share_it(tmp_path):
+    rows = [row | {"run": number} for number in range(2) for row in chat(100)]
+    for other, shaded in ((500, True), (1200, False)):
+        runs = [run(0, open_loop=True, measured=(500, 2000)), run(1, open_loop=True, measured=(other, 2000))]
+        charts = charts_in(page_of(directory(tmp_path, rows, load=OPEN["load"], runs=runs)))
+        flight = next(chart for chart in charts if chart["title"] == "Requests in flight")
+        assert (flight["measured"] == [0.5, 2.0]) == shaded
