@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,6 +23,7 @@ from loadgen.workload import Workload
 __all__ = ["WorkerDied", "run_workers"]
 
 TALLY_EVERY_S = 0.25
+JOIN_S = 5
 STOP = "stop"
 
 
@@ -40,11 +42,14 @@ async def run_workers(
     context = multiprocessing.get_context("spawn")
     workers = []
     for share in shares:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, share, workload, loop), daemon=True)
+        # A pipe each way: an event loop makes what it watches non-blocking, and a large answer must not be cut.
+        answers, answer = context.Pipe(duplex=False)
+        order, orders = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(order, answer, share, workload, loop), daemon=True)
         process.start()
-        theirs.close()
-        workers.append((process, ours))
+        order.close()
+        answer.close()
+        workers.append((process, answers, orders))
     tallies = [Tally() for _ in workers]
 
     def told(index: int, tally: Tally) -> None:
@@ -56,32 +61,31 @@ async def run_workers(
 
     async def interrupt() -> None:
         await stop.wait()
-        for _, pipe in workers:
-            pipe.send(STOP)
+        for _, _, orders in workers:
+            orders.send(STOP)
 
     interrupter = asyncio.create_task(interrupt())
-    try:
-        return await asyncio.gather(*(_listen(index, pipe, told) for index, (_, pipe) in enumerate(workers)))
-    finally:
-        interrupter.cancel()
-        for process, pipe in workers:
-            process.join(5)
-            if process.is_alive():
-                process.terminate()
-            pipe.close()
+    with ThreadPoolExecutor(len(workers)) as threads:
+        try:
+            return await asyncio.gather(
+                *(_listen(index, answers, threads, told) for index, (_, answers, _) in enumerate(workers))
+            )
+        finally:
+            interrupter.cancel()
+            for process, _, orders in workers:
+                orders.close()  # one that still runs takes this as an interruption
+                process.join(JOIN_S)
+                if process.is_alive():
+                    process.terminate()
 
 
-async def _listen(index: int, pipe: Connection, told: Callable[[int, Tally], None]) -> Health:
+async def _listen(
+    index: int, answers: Connection, threads: ThreadPoolExecutor, told: Callable[[int, Tally], None]
+) -> Health:
     loop = asyncio.get_running_loop()
     while True:
-        readable = loop.create_future()
-        loop.add_reader(pipe.fileno(), readable.set_result, None)
         try:
-            await readable
-        finally:
-            loop.remove_reader(pipe.fileno())
-        try:
-            message: Any = pipe.recv()
+            message: Any = await loop.run_in_executor(threads, answers.recv)
         except EOFError:
             raise WorkerDied(f"worker {index} ended without a word") from None
         if isinstance(message, Tally):
@@ -92,41 +96,38 @@ async def _listen(index: int, pipe: Connection, told: Callable[[int, Tally], Non
             raise message
 
 
-def _work(pipe: Connection, share: Share, workload: Workload, loop: str) -> None:
+def _work(order: Connection, answer: Connection, share: Share, workload: Workload, loop: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_file_limit(_sockets(share))
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
-            result: Any = runner.run(_work_in_loop(pipe, share, workload))
+            result: Any = runner.run(_work_in_loop(order, answer, share, workload))
         except Exception as error:
             result = error
-    pipe.send(result)
+    answer.send(result)
 
 
-async def _work_in_loop(pipe: Connection, share: Share, workload: Workload) -> Health:
+async def _work_in_loop(order: Connection, answer: Connection, share: Share, workload: Workload) -> Health:
     run = ShareRun(share, workload, Tally())
     loop = asyncio.get_running_loop()
 
-    def heard() -> None:
-        try:
-            pipe.recv()
-        except EOFError:
-            loop.remove_reader(pipe.fileno())  # the parent is gone
+    def ordered() -> None:
+        loop.remove_reader(order.fileno())  # there is but one order; the end of the pipe means that the parent is gone
         run.engine.stop(interrupted=True)
 
     async def tell() -> None:
         while True:
             await asyncio.sleep(TALLY_EVERY_S)
-            pipe.send(run.look())
+            answer.send(run.look())
 
-    loop.add_reader(pipe.fileno(), heard)
+    loop.add_reader(order.fileno(), ordered)
     teller = asyncio.create_task(tell())
     try:
         return await run.run()
     finally:
         teller.cancel()
-        loop.remove_reader(pipe.fileno())
-        pipe.send(run.look())
+        loop.remove_reader(order.fileno())
+        answer.send(run.look())
 
 
 def _sockets(share: Share) -> int:
