@@ -23,11 +23,13 @@ import orjson
 
 from loadgen.record import NO_INT32, Int32, Int64, Kind, Outcome, TokensFrom
 from loadgen.wire import Decoded, Response, alike, told
-from loadgen.wire.sse import DONE, Columns, Ends, is_whole
+from loadgen.wire.blocks import Blocks, Offsets, whole
+from loadgen.wire.sse import DONE, is_whole
 
 __all__ = ["Form", "Plain", "Tally", "decode"]
 
 DROPPED = 255  # in Tally.kinds: not an event after all (a blank payload)
+ONLY_DROPPED = bytes((DROPPED,))
 WORTH_A_CUT = 8  # messages that must follow before looking for a run pays
 MISSES = 3  # runs that came to nothing before we stop looking for more
 FEW = 16  # events or reads below this: lists beat numpy
@@ -83,7 +85,8 @@ class Form(NamedTuple):
     """How a dialect frames and reads its answers."""
 
     content_type: str
-    messages: Callable[[bytes], Columns]
+    blocks: Callable[[bytes], Blocks]
+    open: Callable[[bytes], tuple[bytes | None, str]]  # a block's payload, None if it has none, and its name
     take: Callable[[Tally, dict[str, Any], str], Plain | None]
 
 
@@ -93,54 +96,56 @@ def decode(response: Response, form: Form, *, keep_text: bool) -> Decoded:
     body, content_type = response.body, response.headers.get("content-type", "")
     if "html" in content_type:
         return Decoded(Outcome.PROTOCOL, _wrong_type(content_type, form, body))
-    if content_type.startswith(form.content_type) or not _is_one_message(body):
-        data, ends, names = form.messages(body)
-    else:
-        data, ends, names = _whole(body)
-    if not data and body:
+    expected = content_type.startswith(form.content_type)
+    tally, blocks = Tally(Decoded(OK), texts=[] if keep_text else None), None
+    if expected or not _is_one_message(body):
+        blocks = form.blocks(body)
+        _read(tally, blocks, form)
+    if body and not tally.kinds.strip(ONLY_DROPPED) and tally.error is None:
         # One JSON object under the name of a stream is an answer too, or an error told without framing.
         if _is_one_message(body):
-            data, ends, names = _whole(body)
-        elif response.complete and not content_type.startswith(form.content_type):
+            tally.kinds.clear()
+            blocks = whole(body)
+            _read(tally, blocks, form._replace(open=_open_whole))
+        elif response.complete and not expected:
             return Decoded(Outcome.PROTOCOL, _wrong_type(content_type, form, body))
-    tally = Tally(Decoded(OK), texts=[] if keep_text else None)
-    _read(tally, data, names, form.take)
-    return _settle(tally, response, ends)
+    return _settle(tally, response, blocks.ends if blocks else [])
 
 
 def _is_one_message(body: bytes) -> bool:
     return body.lstrip()[:1] == b"{" and is_whole(body)
 
 
-def _whole(body: bytes) -> Columns:
-    return [body], [len(body)], None
+def _open_whole(body: bytes) -> tuple[bytes | None, str]:
+    return body, ""
 
 
-def _read(
-    tally: Tally, data: list[bytes], names: list[str] | None, take: Callable[[Tally, dict[str, Any], str], Plain | None]
-) -> None:
-    at, total, misses, loads = 0, len(data) - (data[-1:] == [DONE]), 0, orjson.loads
+def _read(tally: Tally, blocks: Blocks, form: Form) -> None:
+    text, starts, stops = blocks.text, blocks.starts, blocks.stops
+    at, total, misses, open_block, loads = 0, len(starts), 0, form.open, orjson.loads
     while at < total:
-        name = "" if names is None else names[at]
-        try:
-            message = loads(data[at])
-        except orjson.JSONDecodeError:
-            message = _repaired(data[at])
-        if type(message) is dict:
-            plain = take(tally, message, name)
-        elif data[at] == DONE:
-            return
-        else:
-            plain = None
-            _note_unreadable(tally, data[at], name)
-        if tally.error is not None:
+        block = text[starts[at] : stops[at]]
+        data, name = open_block(block)
+        if data == DONE:
             return
         at += 1
+        if data is None:
+            tally.kinds.append(DROPPED)
+            continue
+        try:
+            message = loads(data)
+        except orjson.JSONDecodeError:
+            message = _repaired(data)
+        if type(message) is dict:
+            plain = form.take(tally, message, name)
+        else:
+            plain = None
+            _note_unreadable(tally, data, name)
+        if tally.error is not None:
+            return
         if plain is None or total - at < WORTH_A_CUT or misses >= MISSES:
             continue
-        texts = _like(data, at, message, plain)
-        if names is not None:
-            texts = texts[: _same(names, at, name)]
+        texts = _like(blocks, at, block, data, message, plain)
         misses = 0 if len(texts) >= WORTH_A_CUT else misses + 1
         _take_run(tally, plain, texts)
         at += len(texts)
@@ -163,17 +168,14 @@ def _note_unreadable(tally: Tally, data: bytes, name: str) -> None:
         tally.error, tally.outcome = f"not a JSON object: {tally.error}", Outcome.PROTOCOL
 
 
-def _like(data: list[bytes], at: int, message: dict[str, Any], plain: Plain) -> list[bytes]:
-    found = alike.cut(data[at - 1], message, plain.paths)
-    return [] if found is None else alike.run(data, at, *found)
-
-
-def _same(names: list[str], at: int, name: str) -> int:
-    """How many of `names` from `at` on are `name`."""
-    for same, other in enumerate(names[at:]):
-        if other != name:
-            return same
-    return len(names) - at
+def _like(blocks: Blocks, at: int, block: bytes, data: bytes, message: dict[str, Any], plain: Plain) -> list[bytes]:
+    """The texts of the blocks from `at` on that are like `block`, whose payload is `data`."""
+    found = alike.cut(data, message, plain.paths) if block.endswith(data) else None
+    if found is None:
+        return []
+    parts, hole = found
+    parts[0] = block[: len(block) - len(data)] + parts[0]
+    return alike.run(blocks, at, parts, hole)
 
 
 def _take_run(tally: Tally, plain: Plain, texts: list[bytes]) -> None:
@@ -186,7 +188,7 @@ def _take_run(tally: Tally, plain: Plain, texts: list[bytes]) -> None:
         tally.texts += orjson.loads(b'["%b"]' % b'","'.join(texts))
 
 
-def _settle(tally: Tally, response: Response, ends: Ends) -> Decoded:
+def _settle(tally: Tally, response: Response, ends: Offsets) -> Decoded:
     result, kinds, finished = tally.result, tally.kinds, tally.finished
     bearing = sum(map(kinds.count, BEARING))
     result.event_read = _event_read(ends[: len(kinds)], response.read_ends)
@@ -232,7 +234,7 @@ def _covers(tally: Tally, counted: int | None) -> bool:
     return all(at in known for at, kind in enumerate(tally.kinds) if kind in BEARING)
 
 
-def _event_read(ends: Ends, read_ends: Int64) -> Int32:
+def _event_read(ends: Offsets, read_ends: Int64) -> Int32:
     """Index of the read that completed each event."""
     events, reads = len(ends), len(read_ends)
     if not events:

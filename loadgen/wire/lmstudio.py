@@ -17,7 +17,7 @@ from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.sse import split
+from loadgen.wire.sse import blocks, open_block
 
 __all__ = ["DEFAULT_PATH", "decode", "request_body"]
 
@@ -131,4 +131,4 @@ DELTAS = {
 }
 OUTPUTS = {"message": CONTENT, "reasoning": REASONING, "tool_call": TOOL}
 
-FORM = Form("text/event-stream", split, _take)
+FORM = Form("text/event-stream", blocks, open_block, _take)

@@ -2,7 +2,7 @@
 
 `str.splitlines` would also cut at U+2028 and U+0085, which may stand raw inside JSON strings. CRLF, blank lines, a BOM
 and a missing last line end are tolerated; an unfinished last line counts only if it is complete JSON. `LineStream`
-takes the bytes in any pieces; `lines` takes a whole body at once and gives the same answer. Lines may be of any length.
+takes the bytes in any pieces; `blocks` and `lines` take a whole body at once and give the same answer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from loadgen.record import Int64
-from loadgen.wire.sse import BOM, LARGE, Ends, is_whole, line_feeds
+from loadgen.wire.blocks import LARGE, Blocks, Offsets, line_feeds
+from loadgen.wire.sse import BOM, is_whole
 
-__all__ = ["Line", "LineStream", "lines", "split"]
+__all__ = ["Line", "LineStream", "blocks", "lines", "open_line"]
 
 
 class Line(NamedTuple):
@@ -62,28 +63,29 @@ class LineStream:
 
 def lines(body: bytes) -> tuple[list[bytes], Int64]:
     """Return the lines of a whole body that are not blank, and where each ended in it."""
-    data, ends = split(body)
-    return data, np.array(ends, np.int64)
+    found = blocks(body)
+    opened = [open_line(body[start:stop])[0] for start, stop in zip(found.starts, found.stops, strict=True)]
+    ends = [end for data, end in zip(opened, found.ends, strict=True) if data is not None]
+    return [data for data in opened if data is not None], np.array(ends, np.int64)
 
 
-def split(body: bytes) -> tuple[list[bytes], Ends]:
-    """Do what `lines` does, with a list of ends where they are few."""
-    data = body.split(b"\n")
-    ends = _ends(body, data)
-    rest = data.pop()
-    if body.startswith(BOM):
-        data, rest = ([data[0][len(BOM) :], *data[1:]], rest) if data else (data, rest[len(BOM) :])
-    data = [line.strip() for line in data]
-    if not all(data):
-        ends = [int(end) for line, end in zip(data, ends, strict=True) if line]
-        data = [line for line in data if line]
-    if (rest := rest.strip()) and is_whole(rest):
-        data.append(rest)
-        ends = [*ends, len(body)]
-    return data, ends
-
-
-def _ends(body: bytes, data: list[bytes]) -> Ends:
+def blocks(body: bytes) -> Blocks:
+    """Cut a whole body at its line feeds. A block may be a blank line; `open_line` tells."""
+    ends: Offsets
     if len(body) < LARGE:
-        return list(accumulate([len(line) + 1 for line in data[:-1]]))
-    return line_feeds(body) + 1
+        ends = starts = list(accumulate([len(line) + 1 for line in body.split(b"\n")[:-1]]))
+    else:
+        ends = line_feeds(body) + 1
+        starts = ends.tolist()
+    stops = [end - 1 for end in starts]
+    starts = [0, *starts]
+    rest_at = starts.pop()
+    if rest_at < len(body) and is_whole(body[rest_at:].removeprefix(BOM if rest_at == 0 else b"")):
+        starts, stops, ends = [*starts, rest_at], [*stops, len(body)], [*ends, len(body)]
+    if body.startswith(BOM) and starts:
+        starts[0] = len(BOM)
+    return Blocks(body, starts, stops, ends, b"\n")
+
+
+def open_line(line: bytes) -> tuple[bytes | None, str]:
+    return line.strip() or None, ""

@@ -15,8 +15,7 @@ from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.ndjson import split
-from loadgen.wire.sse import Columns
+from loadgen.wire.ndjson import blocks, open_line
 
 __all__ = ["DEFAULT_PATH", "GENERATE_PATH", "decode", "request_body"]
 
@@ -51,10 +50,6 @@ def request_body(ask: Ask, target: Target) -> bytes:
 
 def decode(response: Response, *, keep_text: bool = False) -> Decoded:
     return decode_answer(response, FORM, keep_text=keep_text)
-
-
-def _messages(body: bytes) -> Columns:
-    return *split(body), None
 
 
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
@@ -109,4 +104,4 @@ PLAIN = {
     (False, REASONING): Plain(REASONING, EMPTY, (TIME, ("thinking",))),
 }
 
-FORM = Form("application/x-ndjson", _messages, _take)
+FORM = Form("application/x-ndjson", blocks, open_line, _take)

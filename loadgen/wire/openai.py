@@ -16,7 +16,7 @@ from loadgen.record import Kind
 from loadgen.wire import Ask, Decoded, Response, Target, told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
-from loadgen.wire.sse import split
+from loadgen.wire.sse import blocks, open_block
 
 __all__ = ["COMPLETIONS_PATH", "DEFAULT_PATH", "decode", "request_body"]
 
@@ -304,4 +304,4 @@ LMSTUDIO_SPANS = {
     "server_eval_ns": ("generation_time", told.NS_PER_S),
 }
 
-FORM = Form("text/event-stream", split, _take)
+FORM = Form("text/event-stream", blocks, open_block, _take)

@@ -1,36 +1,34 @@
 """Server-sent events (WHATWG HTML, "Server-sent events"): bytes in, events out.
 
 Two ways to the same answer. `EventStream` follows the standard line by line and takes the bytes in any pieces; it is
-the oracle. `events` takes a whole body at once: a body of the ordinary shape (one line end throughout, one `data:` line
-an event, perhaps an `event:` line before it) is cut by `bytes.split`, and counting the line ends proves that nothing
-else was in it. Any other body goes to `EventStream`, so the shape decides the speed and never the result.
+the oracle. `blocks` takes a whole body at once and only says where the blank lines are, at the speed of numpy;
+`open_block` then reads a block by the same rules, for whoever wants it. Bodies that mix line ends or begin with a BOM
+go through `EventStream`, so the shape decides the speed and never the result.
 
 An event ends where it becomes known: just past the line end of its blank line, for CRLF just past the CR, because that
 is the read which an event belongs to. Payloads stay bytes: only CR and LF end lines, never U+2028 or U+0085.
-At the end of the body the standard drops an unfinished event; here it is kept if it is `[DONE]` or a complete JSON
-object or array, because servers that forget the last blank line exist and half a message never parses.
+
+Beyond the standard: at the end of the body it drops an unfinished event; here it is kept if it is `[DONE]` or a
+complete JSON object or array, because servers that forget the last blank line exist and half a message never parses.
+And a line `error: {...}`, an unknown field to the standard, is an event named error: llama.cpp once told errors so.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import orjson
 
 from loadgen.record import Int64
+from loadgen.wire.blocks import LARGE, Blocks, Offsets, line_feeds
 
-__all__ = ["DONE", "Event", "EventStream", "events", "split"]
+__all__ = ["DONE", "Event", "EventStream", "blocks", "events", "is_whole", "open_block"]
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"[\r\n]")
-LARGE = 4096  # bytes; from here on numpy finds the line ends faster than lists add them up
-
-Ends = list[int] | Int64
-Columns = tuple[list[bytes], Ends, list[str] | None]  # payloads, ends, names
 
 
 class Event(NamedTuple):
@@ -107,27 +105,56 @@ class EventStream:
             self._data.append(value)
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif field == b"error":
+            self._data.append(value)
+            self._name = "error"
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
 
 
 def events(body: bytes) -> tuple[list[bytes], Int64, list[str] | None]:
     """Return the payloads of a whole body, where each event ended in it, and their names (None if none has one)."""
-    data, ends, names = split(body)
-    return data, np.array(ends, np.int64), names
+    found = blocks(body)
+    opened = [open_block(found.text[start:stop]) for start, stop in zip(found.starts, found.stops, strict=True)]
+    ends = [end for (data, _), end in zip(opened, found.ends, strict=True) if data is not None]
+    names = [name for data, name in opened if data is not None]
+    return [data for data, _ in opened if data is not None], np.array(ends, np.int64), names if any(names) else None
 
 
-def split(body: bytes) -> Columns:
-    """Do what `events` does, with a list of ends where they are few: making an array costs more than filling it."""
-    line_end = b"\r\n" if b"\r" in body else b"\n"
-    blank = line_end * 2
-    cut = len(body) if body.endswith(blank) else body.rfind(blank) + len(blank)
-    if cut >= len(blank):
-        whole = body[:cut]
-        found = _unnamed(whole, line_end) or _named(whole, line_end)
-        if found is not None:
-            return found if cut == len(body) else _with_rest(found, body, cut)
-    return _columns(_exact(body, 0))
+def blocks(body: bytes) -> Blocks:
+    """Cut a whole body at its blank lines. A block may hold no event at all; `open_block` tells."""
+    text = body
+    if b"\r" in body:
+        text = body.replace(b"\r\n", b"\n")
+        if b"\r" in text or len(body) - len(text) != text.count(b"\n"):
+            return _exact(body)
+    if text.startswith((BOM, b"\n")):
+        return _exact(body)
+    starts, stops, ends = _large(text) if len(text) >= LARGE else _small(text)
+    if text is not body:
+        ends = _before_lf(text, ends)
+    rest_at = stops[-1] + 2 if stops else 0
+    rest = open_block(text[rest_at:])[0] if rest_at < len(text) else None
+    if rest is not None and is_whole(rest):
+        starts, stops, ends = [*starts, rest_at], [*stops, len(text)], [*ends, len(body)]
+    return Blocks(text, starts, stops, ends, b"\n\n")
+
+
+def open_block(block: bytes) -> tuple[bytes | None, str]:
+    """Return the payload of the lines of one event, None if they have none, and its name."""
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:], ""
+    data, name = [], ""
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field in (b"data", b"error"):
+            data.append(value)
+        if field == b"event":
+            name = value.decode("utf-8", "replace")
+        elif field == b"error":
+            name = "error"
+    return b"\n".join(data) if data else None, name
 
 
 def is_whole(data: bytes) -> bool:
@@ -144,61 +171,38 @@ def is_whole(data: bytes) -> bool:
     return True
 
 
-def _unnamed(body: bytes, line_end: bytes) -> Columns | None:
-    lead = b"data: " if body.startswith(b"data: ") else b"data:"
-    if not body.startswith(lead) or (lead == b"data:" and line_end + b"data: " in body):
-        return None
-    data = body[len(lead) : -2 * len(line_end)].split(line_end * 2 + lead)
-    ends = _ends(body, line_end, data, len(lead) + 2 * len(line_end), lines=2)
-    return None if ends is None else (data, ends, None)
+def _small(text: bytes) -> tuple[list[int], list[int], Offsets]:
+    starts: list[int] = []
+    stops: list[int] = []
+    at = 0
+    for block in text.split(b"\n\n")[:-1]:
+        starts.append(at)
+        at += len(block)
+        stops.append(at)
+        at += 2
+    return starts, stops, [stop + 2 for stop in stops]
 
 
-def _named(body: bytes, line_end: bytes) -> Columns | None:
-    lead, inner = b"event: ", line_end + b"data: "
-    if not body.startswith(lead):
-        return None
-    blocks = body[len(lead) : -2 * len(line_end)].split(line_end * 2 + lead)
-    ends = _ends(body, line_end, blocks, len(lead) + 2 * len(line_end), lines=3)
-    cut = [block.partition(inner) for block in blocks]
-    if ends is None or not all(found for _, found, _ in cut):
-        return None
-    return [data for _, _, data in cut], ends, [name.decode("utf-8", "replace") for name, _, _ in cut]
+def _large(text: bytes) -> tuple[list[int], list[int], Offsets]:
+    at = line_feeds(text)
+    ends = at[1:][at[1:] - at[:-1] == 1] + 1
+    starts = ends.tolist()
+    return [0, *starts[:-1]] if starts else [], (ends - 2).tolist(), ends
 
 
-def _ends(body: bytes, line_end: bytes, blocks: list[bytes], around: int, lines: int) -> Ends | None:
-    """Where each block with `around` bytes of framing ended, or None if `body` is more than blocks of `lines` lines.
-
-    Known at the CR of the blank line if the line end is CRLF.
-    """
-    expected = lines * len(blocks)
-    if line_end == b"\r\n" and not body.count(b"\r") == body.count(b"\r\n") == expected:
-        return None
-    if len(body) < LARGE:
-        if body.count(b"\n") != expected:
-            return None
-        ends = list(accumulate([len(block) + around for block in blocks]))
-        return ends if line_end == b"\n" else [end - 1 for end in ends]
-    at = line_feeds(body)
-    return None if len(at) != expected else at[lines - 1 :: lines] + (2 - len(line_end))
+def _before_lf(text: bytes, ends: Offsets) -> Offsets:
+    """Ends in a body that had a CR before each LF: just past the CR of the blank line, where the event is known."""
+    return np.add(ends, np.searchsorted(line_feeds(text), ends) - 1)
 
 
-def line_feeds(body: bytes) -> Int64:
-    return np.flatnonzero(np.frombuffer(body, np.uint8) == 0x0A)
-
-
-def _exact(body: bytes, start: int) -> list[Event]:
-    stream = EventStream(start=start)
-    return stream.feed(body) + stream.close()
-
-
-def _columns(found: list[Event]) -> Columns:
-    names = [event.name for event in found]
-    return [event.data for event in found], [event.end for event in found], names if any(names) else None
-
-
-def _with_rest(found: Columns, body: bytes, cut: int) -> Columns:
-    data, ends, names = found
-    more, more_ends, more_names = _columns(_exact(body[cut:], cut))
-    if more_names is not None or names is not None:
-        names = (names or [""] * len(data)) + (more_names or [""] * len(more))
-    return data + more, list(ends) + list(more_ends), names
+def _exact(body: bytes) -> Blocks:
+    """The events that the decoder finds, written down again in the ordinary shape."""
+    stream = EventStream()
+    found = stream.feed(body) + stream.close()
+    texts = [
+        (b"event: " + event.name.encode() + b"\n" if event.name else b"") + b"data: " + data
+        for event in found
+        for data in [event.data.replace(b"\n", b"\ndata: ")]
+    ]
+    starts, stops, _ = _small(b"\n\n".join([*texts, b""]))
+    return Blocks(b"\n\n".join(texts), starts, stops, [event.end for event in found], b"\n\n")

@@ -13,6 +13,7 @@ from wire_streams import DONE, NDJSON, ROLE_CHUNK, answer, as_facts, chunk, name
 
 from loadgen.wire import alike, lmstudio, ollama, openai
 from loadgen.wire import answer as shared
+from loadgen.wire.ndjson import blocks as ndjson_blocks
 
 TEXTS = [
     "a",
@@ -206,6 +207,5 @@ def test_strings_are_cut_in_the_order_of_the_bytes():
     "stranger", [b'{"a":"x","b":2}', b'{"a":"', b"", b'{"a":"x"}"}', b'{"a":"\\"}', b'{"a":"\x01"}']
 )
 def test_a_run_stops_at_the_first_stranger(size, stranger):
-    messages = [b'{"a":"t%d"}' % at for at in range(size)]
-    around = ([b'{"a":"', b'"}'], 0)
-    assert alike.run([*messages, stranger, *messages], 0, *around) == [b"t%d" % at for at in range(size)]
+    body = b"\n".join([*(b'{"a":"t%d"}' % at for at in range(size)), stranger, b'{"a":"t"}', b""])
+    assert alike.run(ndjson_blocks(body), 0, [b'{"a":"', b'"}'], 0) == [b"t%d" % at for at in range(size)]

@@ -218,6 +218,7 @@ def test_an_error_told_in_the_stream_is_a_server_error_and_events_before_it_are_
     [
         (b'event: error\ndata: {"message":"boom"}\n\n', "boom"),
         (b"event: error\ndata: out of memory\n\n", "out of memory"),
+        (b'error: {"code":500,"message":"boom"}\n\n', "boom"),
     ],
 )
 def test_an_event_named_error_is_a_server_error(body, error):

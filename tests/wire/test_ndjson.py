@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.wire import ndjson
 from loadgen.wire.ndjson import LineStream, lines
 
 BOM = b"\xef\xbb\xbf"
@@ -54,9 +56,14 @@ def test_lines_end_at_lf_only_and_end_just_past_it(body, expected):
     assert list(zip(data, ends.tolist(), strict=True)) == expected
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.lists(st.integers(0, 100)))
-def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts):
-    data, ends = lines(body)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join),
+    st.lists(st.integers(0, 100)),
+    st.sampled_from([0, ndjson.LARGE]),
+)
+def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts, large):
+    with patch.object(ndjson, "LARGE", large):
+        data, ends = lines(body)
     found = decoded(body, [cut for cut in cuts if cut <= len(body)])
     assert list(zip(data, ends.tolist(), strict=True)) == found
 

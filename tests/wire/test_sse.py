@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.wire import sse
 from loadgen.wire.sse import Event, EventStream, events
 
 BOM = b"\xef\xbb\xbf"
@@ -31,7 +33,7 @@ PIECES = [
     b"[DONE]",
     BOM,
 ]
-PIECES += [b"data: {}\n\n", b"data: {}\r\n\r\n", b"event: e\ndata: {}\n\n", b"\xff", b"x"]
+PIECES += [b"error: {}", b"data: {}\n\n", b"data: {}\r\n\r\n", b"event: e\ndata: {}\n\n", b"\xff", b"x"]
 
 
 def decoded(body: bytes, cuts: list[int] | None = None) -> list[Event]:
@@ -57,6 +59,8 @@ def decoded(body: bytes, cuts: list[int] | None = None) -> list[Event]:
         (b"data: a\r\rdata: b\r\n\r\n", [(b"a", 9, ""), (b"b", 19, "")]),
         (b"data: a\xe2\x80\xa8b\xc2\x85c\n\n", [(b"a\xe2\x80\xa8b\xc2\x85c", 16, "")]),
         (b"nonsense: a\ndata: b\n\n", [(b"b", 21, "")]),
+        (b'error: {"code":500}\n\n', [(b'{"code":500}', 21, "error")]),
+        (b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n", [(b"a", 12, ""), (b"b", 24, "")]),
     ],
 )
 def test_each_rule_of_the_standard_holds_in_both_paths(body, expected):
@@ -100,10 +104,15 @@ def test_events_do_not_depend_on_how_the_bytes_arrive(cuts):
     assert decoded(WIRE, cuts) == decoded(WIRE)
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.lists(st.integers(0, 200)))
-def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts):
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join),
+    st.lists(st.integers(0, 200)),
+    st.sampled_from([0, sse.LARGE]),
+)
+def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts, large):
     found = decoded(body, [cut for cut in cuts if cut <= len(body)])
-    data, ends, names = events(body)
+    with patch.object(sse, "LARGE", large):
+        data, ends, names = events(body)
     assert list(zip(data, ends.tolist(), names or [""] * len(data), strict=True)) == [event[:3] for event in found]
 
 
