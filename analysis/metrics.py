@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import intervals, latency
-from analysis.distribution import Binned, Distribution
+from analysis.distribution import BIN_ERROR, Binned, Distribution
 from analysis.estimate import Estimate, significant
 from analysis.instrument import Instrument, Verdict
 from analysis.measured import Measured
@@ -147,6 +147,8 @@ def event_gaps(m: Measured, context: Context, gaps: Distribution, groups: bool =
     figures: Figures = {"mean": _mean_gap(m, groups, gaps, halfwidth)}
     for label, q in QUANTILES.items():
         estimate = intervals.percentile(data, q, parts)
+        if not gaps.exact and estimate.value is not None:  # half a bin is a doubt too
+            estimate = intervals.with_instrument(estimate, BIN_ERROR * estimate.value)
         pair = _pair(type7(spread, q), type7(data, q), "by when in a read they came") if spread and data.n else []
         figures[label] = context.judged(estimate.noted(*pair, *notes), halfwidth).to_json()
     figures["min"] = None if gaps.least is None else significant(gaps.least / NS_PER_MS)
