@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import NoReturn
 
+from .faults import FAULTS, FaultPlan
 from .physics import Law
 
-__all__ = ["Options", "OptionsError", "arguments", "parse"]
+__all__ = ["IDENTITIES", "Options", "OptionsError", "arguments", "parse"]
+
+
+IDENTITIES = ("vllm", "ollama", "lmstudio", "llamacpp", "openai")
 
 
 class OptionsError(Exception):
@@ -34,6 +40,9 @@ class Options:
     spawned: bool = False  # obey a parent on standard input, and end with it
 
     def __post_init__(self) -> None:
+        if self.presents not in IDENTITIES:
+            raise OptionsError(f"--as {self.presents}: choose one of {', '.join(IDENTITIES)}")
+        FaultPlan(self.faults, 0)  # raises ValueError for a fault that cannot be
         if not self.allow_remote and not _is_loopback(self.host):
             raise OptionsError(f"--host {self.host} is not a loopback address; add --allow-remote if that is meant")
         if not 0 <= self.port <= 65535 or self.port + (self.law.instances - 1) * (self.port > 0) > 65535:
@@ -49,37 +58,59 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def parse(argv: list[str]) -> Options:
-    """Return the options of `python -m loadgen.emulator`, the same words as `loadgen emulate`."""
-    parser = argparse.ArgumentParser(prog="loadgen emulate", allow_abbrev=False, description=__doc__)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionsError(message)
+
+
+# name, type, default (None: off), meaning
+_NUMBERS: tuple[tuple[str, type, float | None, str], ...] = (
+    ("--port", int, 8000, "port of the first instance; 0 takes any free one"),
+    ("--max-model-len", int, 131_072, "context length in tokens"),
+    ("--ttft-ms", float, 50.0, "time to the first token of an empty prompt"),
+    ("--gap-ms", float, 20.0, "time of a decode step; 0 floods"),
+    ("--prefill-tokens-per-s", float, None, "prompt tokens lengthen the time to the first token at this rate"),
+    ("--batch-slope-ms", float, 0.0, "what each further running request adds to a step"),
+    ("--slots", int, None, "requests that run at once; the rest queue, first in, first out"),
+    ("--kv-tokens", int, None, "size of the KV cache; requests wait until they fit in full"),
+    ("--load-s", float, 0.0, "cold load of the model, at its first request"),
+    ("--keep-alive-s", float, None, "idle time after which the model is unloaded"),
+    ("--instances", int, 1, "servers on consecutive ports"),
+    ("--gpu-share", float, 0.0, "0: a GPU for each instance; 1: n busy instances are n times slower"),
+    ("--jitter", float, 0.0, "sigma of the lognormal factor (mean 1) of each step"),
+    ("--mm1-rate", float, None, "be one exponential server of so many requests/s (M/M/1)"),
+    ("--tokens-per-event", int, 1, "tokens that one decode step yields"),
+    ("--output-tokens", int, 64, "length of an answer whose request sets no limit"),
+    ("--eos-mean-tokens", float, None, "answers end by themselves, geometrically, after so many on average"),
+    ("--seed", int, 0, "of everything that is drawn"),
+    ("--max-seconds", float, None, "end by itself after that time"),
+    ("--cpu", int, None, "core to run on"),
+)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Return the options of `loadgen emulate`. Raises OptionsError or ValueError with one line of text."""
+    summary = "Serve answers of exactly known timing in the dialect of an LLM inference server."
+    faults = "\n".join(f"  {name:<14}{meaning} (ARG {arg:g})" for name, (arg, meaning) in FAULTS.items())
+    parser = _Parser(
+        prog="loadgen emulate",
+        allow_abbrev=False,
+        description=summary,
+        epilog=f"faults, also by request header X-Emulator-Fault: NAME[=ARG]\n{faults}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8000)
-    add("--as", dest="presents", default="vllm", choices=("vllm", "ollama", "lmstudio", "llamacpp", "openai"))
-    add("--model", default="emulated")
-    add("--max-model-len", type=int, default=131_072)
-    add("--ttft-ms", type=float, default=50.0)
-    add("--gap-ms", type=float, default=20.0)
-    add("--prefill-tokens-per-s", type=float)
-    add("--batch-slope-ms", type=float, default=0.0)
-    add("--slots", type=int)
-    add("--kv-tokens", type=int)
-    add("--load-s", type=float, default=0.0)
-    add("--keep-alive-s", type=float)
-    add("--instances", type=int, default=1)
-    add("--gpu-share", type=float, default=0.0)
-    add("--jitter", type=float, default=0.0)
-    add("--mm1-rate", type=float)
-    add("--tokens-per-event", type=int, default=1)
-    add("--output-tokens", type=int, default=64)
-    add("--eos-mean-tokens", type=float)
-    add("--prefix-cache", action="store_true")
-    add("--fault", dest="faults", action="append", default=[], metavar="NAME[:ARG]=RATE")
-    add("--truth", type=Path)
-    add("--seed", type=int, default=0)
-    add("--max-seconds", type=float)
-    add("--allow-remote", action="store_true")
-    add("--cpu", type=int)
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    add("--allow-remote", action="store_true", help="permit a --host beyond loopback")
+    add("--as", dest="presents", default="vllm", choices=IDENTITIES, help="server to pose as (vllm)")
+    add("--model", default="emulated", help="name of the one model it serves (emulated)")
+    for name, kind, default, text in _NUMBERS:
+        shown = "off" if default is None else f"{default:g}"
+        add(name, type=kind, default=default, help=f"{text} ({shown})")
+    add("--prefix-cache", action="store_true", help="prompt prefixes seen before cost no prefill")
+    metavar = "NAME[:ARG]=RATE"
+    add("--fault", dest="faults", action="append", default=[], metavar=metavar, help="RATE: 0.05 or 1/20; repeatable")
+    add("--truth", type=Path, metavar="FILE", help="append what it did, one line of JSON a request")
     add("--spawned", action="store_true", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
     law = {f.name: given.pop(f.name) for f in fields(Law) if f.name in given}

@@ -190,7 +190,8 @@ class Physics:
         self.law = law
         self.instances = [Instance(law) for _ in range(law.instances)]
         self._heap: list[tuple[int, int, Job]] = []
-        self._rng = random.Random(law.seed)
+        # A word in the seed: whoever draws arrivals from Random(seed) must not get our stream.
+        self._rng = random.Random(f"emulator {law.seed}")
         self._ttft_ns = round(law.ttft_s * NS_PER_S)
         self._gap_ns = round(law.gap_s * NS_PER_S)
         self._slope_ns = round(law.batch_slope_s * NS_PER_S)
@@ -218,7 +219,7 @@ class Physics:
         if law.mm1_rate is not None:
             job.service_ns = round(self._rng.expovariate(law.mm1_rate) * NS_PER_S)
         if law.jitter > 0:
-            job.rng = random.Random(law.seed * 1_000_003 + job.seq)
+            job.rng = random.Random(f"jitter {law.seed} {job.seq}")
         instance = self.instances[job.instance]
         self.load(job.instance, job.arrived_ns)
         instance.queue.append(job)

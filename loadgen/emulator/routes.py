@@ -12,12 +12,10 @@ from . import lmstudio, ollama, openai
 from .answers import Delayed, Generation, Site
 from .http import Reply, Request
 
-__all__ = ["GENERATES", "IDENTITIES", "error", "route"]
+__all__ = ["GENERATES", "error", "route"]
 
 Answer = Reply | Generation | Delayed
 Handler = Callable[[Site, Request], Answer]
-
-IDENTITIES = ("vllm", "ollama", "lmstudio", "llamacpp", "openai")
 
 
 def _health(site: Site, request: Request) -> Reply:

@@ -496,7 +496,7 @@ def run_emulator(options: Options) -> int:
     """Serve until a signal, the limit, or the parent's end; return the exit code."""
     try:
         server = Server(options)
-    except OptionsError as problem:
+    except (OptionsError, OSError) as problem:
         print(f"loadgen emulate: {problem}", file=sys.stderr)
         return 2
     try:
