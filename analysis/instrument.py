@@ -192,7 +192,7 @@ def _growth(m: Measured, window: Window) -> float | None:
     Requests in flight are those due and not done; after the first fifth of the window their means over ten bins must
     rise (Kendall, one-sided p < 0.05) and arrivals exceed completions by 2 %.
     """
-    if not window.open_loop or window.burst:
+    if not window.open_loop:
         return None
     mine = (m.requests.run == window.run) & ~m.requests.ended(Outcome.NOT_SENT)
     due, done = m.requests.intended_ns[mine], m.requests.done_ns[mine]

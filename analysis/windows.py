@@ -33,7 +33,6 @@ class Window:
     to_ns: int
     offered: int  # requests the schedule had for the whole run, warm-up included
     open_loop: bool
-    burst: bool  # all requests due at once: open, but with no rate to sustain
     concurrency_asked: int | None  # of a closed loop
     concurrency_reached: int | None
     most_in_flight: int | None  # the cap of an open loop
@@ -76,7 +75,6 @@ def _window(run: int, entry: Mapping[str, Any], load: Mapping[str, Any], request
         to_ns=int(to_ns),
         offered=int(entry.get("offered") or mine.sum()),
         open_loop=arrivals != "closed" if open_loop is None else bool(open_loop),
-        burst=arrivals == "burst",
         concurrency_asked=asked if asked is not None else load.get("concurrency"),
         concurrency_reached=entry.get("concurrency_reached"),
         most_in_flight=load.get("max_in_flight"),
