@@ -23,7 +23,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush
 
 __all__ = ["NEVER", "NS_PER_S", "Job", "Law", "Physics", "Prefixes"]
 
@@ -189,7 +189,10 @@ class Physics:
     def __init__(self, law: Law) -> None:
         self.law = law
         self.instances = [Instance(law) for _ in range(law.instances)]
+        # (due, seq, job). Where all gaps are equal, a job that has had its first event goes round in the ring: popped
+        # on the left, it belongs on the right again, so a token costs no sifting. The rest is in the heap.
         self._heap: list[tuple[int, int, Job]] = []
+        self._ring: deque[tuple[int, int, Job]] = deque()
         # A word in the seed: whoever draws arrivals from Random(seed) must not get our stream.
         self._rng = random.Random(f"emulator {law.seed}")
         self._ttft_ns = round(law.ttft_s * NS_PER_S)
@@ -202,6 +205,8 @@ class Physics:
 
     def next_due(self) -> int | None:
         """Return the instant of the next event, or None while nothing runs."""
+        if self._ring:
+            return min(self._ring[0][0], self._heap[0][0]) if self._heap else self._ring[0][0]
         return self._heap[0][0] if self._heap else None
 
     def output_length(self, limit: int | None, *, ignore_eos: bool = False) -> tuple[int, bool]:
@@ -260,26 +265,58 @@ class Physics:
         """
         if self._coupled:
             return self._advance_coupled(now_ns, limit)
-        heap = self._heap
+        heap, ring = self._heap, self._ring
         due: list[Job] = []
-        append = due.append
-        while heap:
-            at_ns, seq, job = heap[0]
-            if at_ns > now_ns or limit <= 0:
-                break
-            left = job.left - 1
-            if left > 0:
-                job.left = left
-                heapreplace(heap, (at_ns + job.gap_ns, seq, job))
+        while len(due) < limit:
+            bound_ns = heap[0][0] if heap and heap[0][0] < now_ns else now_ns
+            if ring and ring[0][0] <= bound_ns:
+                self._turn_ring(bound_ns, limit, due)
+            elif heap and heap[0][0] <= now_ns:
+                self._pop_heap(due)
             else:
-                heappop(heap)
-                if left < 0:
-                    continue  # cancelled while it waited in the heap
-                job.left = 0
-                self._finish(job, at_ns)
-            append(job)
-            limit -= 1
+                break
         return due
+
+    def _turn_ring(self, bound_ns: int, limit: int, due: list[Job]) -> None:
+        """Take what the ring holds up to an instant, or until a job finishes: another may then have started."""
+        ring, gap_ns, append = self._ring, self._gap_ns, due.append
+        room = limit - len(due)
+        while room and ring and ring[0][0] <= bound_ns:
+            at_ns, seq, job = ring.popleft()
+            left = job.left - 1
+            if left < 0:
+                continue  # cancelled while it waited
+            room -= 1
+            append(job)
+            job.left = left
+            if not left:
+                self._finish(job, at_ns)
+                return
+            next_ns = at_ns + gap_ns
+            if ring and next_ns < ring[-1][0]:
+                self._insert((next_ns, seq, job))
+            else:
+                ring.append((next_ns, seq, job))
+
+    def _pop_heap(self, due: list[Job]) -> None:
+        at_ns, seq, job = heappop(self._heap)
+        if job.left <= 0:
+            return  # cancelled while it waited
+        due.append(job)
+        job.left -= 1
+        if not job.left:
+            self._finish(job, at_ns)
+        elif job.service_ns:
+            heappush(self._heap, (at_ns + job.gap_ns, seq, job))
+        else:
+            self._insert((at_ns + self._gap_ns, seq, job))
+
+    def _insert(self, entry: tuple[int, int, Job]) -> None:
+        """Put an entry in its place in the ring, which is at or near the right end."""
+        ring, place = self._ring, len(self._ring)
+        while place and ring[place - 1][0] > entry[0]:
+            place -= 1
+        ring.insert(place, entry)
 
     def cancel(self, job: Job, at_ns: int) -> None:
         """Take a request out of the simulation: its client has gone."""
@@ -291,9 +328,6 @@ class Physics:
         elif job in instance.queue:
             instance.queue.remove(job)
             self._admit(instance)
-        if len(self._heap) > 64 and sum(1 for entry in self._heap[:64] if not entry[2].left) > 32:
-            self._heap = [entry for entry in self._heap if entry[2].left]
-            heapify(self._heap)
 
     def _advance_coupled(self, now_ns: int, limit: int) -> list[Job]:
         # Two passes over each instant: who finishes now must not lengthen the next step of who does not.
