@@ -81,7 +81,7 @@ def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
         if bears and plain.kind == CONTENT and tally.texts is not None:
             tally.texts.append(str(text))
         tally.kinds.append(plain.kind if bears else EMPTY)
-        return plain if bears and sort == kind else None
+        return plain if bears else None
     if sort == "chat.end":
         tally.terminal = True
         tally.kinds.append(USAGE)

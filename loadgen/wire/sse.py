@@ -128,7 +128,7 @@ def blocks(body: bytes) -> Blocks:
         text = body.replace(b"\r\n", b"\n")
         if b"\r" in text or len(body) - len(text) != text.count(b"\n"):
             return _exact(body)
-    if text.startswith((BOM, b"\n")):
+    if text.startswith(BOM):
         return _exact(body)
     starts, stops, ends = _large(text) if len(text) >= LARGE else _small(text)
     if text is not body:

@@ -139,6 +139,10 @@ junk = st.none() | st.sampled_from(BROKEN)
 
 @settings(max_examples=150, deadline=None)
 @given(chat_messages(), ensure_ascii, st.integers(0, 200), junk, st.booleans(), st.booleans())
+@example([chunk({"content": "a"}, index=1)] * 20, False, 0, None, True, False)
+@example([chunk({"content": "a"}, usage=usage(5, 1))] * 20, False, 0, None, True, False)
+@example([chunk({"content": part, "reasoning": "hm"}) for part in ["a", ""] * 10], False, 0, None, True, False)
+@example([chunk({"reasoning": part, "reasoning_content": "hm"}) for part in ["a", ""] * 9], False, 0, None, True, False)
 @example(content_chunks(["a"] * 20), False, 15, b"\xff", True, False)
 @example(content_chunks(["a", "\\"] * 20), False, 11, b"\\", True, True)
 def test_openai_streams_decode_the_same_with_and_without(messages, ascii_only, where, bad, keep_text, last):
@@ -204,8 +208,29 @@ def test_strings_are_cut_in_the_order_of_the_bytes():
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 300])
 @pytest.mark.parametrize(
-    "stranger", [b'{"a":"x","b":2}', b'{"a":"', b"", b'{"a":"x"}"}', b'{"a":"\\"}', b'{"a":"\x01"}']
+    "stranger",
+    [
+        b'{"a":"x","b":2}',
+        b'{"a":"',
+        b"",
+        b'{"a":"x"}"}',
+        b'{"a":"\\"}',
+        b'{"a":"\x01"}',
+        b'{"a":"}',
+        b'{"a":"x?}',
+        b'["a":"x"}',
+    ],
 )
 def test_a_run_stops_at_the_first_stranger(size, stranger):
     body = b"\n".join([*(b'{"a":"t%d"}' % at for at in range(size)), stranger, b'{"a":"t"}', b""])
     assert alike.run(ndjson_blocks(body), 0, [b'{"a":"', b'"}'], 0) == [b"t%d" % at for at in range(size)]
+
+
+@pytest.mark.parametrize(
+    "stranger", [b'{"t":"x"}', b'{"t":"\x01","a":"x"}', b'{"t":"x","a":"x","a":"x"}', b'{"t":"x","b":"x"}']
+)
+def test_a_run_with_two_strings_needs_both(stranger):
+    lines = [b'{"t":"%d","a":"t%d"}' % (at, at) for at in range(20)]
+    body = b"\n".join([*lines, stranger, *lines, b""])
+    found = alike.run(ndjson_blocks(body), 0, [b'{"t":"', b'","a":"', b'"}'], 1)
+    assert found == [b"t%d" % at for at in range(20)]

@@ -50,6 +50,12 @@ def test_an_error_event_is_a_server_error_although_chat_end_follows():
     assert (got.outcome, got.error, kinds(got)) == (Outcome.SERVER_ERROR, "boom", ["empty", "content"])
 
 
+@pytest.mark.parametrize("data", ['{"message":"boom"}', '{"type":"error","message":"boom"}', "boom"])
+def test_an_event_named_error_is_a_server_error_whatever_its_data(data):
+    got = lmstudio.decode(answer(named(START, delta("a")) + f"event: error\ndata: {data}\n\n".encode() + named(END)))
+    assert (got.outcome, got.error) == (Outcome.SERVER_ERROR, "boom")
+
+
 def test_no_chat_end_is_truncated():
     assert decode(START, delta("a"), delta("b")).outcome == Outcome.TRUNCATED
 

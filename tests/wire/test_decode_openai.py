@@ -239,6 +239,7 @@ def test_an_event_named_error_is_a_server_error(body, error):
         (b"<html><head><title>502 Bad Gateway</title></head></html>", "text/html", "protocol", "502 Bad Gateway"),
         (b"<!doctype html><p>Log in</p>", "text/html; charset=utf-8", "protocol", "Log in"),
         (b"hello", "text/plain", "protocol", "hello"),
+        (sse(*HELLO, FINISH), "text/html", "protocol", ""),
         (b"data: hello\n\n", "text/event-stream", "protocol", "not a JSON object: hello"),
         (b"data: [1]\n\n", "text/event-stream", "protocol", "not a JSON object"),
         (b"", "text/event-stream", "truncated", "the answer ended with no event"),
@@ -309,7 +310,8 @@ def test_an_error_after_every_choice_finished_does_not_undo_the_answer():
 def test_with_two_choices_each_needs_its_finish():
     both = [chunk({"content": "a"}), chunk({"content": "b"}, index=1), FINISH]
     assert decode(*both, DONE).outcome == Outcome.TRUNCATED
-    assert decode(*both, chunk({}, "length", index=1), DONE).outcome == Outcome.OK
+    got = decode(*both, chunk({}, "length", index=1), DONE)
+    assert (got.outcome, got.finish_reason, got.text) == (Outcome.OK, "stop", "a")
 
 
 @pytest.mark.parametrize("end", [[DONE], [tail(usage=usage(9, 0)), DONE]])
@@ -346,6 +348,17 @@ def test_blank_payloads_and_comments_are_no_events():
 def test_odd_shapes_never_raise_and_carry_nothing(odd):
     got = decode(*HELLO, odd, FINISH, DONE)
     assert (got.outcome, got.output_tokens, got.tokens_from) == (Outcome.OK, 2, TokensFrom.EVENTS)
+    assert (got.input_tokens, got.cached_tokens, got.server_eval_ns) == (None, None, None)
+
+
+def test_bytes_that_are_no_utf8_become_replacement_characters():
+    body = sse(ROLE_CHUNK, chunk({"content": "a?"}), FINISH, DONE).replace(b"?", b"\xff")
+    got = openai.decode(answer(body), keep_text=True)
+    assert (got.outcome, got.text) == (Outcome.OK, "a\ufffd")
+
+
+def test_a_finish_event_that_repeats_the_role_is_empty():
+    assert kinds(decode(*HELLO, chunk({"role": "assistant", "content": ""}, "stop"), DONE))[-1] == "empty"
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -373,6 +386,19 @@ def test_ids_count_when_no_usage_came():
         message["choices"][0]["token_ids"] = listed
     got = decode(ROLE_CHUNK, *made, FINISH, DONE)
     assert (got.output_tokens, got.tokens_from, tokens(got)) == (3, TokensFrom.IDS, [0, 1, 2, 0])
+
+
+def test_ids_know_better_than_running_usage_of_the_same_event():
+    message = chunk({"content": "ab"}, usage=usage(3, 1))
+    message["choices"][0]["token_ids"] = [5, 6]
+    assert tokens(decode(ROLE_CHUNK, message, FINISH, tail(usage=usage(3, 2)), DONE)) == [0, 2, 0, 0]
+
+
+@pytest.mark.parametrize(("running", "final"), [((0, 0), 3), ((2, 4), 3), ((2, 1), 3)])
+def test_running_counts_that_cannot_be_true_are_not_believed(running, final):
+    parts = [chunk({"content": "a"}, usage=usage(3, count)) for count in running]
+    got = decode(*parts, FINISH, tail(usage=usage(3, final)), DONE)
+    assert (got.output_tokens, tokens(got)) == (final, None)
 
 
 def test_usage_that_disagrees_with_the_number_of_events_leaves_them_uncounted():

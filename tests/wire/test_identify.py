@@ -62,6 +62,10 @@ SERVERS = {
         },
         Identity("sglang", "openai", "0.6.1", ["m"], {"m": 32768}, "SGLang 0.6.1"),
     ),
+    "sglang by its owner only": (
+        FASTAPI | {"/v1/models": models({"id": "m", "owned_by": "sglang"})},
+        Identity("sglang", "openai", None, ["m"], {}, "SGLang"),
+    ),
     "llama.cpp": (
         PLAIN
         | {
@@ -116,7 +120,11 @@ def test_each_server_is_known_by_the_shape_of_its_answers(answers, expected):
     assert identify(answers) == expected
 
 
-@pytest.mark.parametrize("answers", [{}, PLAIN, FASTAPI, LMSTUDIO, dict.fromkeys(PROBES, ok("<html>", "text/html"))])
+NOBODY = [{}, PLAIN, FASTAPI, LMSTUDIO, dict.fromkeys(PROBES, ok("<html>", "text/html"))]
+NOBODY += [{"/": Probe(404, "text/plain", b"Ollama is running")}]
+
+
+@pytest.mark.parametrize("answers", NOBODY)
 def test_nobody_known_is_none_whatever_the_status(answers):
     assert identify(answers) is None
 
