@@ -184,8 +184,8 @@ def _small(text: bytes) -> tuple[list[int], list[int], Offsets]:
 
 
 def _large(text: bytes) -> tuple[list[int], list[int], Offsets]:
-    at = line_feeds(text)
-    ends = at[1:][at[1:] - at[:-1] == 1] + 1
+    feeds = np.frombuffer(text, np.uint8) == 0x0A
+    ends = np.flatnonzero(feeds[1:] & feeds[:-1]) + 2
     starts = ends.tolist()
     return [0, *starts[:-1]] if starts else [], (ends - 2).tolist(), ends
 
