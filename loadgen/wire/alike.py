@@ -29,6 +29,7 @@ PROBE = "~other text~"
 # What may not stand for itself in a JSON string; a backslash is legal but needs the parser to judge what follows.
 UNSAFE = bytes(range(32)) + b'"\\'
 BLOCK = 64  # messages compared at once; doubles, so that a failure costs no more than what was gained
+MOST = 256  # of them at once: about 64 KB, see blocks.WINDOW
 TAIL = 4  # finish, usage and the like: how many other messages to expect at the end
 
 
@@ -112,7 +113,7 @@ def _middles(blocks: Blocks, at: int, first: bytes, last: bytes) -> list[bytes]:
             like = (_is_like(text, starts[i], stops[i], first, last) for i in range(at, past))
             return middles + [middle for middle, _ in zip(inner, takewhile(bool, like), strict=False)]
         middles += inner
-        at, size = past, size * 2
+        at, size = past, min(size * 2, MOST)
     return middles
 
 

@@ -8,11 +8,14 @@ import numpy as np
 
 from loadgen.record import Int64
 
-__all__ = ["LARGE", "Blocks", "Offsets", "line_feeds", "whole"]
+__all__ = ["LARGE", "WINDOW", "Blocks", "Offsets", "blank_lines", "line_feeds", "whole"]
 
 Offsets = list[int] | Int64
 
 LARGE = 4096  # bytes; from here on numpy finds line ends faster than bytes.split cuts at them
+# Bytes that numpy looks at in one go. glibc maps larger temporaries afresh each time: 96 page faults and 200 µs for the
+# 270 KB of a thousand events, half of what decoding them cost.
+WINDOW = 1 << 16
 
 
 class Blocks(NamedTuple):
@@ -26,7 +29,23 @@ class Blocks(NamedTuple):
 
 
 def line_feeds(text: bytes) -> Int64:
-    return np.flatnonzero(np.frombuffer(text, np.uint8) == 0x0A)
+    """Where `text` has line feeds."""
+    data = np.frombuffer(text, np.uint8)
+    return np.concatenate([np.flatnonzero(data[at : at + WINDOW] == 0x0A) + at for at in _windows(text)])
+
+
+def blank_lines(text: bytes) -> Int64:
+    """Where `text` has a line feed right after another."""
+    data = np.frombuffer(text, np.uint8)
+    found = []
+    for at in _windows(text):
+        feeds = data[at : at + WINDOW + 1] == 0x0A
+        found.append(np.flatnonzero(feeds[1:] & feeds[:-1]) + (at + 1))
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _windows(text: bytes) -> range:
+    return range(0, max(len(text), 1), WINDOW)
 
 
 def whole(body: bytes) -> Blocks:

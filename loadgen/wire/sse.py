@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from loadgen.record import Int64
-from loadgen.wire.blocks import LARGE, Blocks, Offsets, line_feeds
+from loadgen.wire.blocks import LARGE, Blocks, Offsets, blank_lines, line_feeds
 
 __all__ = ["DONE", "Event", "EventStream", "blocks", "events", "is_whole", "open_block"]
 
@@ -184,8 +184,7 @@ def _small(text: bytes) -> tuple[list[int], list[int], Offsets]:
 
 
 def _large(text: bytes) -> tuple[list[int], list[int], Offsets]:
-    feeds = np.frombuffer(text, np.uint8) == 0x0A
-    ends = np.flatnonzero(feeds[1:] & feeds[:-1]) + 2
+    ends = blank_lines(text) + 1
     starts = ends.tolist()
     return [0, *starts[:-1]] if starts else [], (ends - 2).tolist(), ends
 

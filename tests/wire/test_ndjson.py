@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.wire import ndjson
+from loadgen.wire import blocks, ndjson
 from loadgen.wire.ndjson import LineStream, lines
 
 BOM = b"\xef\xbb\xbf"
@@ -62,7 +62,7 @@ def test_lines_end_at_lf_only_and_end_just_past_it(body, expected):
     st.sampled_from([0, ndjson.LARGE]),
 )
 def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts, large):
-    with patch.object(ndjson, "LARGE", large):
+    with patch.object(ndjson, "LARGE", large), patch.object(blocks, "WINDOW", 7):
         data, ends = lines(body)
     found = decoded(body, [cut for cut in cuts if cut <= len(body)])
     assert list(zip(data, ends.tolist(), strict=True)) == found

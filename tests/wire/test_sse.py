@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.wire import sse
+from loadgen.wire import blocks, sse
 from loadgen.wire.sse import Event, EventStream, events
 
 BOM = b"\xef\xbb\xbf"
@@ -111,7 +111,7 @@ def test_events_do_not_depend_on_how_the_bytes_arrive(cuts):
 )
 def test_bulk_path_and_decoder_agree_on_any_bytes_in_any_pieces(body, cuts, large):
     found = decoded(body, [cut for cut in cuts if cut <= len(body)])
-    with patch.object(sse, "LARGE", large):
+    with patch.object(sse, "LARGE", large), patch.object(blocks, "WINDOW", 7):
         data, ends, names = events(body)
     assert list(zip(data, ends.tolist(), names or [""] * len(data), strict=True)) == [event[:3] for event in found]
 
