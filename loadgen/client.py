@@ -1,7 +1,7 @@
 """One request: bytes out, one Record in.
 
-The client joins what the transport knows (stamps) to what the dialect knows (events). It decodes after the answer is
-complete; that it may be late in doing so changes no stamp.
+The client joins what the transport knows (stamps) to what the dialect knows (events). Sending and making the record are
+two steps, because the second need not happen at the instant the answer ends: being late changes no stamp.
 """
 
 from __future__ import annotations
@@ -26,13 +26,19 @@ class Client:
         self.transport = transport
         self._target, self._dialect = target, dialect
 
-    async def request(self, ask: Ask, *, run: int, seq: int, intended_ns: int, zero_ns: int) -> Record:
-        """Send `ask` and return its record, whatever happens to it.
+    async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
+        """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
+        body = self._dialect.request_body(ask, self._target)
+        return await self.transport.exchange(request_id, body, self._last_token_read), body
+
+    def record(
+        self, ask: Ask, body: bytes, answer: Answer, *, run: int, seq: int, intended_ns: int, zero_ns: int
+    ) -> Record:
+        """Make the record of an answer; this is where it is decoded, at any time after it ended.
 
         zero_ns: the run's start on the monotonic clock, to which intended_ns and everything in the record is relative.
         """
-        body = self._dialect.request_body(ask, self._target)
-        answer = await self.transport.exchange(f"{run}-{seq}", body, self._last_token_read)
+        answer.unpack()
         record = Record(
             run,
             seq,
@@ -41,38 +47,43 @@ class Client:
             Outcome.OK,
             session=ask.session,
             turn=ask.turn,
-            sent_ns=_since(answer.sent_ns, zero_ns),
-            sent_last_ns=_since(answer.sent_last_ns, zero_ns),
-            connect_ns=_since(answer.connect_ns, zero_ns),
-            connected_ns=_since(answer.connected_ns, zero_ns),
-            done_ns=_since(answer.done_ns, zero_ns),
             input_tokens=ask.input_tokens,
             stale_connections=answer.stale_connections,
             prompt_sha=hashlib.sha256(body).hexdigest()[:16],
         )
-        self._judge(record, answer, zero_ns)
-        return record
-
-    def _judge(self, record: Record, answer: Answer, zero_ns: int) -> None:
-        response = answer.response
-        if response is not None:
-            decoded = self._dialect.decode(response)
-            stamps = answer.stamps_ns - zero_ns
-            record.headers_ns = int(stamps[answer.head_read])
-            record.status = response.status
-            record.outcome, record.error = decoded.outcome, decoded.error
-            record.event_ns = stamps[decoded.event_read]
-            record.event_kind, record.event_read = decoded.event_kind, decoded.event_read
-            record.event_tokens = decoded.event_tokens
-            if decoded.input_tokens is not None:
-                record.input_tokens = decoded.input_tokens
-            record.output_tokens, record.tokens_from = decoded.output_tokens, decoded.tokens_from
-            record.cached_tokens, record.finish_reason = decoded.cached_tokens, decoded.finish_reason
-            record.server_load_ns, record.server_queue_ns = decoded.server_load_ns, decoded.server_queue_ns
-            record.server_prompt_eval_ns = decoded.server_prompt_eval_ns
-            record.server_eval_ns = decoded.server_eval_ns
+        if answer.sent_ns is not None:
+            record.sent_ns = answer.sent_ns - zero_ns
+        if answer.sent_last_ns is not None:
+            record.sent_last_ns = answer.sent_last_ns - zero_ns
+        if answer.connect_ns is not None:
+            record.connect_ns = answer.connect_ns - zero_ns
+        if answer.connected_ns is not None:
+            record.connected_ns = answer.connected_ns - zero_ns
+        if answer.done_ns is not None:
+            record.done_ns = answer.done_ns - zero_ns
+        if answer.response is not None:
+            self._read_answer(record, answer.response, answer, zero_ns)
         if answer.failure is not None and _explains_more(answer.failure, record):
             record.outcome, record.error = answer.failure, answer.error
+        return record
+
+    def _read_answer(self, record: Record, response: Response, answer: Answer, zero_ns: int) -> None:
+        decoded = self._dialect.decode(response)
+        stamps = answer.stamps_ns
+        record.headers_ns = int(stamps[answer.head_read]) - zero_ns
+        record.status = response.status
+        record.outcome, record.error = decoded.outcome, decoded.error
+        record.event_ns = stamps[decoded.event_read]
+        record.event_ns -= zero_ns
+        record.event_kind, record.event_read = decoded.event_kind, decoded.event_read
+        record.event_tokens = decoded.event_tokens
+        if decoded.input_tokens is not None:
+            record.input_tokens = decoded.input_tokens
+        record.output_tokens, record.tokens_from = decoded.output_tokens, decoded.tokens_from
+        record.cached_tokens, record.finish_reason = decoded.cached_tokens, decoded.finish_reason
+        record.server_load_ns, record.server_queue_ns = decoded.server_load_ns, decoded.server_queue_ns
+        record.server_prompt_eval_ns = decoded.server_prompt_eval_ns
+        record.server_eval_ns = decoded.server_eval_ns
 
     def _last_token_read(self, response: Response) -> int:
         decoded = self._dialect.decode(response)
@@ -86,7 +97,3 @@ def _explains_more(failure: Outcome, record: Record) -> bool:
     # A server may close right after its terminal marker without ending the chunked body (seen: none; allowed: yes).
     marked = record.outcome is Outcome.OK and failure is Outcome.TRUNCATED
     return not (told or marked)
-
-
-def _since(at_ns: int | None, zero_ns: int) -> int | None:
-    return None if at_ns is None else at_ns - zero_ns

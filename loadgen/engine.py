@@ -22,11 +22,14 @@ import numpy as np
 from loadgen.client import Client
 from loadgen.clock import NS_PER_MS, NS_PER_S, RealtimeOffset, Sleeper, cpu_ns, now_ns
 from loadgen.record import Int64, Record
+from loadgen.transport import Answer
 from loadgen.wire import Ask
 
 __all__ = ["Engine", "Health", "Plan"]
 
 HEARTBEAT_NS = 20 * NS_PER_MS
+BACKLOG = 32  # answers decoded together
+BACKLOG_S = 0.05  # but no later than this
 SENDS_BEFORE_YIELD = 32  # a late dispatcher lets reads in between
 
 
@@ -86,6 +89,8 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._allowed = 0  # workers that may go on
         self._seqs = iter(plan.seqs)
+        self._loop = asyncio.get_running_loop()
+        self._backlog: list[tuple[Client, Ask, bytes, Answer, int, int]] = []
         self._freed = asyncio.Event()
         self._emptied = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -106,6 +111,7 @@ class Engine:
                 await self._until_done(feeder)
             finally:
                 heartbeat.cancel()
+                self._make_records()
                 health.began_ns, health.ended_ns = began - plan.zero_ns, now_ns() - plan.zero_ns
                 health.cpu_share = (cpu_ns() - cpu_before) / max(now_ns() - began, 1)
         if self._failed is not None:
@@ -171,17 +177,36 @@ class Engine:
         if self.in_flight > self.health.peak_in_flight:
             self.health.peak_in_flight = self.in_flight
         try:
-            record = await client.request(
-                self._ask(seq), run=plan.run, seq=seq, intended_ns=intended_ns, zero_ns=plan.zero_ns
-            )
-            self._note(record)
-            self._keep(record)
+            ask = self._ask(seq)
+            answer, body = await client.send(ask, f"{plan.run}-{seq}")
+            self._backlog.append((client, ask, body, answer, seq, intended_ns))
+            if len(self._backlog) >= BACKLOG:
+                self._make_records()
+            elif len(self._backlog) == 1:
+                self._loop.call_later(BACKLOG_S, self._make_records)
         except Exception as error:
             self.fail(error)  # ours, for the peer's failures are records
         finally:
             self.in_flight -= 1
             self._finished += 1
             self._freed.set()
+
+    def _make_records(self) -> None:
+        """Decode the answers that ended since the last time.
+
+        Together, since the same code over and over runs twice as fast as between other things.
+        """
+        plan, backlog = self._plan, self._backlog
+        self._backlog = []
+        try:
+            for client, ask, body, answer, seq, intended_ns in backlog:
+                record = client.record(
+                    ask, body, answer, run=plan.run, seq=seq, intended_ns=intended_ns, zero_ns=plan.zero_ns
+                )
+                self._note(record)
+                self._keep(record)
+        except Exception as error:
+            self.fail(error)
 
     def _note(self, record: Record) -> None:
         health = self.health

@@ -45,9 +45,13 @@ class Address:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
-    """What one exchange brought. Every *_ns is absolute CLOCK_MONOTONIC; failure is None when the framing completed."""
+    """What one exchange brought. Every *_ns is absolute CLOCK_MONOTONIC; failure is None when the framing completed.
+
+    `unpack` must be called once before done_ns, head_read, stamps_ns, response, failure and error are read: a transport
+    may leave work to it that need not be done at the instant the answer ends.
+    """
 
     sent_ns: int | None = None
     sent_last_ns: int | None = None
@@ -60,6 +64,9 @@ class Answer:
     failure: Outcome | None = None
     error: str | None = None
     stale_connections: int = 0
+
+    def unpack(self) -> None:
+        """Finish the fields; here there is nothing left to do."""
 
 
 LastTokenRead = Callable[[Response], int]  # index of the read that brought the latest token so far, -1 for none

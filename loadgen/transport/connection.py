@@ -15,30 +15,43 @@ from typing import Any
 
 from loadgen.clock import now_ns
 from loadgen.record import Int64, Outcome
+from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire.http import BadHttp, Framing
 
 __all__ = ["Connection", "Exchange", "TlsLayer"]
 
 
-class Exchange:
-    """One request on its way. `done` is set once `framing.complete` or `failure` says how it went."""
+class Exchange(Answer):
+    """One request on its way, then its answer. `done` is set once `framing.complete` or `failure` says how it went."""
 
-    __slots__ = ("done", "error", "failure", "framing", "sent_last_ns", "sent_ns", "slot", "stamps")
+    __slots__ = ("connection", "done", "framing", "last_token_read", "slot", "stamps")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
+    def __init__(self, last_token_read: LastTokenRead) -> None:
+        super().__init__()
+        self.last_token_read = last_token_read
         self.framing = Framing()
         self.stamps: list[Any] = []  # one a read, in the tier's own form
-        self.sent_ns: int | None = None
-        self.sent_last_ns: int | None = None
-        self.failure: Outcome | None = None
-        self.error: str | None = None
+        self.connection: Connection | None = None
+        self.done: asyncio.Future[None] | None = None
         self.slot = 0
 
     def finish(self, failure: Outcome | None = None, error: str | None = None) -> None:
-        if not self.done.done():
+        if self.done is not None and not self.done.done():
             self.failure, self.error = failure, error
             self.done.set_result(None)
+
+    def unpack(self) -> None:
+        framing = self.framing
+        if self.stamps and self.connection is not None:
+            self.stamps_ns = self.connection.stamps_ns(self.stamps)
+        if framing.head is not None:
+            self.head_read = framing.head_read
+            try:
+                self.response = framing.response()
+            except BadHttp as error:
+                self.failure, self.error = Outcome.PROTOCOL, str(error)
+        if self.done_ns is None:  # else it failed, at that moment; an answer ends when its last read arrived
+            self.done_ns = int(self.stamps_ns[-1])
 
 
 class TlsLayer:

@@ -7,7 +7,8 @@ trace, so a million short requests under a two-minute limit cost no memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from loadgen.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -42,6 +43,10 @@ class Deadlines:
             watched.pop(item, None)
             if not watched:
                 del self._slots[slot]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Everything that is watched."""
+        return chain.from_iterable(self._slots.values())
 
     def close(self) -> None:
         if self._timer is not None:

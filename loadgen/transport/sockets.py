@@ -55,34 +55,35 @@ class SocketTransport:
         self._stale = 0
         self._resolved: list[tuple[socket.AddressFamily, tuple[object, ...]]] | None = None
         self._deadlines = Deadlines(self._loop, self._check)
-        self._watched: dict[Exchange, tuple[Connection, LastTokenRead]] = {}
+        self._first_look_ns = round(min(limits.first_token_s, limits.between_tokens_s, limits.total_s) * NS_PER_S)
 
     async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
-        answer = Answer()
+        exchange = Exchange(last_token_read)
         request = request_bytes(self._head, request_id, body)
         try:
             while True:
-                reused = None if answer.stale_connections else self._reuse()
-                connection = reused or await self._connect(answer)
-                exchange = await self._carry(connection, request, last_token_read)
-                if not (exchange.failure is Outcome.RESET and connection.used > 1 and not exchange.framing.reads):
+                connection = self._reuse() if not exchange.stale_connections else None
+                if connection is None:
+                    connection = await self._connect(exchange)
+                await self._carry(exchange, connection, request)
+                if exchange.failure is not Outcome.RESET or connection.used == 1 or exchange.framing.reads:
                     break
-                answer.stale_connections += 1
+                exchange.stale_connections += 1
+                exchange.failure = exchange.error = exchange.sent_last_ns = None
                 self._stale += 1
         except ConnectFailed as failed:
-            answer.failure, answer.error, answer.done_ns = failed.outcome, str(failed), now_ns()
-            return answer
+            exchange.failure, exchange.error = failed.outcome, str(failed)
         except asyncio.CancelledError:
             if not self.stopping:
                 raise
-            answer.failure, answer.error, answer.done_ns = Outcome.CANCELLED, "stopped before it was sent", now_ns()
-            return answer
-        self._fill(answer, connection, exchange)
-        return answer
+            exchange.failure, exchange.error = Outcome.CANCELLED, "stopped by us before the answer was complete"
+        if exchange.failure is not None:
+            exchange.done_ns = now_ns()
+        return exchange
 
     def activity(self) -> int:
         """Reads so far of what is in flight; scans it, so not for every read."""
-        return sum(len(exchange.stamps) for exchange in self._watched)
+        return sum(len(exchange.stamps) for exchange in self._deadlines)
 
     async def close(self) -> None:
         self._deadlines.close()
@@ -99,39 +100,32 @@ class SocketTransport:
                 return connection
         return None
 
-    async def _carry(self, connection: Connection, request: bytes, last_token_read: LastTokenRead) -> Exchange:
-        exchange = Exchange(self._loop)
-        self._watched[exchange] = connection, last_token_read
+    async def _carry(self, exchange: Exchange, connection: Connection, request: bytes) -> None:
+        exchange.connection, exchange.done = connection, self._loop.create_future()
         connection.start(exchange, request)
-        assert exchange.sent_ns is not None
-        first_look_s = min(self._limits.first_token_s, self._limits.between_tokens_s, self._limits.total_s)
-        exchange.slot = self._deadlines.add(exchange, exchange.sent_ns + round(first_look_s * NS_PER_S))
+        exchange.slot = self._deadlines.add(exchange, exchange.sent_ns + self._first_look_ns)  # type: ignore[operator]
         try:
             await exchange.done
-        except asyncio.CancelledError:
+        except BaseException:
             connection.close()
-            if not self.stopping:
-                raise
-            exchange.failure, exchange.error = Outcome.CANCELLED, "stopped by us before the answer was complete"
+            raise
         finally:
             self._deadlines.remove(exchange, exchange.slot)
-            del self._watched[exchange]
         if exchange.failure is None and exchange.framing.keep_alive and not connection.closed:
             self._idle.append(connection)
         else:
             connection.close()
-        return exchange
 
     def _check(self, exchange: Exchange) -> int | None:
         """A limit may have passed: say when to look again, or end the exchange."""
-        limits, connection = self._limits, self._watched[exchange][0]
-        assert exchange.sent_ns is not None
-        present, sent = now_ns(), exchange.sent_ns
-        total = sent + round(limits.total_s * NS_PER_S)
+        limits, connection, sent = self._limits, exchange.connection, exchange.sent_ns
+        assert connection is not None
+        assert sent is not None
+        present, total = now_ns(), sent + round(limits.total_s * NS_PER_S)
         if present >= total:
             connection.abort(Outcome.TOTAL_TIMEOUT, f"no end of the answer after {limits.total_s:g} s")
             return None
-        token_ns = self._last_token_ns(exchange)
+        token_ns = self._last_token_ns(exchange, connection)
         if token_ns is None:
             due = sent + round(limits.first_token_s * NS_PER_S)
             if present >= due:
@@ -144,34 +138,18 @@ class SocketTransport:
                 return None
         return min(due, total)
 
-    def _last_token_ns(self, exchange: Exchange) -> int | None:
-        connection, last_token_read = self._watched[exchange]
+    def _last_token_ns(self, exchange: Exchange, connection: Connection) -> int | None:
         if exchange.framing.head is None:
             return None
         try:
-            read = last_token_read(exchange.framing.response())
+            read = exchange.last_token_read(exchange.framing.response())
         except BadHttp as error:
             connection.abort(Outcome.PROTOCOL, str(error))
             return None
         return None if read < 0 else int(connection.stamps_ns(exchange.stamps)[read])
 
-    def _fill(self, answer: Answer, connection: Connection, exchange: Exchange) -> None:
-        framing = exchange.framing
-        answer.sent_ns, answer.sent_last_ns = exchange.sent_ns, exchange.sent_last_ns
-        answer.failure, answer.error = exchange.failure, exchange.error
-        if exchange.stamps:
-            answer.stamps_ns = connection.stamps_ns(exchange.stamps)
-        if framing.head is not None:
-            answer.head_read = framing.head_read
-            try:
-                answer.response = framing.response()
-            except BadHttp as error:
-                answer.failure, answer.error = Outcome.PROTOCOL, str(error)
-        # A failure is noticed now; an answer ended when its last read arrived.
-        answer.done_ns = now_ns() if exchange.failure is not None else int(answer.stamps_ns[-1])
-
-    async def _connect(self, answer: Answer) -> Connection:
-        answer.connect_ns, limit_s = now_ns(), self._limits.connect_s
+    async def _connect(self, exchange: Exchange) -> Connection:
+        exchange.connect_ns, limit_s = now_ns(), self._limits.connect_s
         try:
             async with asyncio.timeout(limit_s):
                 connection = await self._connect_any()
@@ -181,7 +159,7 @@ class SocketTransport:
             raise ConnectFailed(Outcome.TLS, tls_reason(error)) from None
         except OSError as error:
             raise ConnectFailed(Outcome.REFUSED, connect_error(error)) from None
-        answer.connected_ns = now_ns()
+        exchange.connected_ns = now_ns()
         return connection
 
     async def _connect_any(self) -> Connection:
