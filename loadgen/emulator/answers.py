@@ -46,7 +46,7 @@ class Site:
     def next_id(self, request: Request) -> str:
         """Return the request's own id, or a fresh one."""
         self.answered += 1
-        given = request.headers.get(b"x-request-id")
+        given = request.header(b"x-request-id")
         return given.decode("latin-1") if given else f"{self.answered:012x}"
 
 

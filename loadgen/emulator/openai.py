@@ -7,6 +7,7 @@ event with the finish reason, how an error looks, when headers leave.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from .text import FIRST_ID, WORDS, count_tokens, ids, token_id, words
 __all__ = ["FLAVOURS", "Flavour", "chat", "completions", "error", "models", "prompt_ids", "timings"]
 
 DONE = b"data: [DONE]\n\n"
+_CLOSE = b"]}\n\n"
 MARK = "\0"  # JSON escapes it, so it cannot occur in the rest of a template
 MARK_JSON = b"\\u0000"
 
@@ -106,6 +108,40 @@ def timings(job: Job) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The bytes of a stream that are the same for every answer of a server; the envelope goes before them."""
+
+    role: bytes
+    before: bytes  # of a token's words
+    after: bytes
+    last: dict[str, bytes]  # instead of `after`, by finish reason, where the last token tells it
+
+
+@cache
+def _pieces(presents: str, chat: bool) -> _Pieces:
+    flavour = FLAVOURS[presents]
+    role = {"role": "assistant", "content": flavour.role_content}
+    before, _, after = orjson.dumps(_choice(flavour, chat, MARK, None)).partition(MARK_JSON)
+    last = {}
+    for reason in ("stop", "length"):
+        choice = _choice(flavour, chat, MARK, reason)
+        if flavour.vllm_fields:
+            choice["stop_reason"] = None
+        last[reason] = orjson.dumps(choice).partition(MARK_JSON)[2] + _CLOSE
+    opening = {"index": 0, "delta": role, "logprobs": None, "finish_reason": None}
+    return _Pieces(orjson.dumps(opening) + _CLOSE, before, after + _CLOSE, last)
+
+
+def _choice(flavour: Flavour, chat: bool, text: str, finish: str | None) -> dict[str, Any]:
+    if not chat:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    delta: dict[str, Any] = {"content": text}
+    if flavour.role == "every":
+        delta = {"role": "assistant", **delta}
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
 class OpenAIAnswer(Generation):
     """A chat or text completion."""
 
@@ -127,7 +163,9 @@ class OpenAIAnswer(Generation):
         self.plain = not (self.continuous or self.token_ids)
         self.id = ("chatcmpl-" if chat else "cmpl-") + site.next_id(request)
         if self.stream:
-            self.before, self.after = self._template()
+            self._pieces = _pieces(site.presents, chat)
+            self._start = b"data: " + orjson.dumps(self._envelope([]))[:-2]  # up to the bracket of `choices`
+            self.before, self.after = self._start + self._pieces.before, self._pieces.after
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         suffix = ".chunk" if self.stream else ""
@@ -138,18 +176,6 @@ class OpenAIAnswer(Generation):
             "model": self.site.model,
             "choices": choices,
         }
-
-    def _choice(self, text: str, finish: str | None) -> dict[str, Any]:
-        if not self.chat:
-            return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        delta: dict[str, Any] = {"content": text}
-        if self.flavour.role == "every":
-            delta = {"role": "assistant", **delta}
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-
-    def _template(self) -> tuple[bytes, bytes]:
-        before, _, after = _data(self._envelope([self._choice(MARK, None)])).partition(MARK_JSON)
-        return before, after
 
     def _usage(self, job: Job | None, output_tokens: int) -> dict[str, Any]:
         usage: dict[str, Any] = {
@@ -164,6 +190,8 @@ class OpenAIAnswer(Generation):
     def opening(self, job: Job) -> list[bytes]:
         if not self.chat or self.flavour.role == "every":
             return []
+        if self.plain:
+            return [self._start + self._pieces.role]
         role = {"role": "assistant", "content": self.flavour.role_content}
         value = self._envelope([{"index": 0, "delta": role, "logprobs": None, "finish_reason": None}])
         if self.token_ids:
@@ -178,7 +206,7 @@ class OpenAIAnswer(Generation):
         return self._extended(first, count, None)
 
     def _extended(self, first: int, count: int, finish: str | None) -> bytes:
-        choice = self._choice(words(first, count).decode(), finish)
+        choice = _choice(self.flavour, self.chat, words(first, count).decode(), finish)
         if finish is not None and self.flavour.vllm_fields:
             choice["stop_reason"] = None
         if self.token_ids:
@@ -201,11 +229,13 @@ class OpenAIAnswer(Generation):
 
     def ending(self, first: int, count: int, job: Job) -> list[bytes]:
         events: list[bytes] = []
-        if self.flavour.finish_with_last:
+        if self.flavour.finish_with_last and self.plain:
+            events.append(self.before + words(first, count) + self._pieces.last[self.finish_reason])
+        elif self.flavour.finish_with_last:
             events.append(self._extended(first, count, self.finish_reason))
         else:
             events.append(self.event(first, count))
-            last = self._envelope([self._choice("", self.finish_reason)])
+            last = self._envelope([_choice(self.flavour, self.chat, "", self.finish_reason)])
             if self.chat:
                 last["choices"][0]["delta"] = {}
             last |= self.last_fields(job)

@@ -128,8 +128,10 @@ class Stream:
     def _head(self) -> bytes:
         generation = self.generation
         head = stream_head(generation.content_type, keep_alive=self.keep_alive, extra=generation.head_extra)
-        preface = self._rewritten(generation.preface(self.job), -1)
-        return head + b"".join([chunk(event) for event in preface])
+        preface = generation.preface(self.job)
+        if not preface:
+            return head
+        return head + b"".join([chunk(event) for event in self._rewritten(preface, -1)])
 
     def _send_head(self) -> None:
         self.head_ns = monotonic_ns()

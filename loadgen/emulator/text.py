@@ -41,7 +41,7 @@ def count_tokens(prompt: object) -> int:
     if isinstance(prompt, int):
         return 1
     if isinstance(prompt, list):
-        return sum(count_tokens(part) for part in prompt)
+        return sum([count_tokens(part) for part in prompt])
     if isinstance(prompt, dict):
         return count_tokens(prompt.get("content", prompt.get("text")))
     return 0
