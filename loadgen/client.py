@@ -14,6 +14,7 @@ from loadgen.record import TOKEN_KINDS, Outcome, Record
 from loadgen.transport import Answer, Transport
 from loadgen.wire import Ask, Response, Target
 from loadgen.wire.dialects import Dialect
+from loadgen.wire.memo import remembering
 
 __all__ = ["Client"]
 
@@ -25,6 +26,7 @@ class Client:
         self.name = name
         self.transport = transport
         self._target, self._dialect = target, dialect
+        self._decode = remembering(dialect.decode)
 
     async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
         """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
@@ -68,7 +70,7 @@ class Client:
         return record
 
     def _read_answer(self, record: Record, response: Response, answer: Answer, zero_ns: int) -> None:
-        decoded = self._dialect.decode(response)
+        decoded = self._decode(response)
         stamps = answer.stamps_ns
         record.headers_ns = int(stamps[answer.head_read]) - zero_ns
         record.status = response.status

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -161,12 +163,15 @@ def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
+_ROW = attrgetter(*SCHEMA.names)
+
+
 def _table(records: Sequence[Record]) -> pa.Table:
-    return pa.Table.from_arrays([_column(records, field) for field in SCHEMA], schema=SCHEMA)
+    columns = zip(*map(_ROW, records), strict=True)
+    return pa.Table.from_arrays([_column(c, f) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def _column(records: Sequence[Record], field: pa.Field) -> pa.Array:
-    values = [getattr(record, field.name) for record in records]
+def _column(values: Sequence[Any], field: pa.Field) -> pa.Array:
     if field.name not in _LISTS:
         return pa.array(values, field.type)
     present = [value for value in values if value is not None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadgen.record import Int64, Outcome, Record
+from loadgen.record import Outcome, Record
 
 __all__ = ["Buckets", "Tally"]
 
@@ -25,10 +25,10 @@ COUNT = 2_600  # up to 1 µs × 1.01^2600 ≈ 48 h
 class Buckets:
     """Counts of durations in logarithmic buckets."""
 
-    counts: Int64 = field(default_factory=lambda: np.zeros(COUNT, np.int64))
+    counts: list[int] = field(default_factory=lambda: [0] * COUNT)
 
     def add(self, duration_ns: int) -> None:
-        index = int(math.log(max(duration_ns, LOWEST_NS) / LOWEST_NS) / LOG_WIDTH)
+        index = int(math.log(duration_ns / LOWEST_NS) / LOG_WIDTH) if duration_ns > LOWEST_NS else 0
         self.counts[min(index, COUNT - 1)] += 1
 
     def quantile_ms(self, q: float) -> float | None:
@@ -55,7 +55,7 @@ class Tally:
 
     def add(self, record: Record) -> None:
         self.finished += 1
-        self.outcomes[record.outcome.value] += 1
+        self.outcomes[record.outcome] += 1
         self.stale_connections += record.stale_connections
         if record.outcome is Outcome.OK:
             self.input_tokens += record.input_tokens or 0
@@ -74,5 +74,5 @@ class Tally:
             self.stale_connections + other.stale_connections,
             max(self.loop_lag_ns, other.loop_lag_ns),
             self.outcomes + other.outcomes,
-            Buckets(self.ttft.counts + other.ttft.counts),
+            Buckets([a + b for a, b in zip(self.ttft.counts, other.ttft.counts, strict=True)]),
         )
