@@ -14,7 +14,8 @@ The law, for one request that arrives at `a`:
 same instant no longer count. The GPU factor is 1 + gpu_share * (busy instances - 1): 0 is a GPU each, 1 is pure time
 slicing. Jitter multiplies the prefill and each step by a lognormal of mean 1. An event carries `tokens_per_event`
 tokens (one decode step yields them all, as with speculative decoding), the last event what is left. In M/M/1 mode one
-slot serves for Exp(mu) in all, whatever the length, and the events divide that time evenly.
+slot serves for Exp(mu) in all, whatever the length, and the events divide that time evenly. A request larger than the
+whole KV cache runs alone.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from .faults import AT_ONCE, Fault, FaultPlan, from_header
 from .http import LAST_CHUNK, BadRequest, Reply, Request, parse, stream_head
 from .openai import prompt_ids
 from .options import Options, OptionsError
-from .physics import NS_PER_S, Job, Physics, Prefixes
+from .physics import NEVER, NS_PER_S, Job, Physics, Prefixes
 from .stream import Stream
 from .text import WORDS
 from .truth import TruthLog
@@ -51,9 +51,8 @@ SPIN_SHARE = 0.1
 SPIN_CAP_NS = 10_000_000
 TURN_TOKENS = 256  # tokens sent before sockets are looked at again
 BACKLOG = 4096
-HOUSEKEEPING_S = 1.0
+HOUSEKEEPING_NS = NS_PER_S
 _TIMESPEC = struct.Struct("@ll")
-NEVER_NS = 1 << 62
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 monotonic_ns = time.monotonic_ns
 
@@ -88,10 +87,13 @@ class Server:
         self._epoll_list = [self.epoll.fileno()]
         self._spin_ns = 0  # how long it may spin now
         self._slept_ns = monotonic_ns()
-        self._prefixes = Prefixes()
-        self._tokens_per_event = options.law.tokens_per_event
+        self._prefixes = [Prefixes() for _ in range(options.law.instances)]
         self._seq = 0
         self._offset_ns = realtime_offset_ns()
+        self._parent = os.getppid()
+        # A byte written by a signal wakes the wait, which Python would otherwise resume (PEP 475).
+        self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.epoll.register(self._signals[0], _IN)
         self.ports = self._listen()
 
     # ---- life
@@ -124,33 +126,37 @@ class Server:
             sock.close()
         self.listeners.clear()
         self.epoll.close()
+        for end in self._signals:
+            os.close(end)
         if self.truth is not None:
             self.truth.close()
 
-    def stop(self, *_: object) -> None:
-        """End the loop after this turn; also a signal handler."""
+    def stop(self) -> None:
+        """End the loop after this turn."""
         self.stopping = True
+
+    def obey_signals(self) -> None:
+        """End the loop on SIGINT and SIGTERM; for the main thread of a process that does nothing else."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._signals[1])
 
     def run(self) -> None:
         """Serve until stopped, until --max-seconds have passed, or until the parent has gone."""
-        physics, advance = self.physics, self.physics.advance
+        physics, advance, timers = self.physics, self.physics.advance, self.timers
         limit_s = self.options.max_seconds
-        end_ns = monotonic_ns() + round(limit_s * NS_PER_S) if limit_s is not None else NEVER_NS
-        housekeeping_ns = 0
-        poll, timers = self.epoll.poll, self.timers
+        if limit_s is not None:
+            timers.at(monotonic_ns() + round(limit_s * NS_PER_S), self.stop)
+        self._keep_house()
+        poll = self.epoll.poll
         while not self.stopping:
             now_ns = monotonic_ns()
-            if now_ns >= housekeeping_ns:
-                if now_ns >= end_ns:
-                    break
-                housekeeping_ns = min(now_ns + round(HOUSEKEEPING_S * NS_PER_S), end_ns)
-                self._offset_ns = realtime_offset_ns()
             timers.run(now_ns)
             due = advance(now_ns, TURN_TOKENS)
             if due:
                 self._emit(due)
             elif not self._floods:
-                self._sleep(physics.next_due() or NEVER_NS, min(timers.next_ns() or NEVER_NS, housekeeping_ns))
+                self._sleep(physics.next_due() or NEVER, timers.next_ns() or NEVER)
             if self._floods:
                 self._pump()
             for fd, mask in poll(0, 1024):
@@ -162,8 +168,17 @@ class Server:
                         self._readable(connection)
                 elif fd in self.listeners:
                     self._accept(*self.listeners[fd])
+                elif fd == self._signals[0]:
+                    self.stopping = True
                 elif fd == 0:
                     self._command()
+
+    def _keep_house(self) -> None:
+        self._offset_ns = realtime_offset_ns()
+        # A sibling that was forked may hold our standard input open beyond the parent's end.
+        if self.options.spawned and os.getppid() != self._parent:
+            self.stop()
+        self.timers.at(monotonic_ns() + HOUSEKEEPING_NS, self._keep_house)
 
     def _sleep(self, due_ns: int, otherwise_ns: int) -> None:
         """Wait for a deadline of the physics, for another instant, or for a socket, whatever comes first."""
@@ -296,18 +311,7 @@ class Server:
         connection.close_if_done()
         if request.path in routes.GENERATES:
             self.site.counters.finished["error"] += 1
-            self._log(
-                Job(self._seq, request.instance, request.arrived_ns, 0, 0),
-                request.id(self._seq),
-                request.path,
-                reply.status,
-                head_ns,
-                [],
-                head_ns,
-                0,
-                fault,
-                True,
-            )
+            self._log_reply(request, reply.status, fault, head_ns, complete=True)
 
     def _reply_later(self, connection: Connection, request: Request, reply: Reply) -> None:
         connection.waiting = False
@@ -339,18 +343,19 @@ class Server:
     def _generate(self, connection: Connection, request: Request, generation: Generation, fault: Fault | None) -> None:
         physics = self.physics
         tokens, generation.ended_itself = physics.output_length(generation.limit, ignore_eos=generation.ignore_eos)
+        per_event = self.options.law.tokens_per_event
+        if fault is not None and fault.name == "multi":
+            per_event = max(1, int(fault.arg))
         job = Job(
             self._seq,
             connection.instance,
             request.arrived_ns,
             generation.prompt_tokens,
             tokens,
-            tokens_per_event=self._tokens_per_event
-            if fault is None or fault.name != "multi"
-            else max(1, int(fault.arg)),
+            tokens_per_event=per_event,
         )
         if self.options.law.prefix_cache:
-            job.cached_tokens = self._prefixes.lookup(prompt_ids(generation.prompt))
+            job.cached_tokens = self._prefixes[connection.instance].lookup(prompt_ids(generation.prompt))
         stream = Stream(self, connection, generation, request, job, fault)
         job.owner = connection.stream = stream
         if fault is None or fault.name != "stall":
@@ -442,60 +447,54 @@ class Server:
             counters.ttft_s += (stream.stamps[0] - job.arrived_ns) / NS_PER_S
         self._log(
             job,
-            stream.request_id,
-            stream.path,
-            200,
-            stream.head_ns,
-            stream.stamps,
-            done_ns,
-            stream.n,
-            stream.fault,
-            complete,
+            request_id=stream.request_id,
+            path=stream.path,
+            status=200,
+            head_ns=stream.head_ns,
+            token_ns=stream.stamps,
+            done_ns=done_ns,
+            output_tokens=stream.n,
+            fault=stream.fault,
+            complete=complete,
         )
 
     def _log_fault(self, request: Request, status: int, fault: Fault) -> None:
-        job = Job(self._seq, request.instance, request.arrived_ns, 0, 0)
-        now_ns = monotonic_ns()
-        head_ns = now_ns if status else None
-        self._log(job, request.id(self._seq), request.path, status, head_ns, [], now_ns, 0, fault, False)
+        self._log_reply(request, status, fault, monotonic_ns() if status else None, complete=False)
 
-    def _log(
-        self,
-        job: Job,
-        request_id: str,
-        path: str,
-        status: int,
-        head_ns: int | None,
-        stamps: list[int],
-        done_ns: int,
-        output_tokens: int,
-        fault: Fault | None,
-        complete: bool,
+    def _log_reply(
+        self, request: Request, status: int, fault: Fault | None, head_ns: int | None, *, complete: bool
     ) -> None:
+        """Log a request that was never given to the physics."""
+        self._log(
+            Job(self._seq, request.instance, request.arrived_ns, 0, 0),
+            request_id=request.id(self._seq),
+            path=request.path,
+            status=status,
+            head_ns=head_ns,
+            token_ns=[],
+            done_ns=monotonic_ns(),
+            output_tokens=0,
+            fault=fault,
+            complete=complete,
+        )
+
+    def _log(self, job: Job, *, fault: Fault | None, **fields: object) -> None:
+        """Add to the truth what the physics knows, and `fields`, which are the other names of `Truth`."""
         if self.truth is None:
             return
-        self.truth.add(
-            {
-                "request_id": request_id,
-                "seq": job.seq,
-                "instance": job.instance,
-                "path": path,
-                "status": status,
-                "arrived_ns": job.arrived_ns,
-                "head_ns": head_ns,
-                "token_ns": stamps,
-                "done_ns": done_ns,
-                "first_due_ns": job.first_due_ns,
-                "last_due_ns": job.last_due_ns,
-                "queue_ns": job.queue_ns,
-                "load_ns": job.load_ns,
-                "prefill_ns": job.prefill_ns,
-                "input_tokens": job.prompt_tokens,
-                "output_tokens": output_tokens,
-                "fault": None if fault is None else str(fault),
-                "complete": complete,
-            }
-        )
+        fields |= {
+            "seq": job.seq,
+            "instance": job.instance,
+            "arrived_ns": job.arrived_ns,
+            "first_due_ns": job.first_due_ns,
+            "last_due_ns": job.last_due_ns,
+            "queue_ns": job.queue_ns,
+            "load_ns": job.load_ns,
+            "prefill_ns": job.prefill_ns,
+            "input_tokens": job.prompt_tokens,
+            "fault": None if fault is None else str(fault),
+        }
+        self.truth.add(fields)
 
 
 def prepare_process(options: Options) -> None:
@@ -520,14 +519,15 @@ def run_emulator(options: Options) -> int:
         print(f"loadgen emulate: {problem}", file=sys.stderr)
         return 2
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, server.stop)
+        server.obey_signals()
         prepare_process(options)
         if options.spawned:
             server.watch_parent()
-        urls = " ".join(f"http://{options.host}:{port}" for port in server.ports)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        urls = " ".join(f"http://{host}:{port}" for port in server.ports)
         print(f"emulator ready: {options.presents} {options.model} {urls}", flush=True)
         server.run()
     finally:
+        signal.set_wakeup_fd(-1)
         server.close()
     return 0

@@ -145,9 +145,10 @@ class Stream:
         first = self.n
         count = min(job.tokens_per_event, job.output_tokens - first)
         is_last = first + count >= job.output_tokens
-        if first == self.stop_at == 0:
-            self._break_off()
-            return
+        if generation.stream and 0 <= self.stop_at <= first:
+            if first == 0:
+                self._break_off()
+            return  # struck already; this event was due in the same turn
         self.n = first + count
         if not generation.stream:
             if is_last:

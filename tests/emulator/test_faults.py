@@ -48,6 +48,14 @@ def test_stall_mid_is_silence_after_k_tokens(vllm: Emulator) -> None:
     assert (tokens(seen.body), seen.closed) == (2, False)
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 1e-6])
+def test_stall_mid_holds_when_events_are_overdue(gap_s: float) -> None:
+    # Several events of the stream come out of the physics in one turn; those after the strike must not be sent.
+    with spawn(Law(ttft_s=0, gap_s=gap_s)) as emulator:
+        seen = chat(emulator.port, 50, X_Emulator_Fault="stall-mid=3", wait_s=0.15)
+        assert tokens(seen.body) == 3
+
+
 def test_cut_closes_after_k_tokens(vllm: Emulator) -> None:
     seen = chat(vllm.port, X_Emulator_Fault="cut=3", until_closed=True)
     assert (tokens(seen.body), seen.closed, seen.reset) == (3, True, False)
