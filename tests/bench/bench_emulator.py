@@ -135,8 +135,8 @@ def main() -> None:
     cpus = (cores[0], cores[-1])
     os.sched_setaffinity(0, {cpus[1]})
     bench_tokens(options.streams, options.gap_ms, options.seconds, cpus)
-    bench_requests(64, min(3.0, options.seconds), cpus, stream=True)
-    bench_requests(64, min(3.0, options.seconds), cpus, stream=False)
+    bench_requests(256, min(3.0, options.seconds), cpus, stream=True)
+    bench_requests(256, min(3.0, options.seconds), cpus, stream=False)
     bench_flood(8, 20_000, cpus)
 
 
