@@ -106,6 +106,8 @@ class Poller:
                     tokens += 1
                 else:
                     connection.take(data, ancillary)
+                    if len(data) == READ_BYTES:
+                        connection.handle(EPOLLIN)
             if len(ready) < 2:
                 break
         self._tokens += tokens
@@ -175,18 +177,20 @@ class KernelConnection(Connection):
             self._write_on()
             if not self._unsent and not self.closed:
                 self._poller.watch_room(self._fd, False)
+        size = READ_BYTES
         while not self.closed:
             try:
-                data, ancillary, _, _ = self.recvmsg(BULK_BYTES, ANCILLARY_BYTES)
+                data, ancillary, _, _ = self.recvmsg(size, ANCILLARY_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
                 self._peer_closed(error)
                 return
             self.take(data, ancillary)
-            # With the peer's end known, read up to it: no further edge will tell.
-            if len(data) < BULK_BYTES and not events & EPOLLRDHUP:
+            # A full buffer uses up the edge but perhaps not the data; and no edge comes after the peer's end.
+            if len(data) < size and not events & EPOLLRDHUP:
                 return
+            size = BULK_BYTES
 
     def take(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
         """Deliver one read of any kind."""
@@ -199,8 +203,8 @@ class KernelConnection(Connection):
             self._poller.unstamped += 1
             stamp = TIMESPEC.pack(*divmod(now_ns() + self._poller.offset.value_ns, NS_PER_S))
         self.deliver(data, stamp)
-        if len(data) == READ_BYTES:
-            self.handle(EPOLLIN)  # the buffer was full: the edge is used up, the data may not be
+        if self.exchange is None:
+            self.framing = None  # complete: what may still come is nobody's
 
     def _write(self, payload: bytes) -> None:
         try:
