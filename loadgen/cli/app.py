@@ -25,15 +25,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command()(run)
-app.command()(discover)
-app.command()(report)
-app.command()(verify)
-app.command()(calibrate)
+for _command in (run, discover, report, verify, calibrate):
+    app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(
+    short_help=emulate.__doc__,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )(emulate)
 
@@ -60,7 +59,8 @@ def run_app(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return int(Exit.INTERRUPTED)
     except _UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(error, file=sys.stderr)
             return int(Exit.USAGE)
         print(f"loadgen: {_message(error)} (loadgen --help lists what there is)", file=sys.stderr)
         return int(Exit.USAGE)
