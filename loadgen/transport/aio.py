@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from itertools import accumulate
+from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
@@ -41,6 +42,7 @@ class AiohttpTransport:
             headers=dict(headers),
             trust_env=True,
             auto_decompress=False,
+            trace_configs=[_connection_stamps()],
         )
 
     async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
@@ -77,9 +79,13 @@ class AiohttpTransport:
         pieces: list[bytes],
         stamps: list[int],
     ) -> None:
-        answer.sent_ns = now_ns()
         async with self._session.post(
-            self._url, data=body, headers={"X-Request-Id": request_id}, proxy=self._proxy, allow_redirects=False
+            self._url,
+            data=body,
+            headers={"X-Request-Id": request_id},
+            proxy=self._proxy,
+            allow_redirects=False,
+            trace_request_ctx=answer,
         ) as response:
             head.append(response)
             stamps.append(now_ns())
@@ -120,6 +126,29 @@ class AiohttpTransport:
                 answer.failure, answer.error = Outcome.STALLED, f"no further token for {limit_s:g} s"
             return
         answer.failure, answer.error = _failure(work.exception())
+
+
+def _connection_stamps() -> aiohttp.TraceConfig:
+    """Stamp what aiohttp does with its connections on the Answer that each request brings along."""
+
+    async def begin(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.connect_ns = now_ns()
+
+    async def connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.connected_ns = context.trace_request_ctx.sent_ns = now_ns()
+
+    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.sent_ns = now_ns()
+
+    async def written(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.sent_last_ns = now_ns()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(begin)
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(reused)
+    trace.on_request_chunk_sent.append(written)
+    return trace
 
 
 def _response(head: aiohttp.ClientResponse, pieces: list[bytes], *, complete: bool) -> Response:
