@@ -18,6 +18,9 @@ from loadgen.wire.memo import remembering
 
 __all__ = ["Client"]
 
+# llama_cpp.server answers 400, without a word, to an X-Request-Id that is not a UUID.
+WANTS_UUID = frozenset({"llamacpp-python"})
+
 
 class Client:
     """Requests to one endpoint."""
@@ -31,6 +34,8 @@ class Client:
     async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
         """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
         body = self._dialect.request_body(ask, self._target)
+        if self._target.kind in WANTS_UUID:
+            request_id = _as_uuid(request_id)
         return await self.transport.exchange(request_id, body, self._last_token_read), body
 
     def record(
@@ -91,6 +96,12 @@ class Client:
         decoded = self._dialect.decode(response)
         token_reads = decoded.event_read[np.isin(decoded.event_kind, TOKEN_KINDS)]
         return int(token_reads[-1]) if len(token_reads) else -1
+
+
+def _as_uuid(request_id: str) -> str:
+    """Return "run-seq" in the shape of a UUID, both numbers legible in it."""
+    run, _, seq = request_id.partition("-")
+    return f"{run:>08}-0000-4000-8000-{seq:>012}"
 
 
 def _explains_more(failure: Outcome, record: Record) -> bool:
