@@ -8,13 +8,14 @@ against the emulator's own truth. Nothing here asserts: the table says of each l
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from loadgen.emulator import Law, spawn
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 RESULTS = HERE / "RESULTS.md"
 SERVER_CPU, CLIENT_CPU = 0, 1
 GAP_S = 0.02
@@ -39,15 +41,28 @@ class Row:
 def measure(who: str, law: Law, *, streams: int, requests: int, tokens: int, truth: bool = False) -> dict[str, Any]:
     """Run one client against a fresh emulator; return what it printed."""
     with spawn(law, cpu=SERVER_CPU) as emulator:
-        words = [sys.executable, "-m", "tests.bench.clients", who, "--url", emulator.url, "--cpu", str(CLIENT_CPU)]
-        words += ["--streams", str(streams), "--requests", str(requests), "--tokens", str(tokens)]
-        if truth:
-            words += ["--truth", str(emulator.truth_path)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
-        if done.returncode:
-            raise SystemExit(f"{who} with {streams} streams failed:\n{done.stderr[-3000:]}")
-        facts: dict[str, Any] = json.loads(done.stdout)
+        extra = ["--truth", str(emulator.truth_path)] if truth else []
+        return client(who, emulator.url, streams, requests, tokens, *extra)
+
+
+def client(who: str, url: str, streams: int, requests: int, tokens: int, *extra: str) -> dict[str, Any]:
+    words = [sys.executable, "-m", "tests.bench.clients", who, "--url", url, "--cpu", str(CLIENT_CPU), *extra]
+    words += ["--streams", str(streams), "--requests", str(requests), "--tokens", str(tokens)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{who} with {streams} streams failed:\n{done.stderr[-3000:]}")
+    facts: dict[str, Any] = json.loads(done.stdout)
     return facts
+
+
+@contextlib.contextmanager
+def canned() -> Iterator[str]:
+    """A peer that is never the bottleneck (canned.py)."""
+    words = [sys.executable, "-m", "tests.bench.canned", str(SERVER_CPU)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as peer:
+        assert peer.stdout is not None
+        yield f"http://127.0.0.1:{int(peer.stdout.readline())}"
+        peer.communicate()
 
 
 def streams_1000(repeats: int) -> list[Row]:
@@ -113,11 +128,11 @@ def streams_10000(repeats: int) -> list[Row]:
 
 
 def short(repeats: int) -> list[Row]:
-    law = Law(ttft_s=0.0, gap_s=0.0)
     ratios, ours, plain = [], 0.0, 0.0
     for _ in range(repeats):
-        ours = 40_000 / measure("ours", law, streams=64, requests=40_000, tokens=1)["wall_s"]
-        plain = 10_000 / measure("rival", law, streams=64, requests=10_000, tokens=1)["wall_s"]
+        with canned() as url:
+            ours = 40_000 / client("ours", url, 64, 40_000, 1)["wall_s"]
+            plain = 10_000 / client("rival", url, 64, 10_000, 1)["wall_s"]
         ratios.append(ours / plain)
     ratio = statistics.median(ratios)
     return [
