@@ -33,6 +33,7 @@ LAG_SHARE_OF_GAP = 0.25
 CPU_SHARE = 0.8
 CENSORED_SHARE = 0.05
 GROWTH_BINS = 10
+CLOCK_JUMP_US = 50.0  # METHODOLOGY 3.3
 GROWTH_FROM = 0.2  # of the window; before that any queue grows from nothing
 GROWTH_SHARE = 0.02
 GROWTH_P = 0.05
@@ -55,6 +56,8 @@ class Instrument:
     send_lag_ms: Mapping[str, float]
     cpu_share: float | None
     clock_source: str | None
+    clock_jump_us: float | None = None  # the largest step of the wall clock, which the kernel stamps with
+    unstamped_reads: int = 0  # reads the kernel gave no stamp for
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,6 +70,8 @@ class Instrument:
             "send_lag_ms": {name: significant(self.send_lag_ms.get(name)) for name in ("p50", "p99", "max")},
             "cpu_share": self.cpu_share,
             "clock_source": self.clock_source,
+            "clock_jump_us": self.clock_jump_us,
+            "unstamped_reads": self.unstamped_reads,
         }
 
 
@@ -97,6 +102,8 @@ def instrument_of(m: Measured) -> Instrument:
         send_lag_ms=_send_lag_ms(m, m.inside),
         cpu_share=told.get("cpu_share"),
         clock_source=told.get("clock_source"),
+        clock_jump_us=told.get("clock_jump_us"),
+        unstamped_reads=told.get("unstamped_reads") or 0,
     )
 
 
@@ -169,13 +176,17 @@ def _peak_in_flight(m: Measured, mine: Bool) -> int:
 
 
 def _stamps_in_doubt(m: Measured, instrument: Instrument) -> list[str]:
+    reasons: list[str] = []
     if instrument.tier == "kernel":
         # A busy client is late without being wrong, until it reads several tokens at once.
-        share = instrument.censored_share
+        share, jump = instrument.censored_share, instrument.clock_jump_us
         if share is not None and share > CENSORED_SHARE:
-            return [f"{share:.1%} of token events share a read with a later one, allowed {CENSORED_SHARE:.0%}"]
-        return []
-    reasons = []
+            reasons.append(f"{share:.1%} of token events share a read with a later one, allowed {CENSORED_SHARE:.0%}")
+        if jump is not None and jump > CLOCK_JUMP_US:
+            reasons.append(
+                f"the wall clock was stepped by {jump:.0f} µs, allowed {CLOCK_JUMP_US:.0f} µs: stamps are void"
+            )
+        return reasons
     lag = instrument.loop_lag_ms.get("p99")
     if lag is not None and m.gaps.stamped.n:
         gap = type7(m.gaps.stamped, 0.5) / 1e6

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from loadgen.clock import now_ns, wall_iso
+from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.emulator import Law, Truth, spawn
 from loadgen.engine import Health, Plan
 from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
@@ -36,6 +36,7 @@ from loadgen.workload import open_workload
 __all__ = ["Calibration", "Errors", "Replay", "compare", "highest_rate", "replay", "store", "stored"]
 
 MOST_CENSORED = 0.01
+MICROSECOND_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter")  # METHODOLOGY 3.1
 LADDER = (125, 250, 500, 1000, 2000, 4000, 8000)
 
 
@@ -217,7 +218,12 @@ def store(calibrations: Sequence[Calibration]) -> Path:
 
 
 def stored(tier: str) -> dict[str, Any] | None:
-    """Return what is known of `tier` on this host as it is now; None if it was never calibrated."""
+    """Return what is known of `tier` on this host as it is now; None if it was never calibrated.
+
+    None also where the clock is too coarse for a claim of microseconds.
+    """
+    if clock_source() not in MICROSECOND_CLOCKS:
+        return None
     found: dict[str, Any] | None = _read(_path()).get(_host_key(), {}).get(tier)
     return found
 

@@ -135,3 +135,11 @@ def test_reasons_name_their_run_when_there_are_several(tmp_path):
     assert verdict == "generator-limited"
     assert len(reasons) == 1
     assert reasons[0].startswith("run 1: requests were sent late")
+
+
+@pytest.mark.parametrize(("jump_us", "verdict"), [(49.0, "ok"), (51.0, "generator-limited")])
+def test_a_step_of_the_wall_clock_voids_kernel_stamps(tmp_path, jump_us, verdict):
+    instrument = {"tier": "kernel", "clock_jump_us": jump_us}
+    got, reasons, _ = judged(tmp_path, steady(), load=OPEN, runs=[run(open_loop=True)], instrument=instrument)
+    assert got == verdict
+    assert [reason for reason in reasons if "wall clock" in reason] == reasons
