@@ -23,9 +23,9 @@ import aiohttp
 import psutil
 
 import analysis
-from loadgen import __version__, calibrate, schedule
+from loadgen import __version__, calibrate, schedule, sizing
 from loadgen.clock import NS_PER_S, clock_source, now_ns, wall_iso
-from loadgen.discover import token_counter
+from loadgen.discover import LENDS_TOKENIZER, token_counter
 from loadgen.engine import Health, Plan, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
 from loadgen.fleet.local import run_workers
@@ -62,6 +62,7 @@ class Campaign:
     tier: str
     tier_reason: str | None  # why a lower tier than the kernel's was taken
     directory: Path
+    guesses_ratio: bool  # nobody has told yet how many tokens a word of a prompt is
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
@@ -97,10 +98,11 @@ async def prepare(profile: Profile, directory: Path) -> Campaign:
     tier, reason = choose_tier(profile.tier, profile.proxy)
     endpoints = tuple(await asyncio.gather(*(resolve(spec, profile.proxy) for spec in profile.targets)))
     seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
-    workload = await _workload(profile, endpoints, seed)
+    workload, counted = await _workload(profile, endpoints, seed)
     raise_file_limit(_most_connections(profile.load))
     _make(directory)
-    campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory)
+    guesses = not counted and profile.work.dataset is None
+    campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
     campaign.manifest = _manifest(campaign)
     return campaign
 
@@ -122,6 +124,8 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
     error = None
     health: list[Health] = []
     _write_manifest(campaign)
+    if campaign.guesses_ratio:
+        await _learn_ratio(campaign, stop)
     try:
         for run in range(campaign.profile.runs):
             healths = await _run_once(campaign, run, tell, stop)
@@ -141,6 +145,26 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
     except OSError as failed:
         return Finished(None, stop.is_set(), error or f"{campaign.directory}: {failed.strerror or failed}")
     return Finished(summary, stop.is_set(), error)
+
+
+async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
+    """Ask the first server how many tokens a word is; `stop` interrupts."""
+    profile = campaign.profile
+    probing = asyncio.create_task(
+        sizing.learn(campaign.endpoints[0], _limits(profile), campaign.seed, profile.proxy), name="probes"
+    )
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({probing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not probing.done():
+        probing.cancel()
+        await asyncio.wait({probing})
+        return
+    learnt = probing.result()
+    if learnt.tokens_per_word is not None:
+        campaign.workload.learn(learnt.tokens_per_word)
+    campaign.manifest["workload"] = campaign.workload.describe() | {"ratio_from": learnt.how}
+    campaign.guesses_ratio = False
 
 
 def close_directory(directory: Path, manifest: dict[str, Any]) -> None:
@@ -175,13 +199,12 @@ async def _run_once(campaign: Campaign, run: int, tell: Callable[[Tally], None],
     lead = LEAD_NS if profile.workers == 1 else WORKER_LEAD_NS
     campaign.manifest["started"] = {"run": run, "wall_start": wall_iso(), "zero_ns": now_ns() + lead}
     plans = _plans(profile, campaign.seed, run, campaign.manifest["started"]["zero_ns"])
-    limits = profile.limits
     shares = [
         Share(
             plan=plan,
             endpoints=campaign.endpoints,
             deal=_deal([spec.weight for spec in profile.targets]),
-            limits=Limits(limits.connect_s, limits.first_token_s, limits.between_tokens_s, limits.total_s),
+            limits=_limits(profile),
             tier=campaign.tier,
             journal=campaign.directory / JOURNAL,
             writer=run * len(plans) + index,
@@ -209,6 +232,11 @@ async def _run_once(campaign: Campaign, run: int, tell: Callable[[Tally], None],
         for helper in helpers:
             helper.cancel()
         tell(share_run.look())
+
+
+def _limits(profile: Profile) -> Limits:
+    limits = profile.limits
+    return Limits(limits.connect_s, limits.first_token_s, limits.between_tokens_s, limits.total_s)
 
 
 def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
@@ -282,21 +310,22 @@ def _most_connections(load: Load) -> int:
     return load.max_in_flight or (load.requests or 0 if load.arrivals == "burst" else 0)
 
 
-async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> Workload:
-    """Open the workload, sized by a tokenizer where there is one."""
-    counting = next((e for e in endpoints if e.target.kind in ("vllm", "llamacpp")), None)
+async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> tuple[Workload, bool]:
+    """Open the workload; return it and whether a tokenizer sized it, the user's or a server's."""
+    counting = next((e for e in endpoints if e.target.kind in LENDS_TOKENIZER), None)
     tokenizer = next((spec.tokenizer for spec in profile.targets if spec.tokenizer), None)
     if tokenizer is not None:
-        return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer))
+        return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer)), True
     if counting is not None:
         count = token_counter(counting.url, counting.target.kind, counting.target.model, counting.request_headers())
         try:
-            return await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
+            work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
+            return work, True
         except (aiohttp.ClientError, KeyError, TypeError, ValueError, TimeoutError) as error:
             if isinstance(error, ProfileError):
                 raise
             # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
-    return await asyncio.to_thread(open_workload, profile.work, seed)
+    return await asyncio.to_thread(open_workload, profile.work, seed), False
 
 
 def _manifest(campaign: Campaign) -> dict[str, Any]:
@@ -308,7 +337,7 @@ def _manifest(campaign: Campaign) -> dict[str, Any]:
         "profile": profile.resolved(),
         "seed": campaign.seed,
         "targets": [dict(describe_endpoint(endpoint)) for endpoint in campaign.endpoints],
-        "workload": campaign.workload.describe(),
+        "workload": _describe_workload(campaign),
         "host": host_facts(),
         "instrument": {
             "tier": campaign.tier,
@@ -319,6 +348,15 @@ def _manifest(campaign: Campaign) -> dict[str, Any]:
         },
         "runs": [],
     }
+
+
+def _describe_workload(campaign: Campaign) -> dict[str, Any]:
+    """Return what is sent and, where words are turned into tokens by a ratio, where that comes from."""
+    described = campaign.workload.describe()
+    if described["method"] != "ratio":
+        return described
+    source = "default" if campaign.guesses_ratio or campaign.profile.work.dataset else "measured with the tokenizer"
+    return described | {"ratio_from": source}
 
 
 def host_facts() -> dict[str, Any]:

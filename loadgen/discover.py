@@ -15,7 +15,7 @@ import aiohttp
 from loadgen.transport import tls_context
 from loadgen.wire.identify import PROBES, Identity, Probe, identify
 
-__all__ = ["LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "root_url", "token_counter"]
+__all__ = ["LENDS_TOKENIZER", "LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "root_url", "token_counter"]
 
 LOCAL_SERVERS = {
     "Ollama": "http://127.0.0.1:11434",
@@ -83,11 +83,12 @@ async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dic
     return {url: identity for url, identity in zip(urls, found, strict=True) if identity is not None}
 
 
+LENDS_TOKENIZER = frozenset({"vllm", "llamacpp", "llamacpp-python"})
 TOKENIZE_AT_ONCE = 16
 
 
 def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -> Callable[[Sequence[str]], list[int]]:
-    """Return a function that counts tokens by the server's own /tokenize.
+    """Return a function that counts tokens by the own tokenizer of a server that lends it.
 
     It blocks, so it is to be called from another thread than that of the running loop it was made in.
     It raises aiohttp.ClientError or KeyError where the server has no such route after all.
@@ -99,13 +100,21 @@ def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -
         async with aiohttp.ClientSession(headers=dict(headers), raise_for_status=True) as session:
 
             async def one(text: str) -> int:
-                body = {"content": text} if kind == "llamacpp" else {"model": model, "prompt": text}
-                async with limit, session.post(f"{url}/tokenize", json=body) as response:
+                path, body = _tokenize_request(kind, model, text)
+                async with limit, session.post(url + path, json=body) as response:
                     return len((await response.json())["tokens"])
 
             return list(await asyncio.gather(*map(one, texts)))
 
     return lambda texts: asyncio.run_coroutine_threadsafe(count_all(texts), loop).result()
+
+
+def _tokenize_request(kind: str, model: str, text: str) -> tuple[str, dict[str, str]]:
+    if kind == "llamacpp":
+        return "/tokenize", {"content": text}
+    if kind == "llamacpp-python":
+        return "/extras/tokenize", {"model": model, "input": text}
+    return "/tokenize", {"model": model, "prompt": text}
 
 
 async def _probe(session: aiohttp.ClientSession, root: str, path: str, proxy: str | None) -> Probe | str:

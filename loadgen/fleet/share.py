@@ -22,7 +22,7 @@ from loadgen.wire import Target
 from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload
 
-__all__ = ["Endpoint", "Share", "ShareRun", "raise_file_limit"]
+__all__ = ["Endpoint", "Share", "ShareRun", "open_transport", "raise_file_limit"]
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
@@ -84,7 +84,10 @@ class ShareRun:
         self.tally = tally
         self._poller = Poller(asyncio.get_running_loop()) if share.tier == "kernel" else None
         self._journal = Journal(share.journal, share.writer)
-        self._transports = [self._transport(endpoint) for endpoint in share.endpoints]
+        self._transports = [
+            open_transport(endpoint, share.tier, share.limits, self._poller, share.proxy)
+            for endpoint in share.endpoints
+        ]
         clients = [
             Client(endpoint.name, endpoint.target, dialect(endpoint.target.api, endpoint.target.path), transport)
             for endpoint, transport in zip(share.endpoints, self._transports, strict=True)
@@ -129,17 +132,17 @@ class ShareRun:
                 self.engine.fail(error)
                 return
 
-    def _transport(self, endpoint: Endpoint) -> Transport:
-        share = self._share
-        if share.tier == "aiohttp":
-            from loadgen.transport.aio import AiohttpTransport
 
-            return AiohttpTransport(
-                endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, share.proxy
-            )
-        return SocketTransport(
-            endpoint.address(), endpoint.path(), endpoint.request_headers(), share.limits, self._poller
-        )
+def open_transport(
+    endpoint: Endpoint, tier: str, limits: Limits, poller: Poller | None, proxy: str | None = None
+) -> Transport:
+    """Return a transport to `endpoint`. poller: with the kernel tier, and only with it."""
+    address, path, headers = endpoint.address(), endpoint.path(), endpoint.request_headers()
+    if tier == "aiohttp":
+        from loadgen.transport.aio import AiohttpTransport
+
+        return AiohttpTransport(address, path, headers, limits, proxy)
+    return SocketTransport(address, path, headers, limits, poller)
 
 
 def raise_file_limit(wanted: int) -> None:

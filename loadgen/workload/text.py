@@ -54,9 +54,9 @@ class Vocabulary:
             texts = _samples(kept)
             if list(count(texts)) == [least - 1 + n - 1 for n in CHECKED_LENGTHS]:
                 return cls(tuple(kept), method, 1.0, least - 1)
-        # A usual text, not the shortest: what the tokenizer adds to a text must not count as its words.
-        short, long = count(_samples(WORDS)[-2:])
-        return cls(WORDS, RATIO, (long - short) / (CHECKED_LENGTHS[-1] - CHECKED_LENGTHS[-2]), 1)
+        # The mean of just these words, without what the tokenizer adds to a text.
+        short, long = count([WORDS[0], " ".join(WORDS)])
+        return cls(WORDS, RATIO, (long - short) / (len(WORDS) - 1), 1)
 
 
 PLAIN = Vocabulary(WORDS, RATIO, 1.0, 1)
