@@ -5,7 +5,7 @@ dispatcher sends at absolute instants; one that is late sends at once and the re
 flight makes the dispatcher wait, and the wait counts, because `intended_ns` stays what the schedule said.
 
 Nothing here interprets an answer. Stopping has two steps: no new requests; then, after the drain limit, what is still
-in flight is cancelled and recorded as such.
+in flight is cancelled and recorded as such. However a run ends, no task of it outlives `run`.
 """
 
 from __future__ import annotations
@@ -88,19 +88,22 @@ class Engine:
         self._failed: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._allowed = 0  # workers that may go on
+        self._present: set[int] = set()  # workers that have not gone yet, perhaps busy with their last request
         self._seqs = iter(plan.seqs)
         self._loop = asyncio.get_running_loop()
         self._backlog: list[tuple[Client, Ask, bytes, Answer, int, int]] = []
         self._freed = asyncio.Event()
-        self._emptied = asyncio.Event()
-        self._stopped = asyncio.Event()
+        self._used_up = self._loop.create_future()  # a closed loop has begun all its requests
+        self._closed = self._loop.create_future()  # no request is begun any more: duration over, or told to stop
+        self._interrupted = self._loop.create_future()  # nor is one waited for
+        self._emptied = self._loop.create_future()  # nothing is in flight; a new one for each wait
         self._finished = 0
         self._seen = (-1, 0)  # finished, reads of what is in flight
 
     async def run(self) -> Health:
-        """Send everything the plan says and return when each request has its record.
+        """Send everything the plan says and return when each request that was begun has its record.
 
-        Raises what `keep` raised (a full disk), after the rest was cancelled.
+        Raises what `keep` or `ask` raised (a full disk, a bug), after the rest was answered or cancelled.
         """
         plan, health = self._plan, self.health
         with _no_garbage_collection():
@@ -110,7 +113,7 @@ class Engine:
             try:
                 await self._until_done(feeder)
             finally:
-                heartbeat.cancel()
+                await self._clear_away(heartbeat, feeder)
                 self._make_records()
                 health.began_ns, health.ended_ns = began - plan.zero_ns, now_ns() - plan.zero_ns
                 health.cpu_share = (cpu_ns() - cpu_before) / max(now_ns() - began, 1)
@@ -120,10 +123,10 @@ class Engine:
 
     def stop(self, *, interrupted: bool = False) -> None:
         """Begin no new request; when interrupted, give up what is in flight as well."""
-        self.health.interrupted |= interrupted
-        self._stopping = True
-        self._stopped.set()
-        self._freed.set()
+        self._close()
+        if interrupted:
+            self.health.interrupted = True
+            _settle(self._interrupted)
 
     def fail(self, error: Exception) -> None:
         """Something of ours is broken (a full disk, a bug): stop, and let `run` raise it."""
@@ -131,29 +134,43 @@ class Engine:
         self.stop()
 
     async def _until_done(self, feeder: asyncio.Task[None]) -> None:
-        plan = self._plan
-        stopped = asyncio.create_task(self._stopped.wait())
-        await asyncio.wait({feeder, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done():
+        """Return when every request is answered, or may be given up."""
+        plan, first = self._plan, asyncio.FIRST_COMPLETED
+        over = None
+        if plan.duration_ns is not None:
+            remaining_ns = plan.zero_ns + plan.duration_ns - now_ns()
+            over = self._loop.call_later(max(remaining_ns, 0) / NS_PER_S, self._close)
+        try:
+            await asyncio.wait({feeder, self._used_up, self._closed}, return_when=first)
             feeder.cancel()
-        await asyncio.wait({feeder})
-        if not feeder.cancelled():
-            feeder.result()
-        drained = asyncio.create_task(self._drained())
-        drain_s = plan.drain_ns / NS_PER_S
-        if plan.duration_ns is None and not stopped.done():
-            # Bounded by each request's own limits.
-            await asyncio.wait({drained, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not self.health.interrupted:
-            await asyncio.wait({drained}, timeout=drain_s)
-        stopped.cancel()
-        self._cancel_all()
-        await drained
+            await asyncio.wait({feeder})
+            if not feeder.cancelled():
+                feeder.result()
+            # The drain limit begins when the run is over; until then requests are bounded by their own limits.
+            await self._emptied_or(self._closed)
+            await self._emptied_or(self._interrupted, timeout_s=plan.drain_ns / NS_PER_S)
+        finally:
+            if over is not None:
+                over.cancel()
 
-    async def _drained(self) -> None:
-        while self._tasks:
-            self._emptied.clear()
-            await self._emptied.wait()
+    async def _emptied_or(self, other: asyncio.Future[None], timeout_s: float | None = None) -> None:
+        """Return when nothing is in flight, `other` is done, or the time is over. Nothing may be begun meanwhile."""
+        if self._tasks:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait({self._emptied, other}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _clear_away(self, *helpers: asyncio.Task[None]) -> None:
+        """Give up what is still in flight and wait until no task of this run is left."""
+        self._close()
+        self._cancel_all()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.wait({*helpers, *self._tasks})
+
+    def _close(self) -> None:
+        self._stopping = True
+        self._freed.set()
+        _settle(self._closed)
 
     def _cancel_all(self) -> None:
         for client in self._clients:
@@ -168,8 +185,9 @@ class Engine:
 
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._freed.set()
         if not self._tasks:
-            self._emptied.set()
+            _settle(self._emptied)
 
     async def _one(self, client: Client, seq: int, intended_ns: int) -> None:
         plan = self._plan
@@ -189,7 +207,6 @@ class Engine:
         finally:
             self.in_flight -= 1
             self._finished += 1
-            self._freed.set()
 
     def _make_records(self) -> None:
         """Decode the answers that ended since the last time.
@@ -198,15 +215,15 @@ class Engine:
         """
         plan, backlog = self._plan, self._backlog
         self._backlog = []
-        try:
-            for client, ask, body, answer, seq, intended_ns in backlog:
+        for client, ask, body, answer, seq, intended_ns in backlog:
+            try:
                 record = client.record(
                     ask, body, answer, run=plan.run, seq=seq, intended_ns=intended_ns, zero_ns=plan.zero_ns
                 )
                 self._note(record)
                 self._keep(record)
-        except Exception as error:
-            self.fail(error)
+            except Exception as error:
+                self.fail(error)  # and go on: the others may still be kept
 
     def _note(self, record: Record) -> None:
         health = self.health
@@ -220,33 +237,35 @@ class Engine:
     # Closed loop
 
     async def _staff(self) -> None:
-        """Keep as many workers as the steps say, until the duration is over or the requests are used up."""
+        """Keep as many workers as the steps say."""
         plan = self._plan
         assert plan.steps is not None
         alarm = Sleeper()
         try:
             for at_ns, workers in plan.steps:
                 await alarm.until(plan.zero_ns + at_ns)
-                for index in range(self._allowed, workers):
-                    self._spawn(self._worker(index))
                 self._allowed = workers
-            if plan.duration_ns is not None:
-                over = asyncio.create_task(alarm.until(plan.zero_ns + plan.duration_ns))
-                drained = asyncio.create_task(self._drained())
-                await asyncio.wait({over, drained}, return_when=asyncio.FIRST_COMPLETED)
-                over.cancel()
-                drained.cancel()
-                self._stopping = True
+                for index in range(workers):
+                    # One that was to go and is still busy with its last request stays instead.
+                    if index not in self._present:
+                        self._present.add(index)
+                        self._spawn(self._worker(index))
         finally:
             alarm.close()
 
     async def _worker(self, index: int) -> None:
         client, zero = self._clients[self._deal[index % len(self._deal)]], self._plan.zero_ns
+        duration_ns = self._plan.duration_ns
         while not self._stopping and index < self._allowed:
+            intended_ns = now_ns() - zero
+            if duration_ns is not None and intended_ns >= duration_ns:
+                break  # the timer that ends the run may be a little late
             seq = next(self._seqs, None)
             if seq is None:
-                return
-            await self._one(client, seq, now_ns() - zero)
+                _settle(self._used_up)
+                break
+            await self._one(client, seq, intended_ns)
+        self._present.discard(index)
 
     # Open loop
 
@@ -261,7 +280,8 @@ class Engine:
                 late = 0 if slept else late + 1
                 if late % SENDS_BEFORE_YIELD == SENDS_BEFORE_YIELD - 1:
                     await asyncio.sleep(0)
-                while plan.max_in_flight is not None and self.in_flight >= plan.max_in_flight:
+                # Tasks, not in_flight: a request counts from here on, not from when its task first runs.
+                while plan.max_in_flight is not None and len(self._tasks) >= plan.max_in_flight and not self._stopping:
                     self._freed.clear()
                     await self._freed.wait()
                 if self._stopping:
@@ -295,6 +315,8 @@ class Engine:
                     self.health.no_progress = True
                     self.stop()
                     self._cancel_all()
+        except Exception as error:
+            self.fail(error)  # without this task nothing would end a run that hangs
         finally:
             alarm.close()
 
@@ -310,14 +332,21 @@ class Engine:
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """A full collection with many streams open stops the loop for tens of milliseconds."""
+    was_enabled = gc.isenabled()
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
         gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def lag_quantiles_ms(lags_ns: Sequence[int]) -> dict[str, float]:
