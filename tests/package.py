@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,13 +20,13 @@ HELP_S = 0.4
 TRIAL = ["run", "quickstart", "--emulator", "--requests", "40", "--output-tokens", "16", "--no-progress"]
 
 
-def call(*words: str | Path, cwd: Path) -> str:
-    """Run a command and return what it printed; end with its output if it fails."""
+def call(*words: str | Path, cwd: Path, passes: Sequence[int] = (0,)) -> str:
+    """Run a command and return what it printed; end with its output if its exit code is another."""
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(word) for word in words], cwd=cwd, env=clean, capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if done.returncode not in passes:
         sys.exit(f"{' '.join(map(str, words))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
@@ -63,7 +64,8 @@ def main() -> None:
             sys.exit(f"loadgen --help takes {least:.2f} s; it must answer within {HELP_S} s")
         print(f"loadgen --help: {least:.2f} s")
 
-        call(loadgen, *TRIAL, "--out", "trial", cwd=folder)
+        # 4: the machine was too busy to measure well, which is not what is tried here.
+        call(loadgen, *TRIAL, "--out", "trial", cwd=folder, passes=(0, 4))
         print(call(loadgen, "verify", "trial", cwd=folder).strip())
 
 
