@@ -7,10 +7,12 @@ it was. What a campaign leaves behind is the run directory of DESIGN section 6.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -28,7 +30,7 @@ from loadgen.clock import NS_PER_S, clock_source, now_ns, wall_iso
 from loadgen.discover import LENDS_TOKENIZER, token_counter
 from loadgen.engine import Health, Plan, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
-from loadgen.fleet.local import run_workers
+from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.journal import close_segments, segments
 from loadgen.profile import Load, Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
@@ -50,6 +52,9 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "journal",
 )
 
+BLANK_SHA256 = "0" * 64
+MANIFEST_SHA256 = re.compile(rb'(\n "manifest_sha256": ")[0-9a-f]{64}(?="\n}\n\Z)')
+
 
 @dataclass(slots=True)
 class Campaign:
@@ -68,11 +73,15 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is on disk at the end. error: why it ended early, in one line, if something of ours failed."""
+    """What is on disk at the end.
+
+    error: why it ended early, in one line, if something of ours failed. halted: the same, if the servers fell silent.
+    """
 
     summary: dict[str, Any] | None
     interrupted: bool
     error: str | None = None
+    halted: str | None = None
 
 
 def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
@@ -99,7 +108,10 @@ async def prepare(profile: Profile, directory: Path) -> Campaign:
     endpoints = tuple(await asyncio.gather(*(resolve(spec, profile.proxy) for spec in profile.targets)))
     seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
     workload, counted = await _workload(profile, endpoints, seed)
-    raise_file_limit(_most_connections(profile.load))
+    try:
+        raise_file_limit(_most_connections(profile.load))
+    except OSError as error:
+        raise ProfileError(str(error)) from None
     _make(directory)
     guesses = not counted and profile.work.dataset is None
     campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
@@ -121,30 +133,43 @@ def _make(directory: Path) -> None:
 
 async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
     """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts."""
-    error = None
+    error = halted = None
     health: list[Health] = []
-    _write_manifest(campaign)
-    if campaign.guesses_ratio:
-        await _learn_ratio(campaign, stop)
     try:
+        _write_manifest(campaign)
+        if campaign.guesses_ratio:
+            await _learn_ratio(campaign, stop)
         for run in range(campaign.profile.runs):
             healths = await _run_once(campaign, run, tell, stop)
             health += healths
             campaign.manifest["runs"].append(_run_facts(campaign, run, healths))
             _write_manifest(campaign)
-            if stop.is_set() or any(one.no_progress for one in healths):
+            if any(one.no_progress for one in healths):
+                limit_s = campaign.profile.limits.no_progress_s
+                halted = f"nothing arrived on any connection for {limit_s:g} s (limits.no_progress_s)"
+            if stop.is_set() or halted is not None:
                 break
     except OSError as failed:
-        error = f"{campaign.directory}: {failed.strerror or failed}"
+        error = _told(campaign, failed)
+    except WorkerDied as died:
+        error = f"{died}; the system may have been out of memory"
     campaign.manifest["instrument"] |= _instrument(health)
-    campaign.manifest["finished"] = error is None and not stop.is_set()
+    campaign.manifest["finished"] = error is None and halted is None and not stop.is_set()
     campaign.manifest["wall_end"] = wall_iso()
     try:
         close_directory(campaign.directory, campaign.manifest)
         summary = write_reports(campaign.directory, campaign.manifest)
     except OSError as failed:
-        return Finished(None, stop.is_set(), error or f"{campaign.directory}: {failed.strerror or failed}")
-    return Finished(summary, stop.is_set(), error)
+        with contextlib.suppress(OSError):  # the one on disk is older, but whole
+            _write_manifest(campaign)
+        return Finished(None, stop.is_set(), error or _told(campaign, failed))
+    return Finished(summary, stop.is_set(), error, halted)
+
+
+def _told(campaign: Campaign, error: OSError) -> str:
+    """One line for a disk that takes no more."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{campaign.directory}: {reason}"
 
 
 async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
@@ -185,8 +210,17 @@ def write_reports(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     _write(directory / REPORT, analysis.html_report(directory, summary))
     names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
     manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
+    # Of the manifest as it stands with this entry blank, so that a change to it shows as well.
+    manifest["manifest_sha256"] = BLANK_SHA256
+    manifest["manifest_sha256"] = hashlib.sha256(_pretty(manifest).encode()).hexdigest()
     _write(directory / MANIFEST, _pretty(manifest))
     return summary
+
+
+def manifest_sha256(path: Path) -> str:
+    """Return the checksum that the manifest at `path` should hold of itself."""
+    blanked = MANIFEST_SHA256.sub(rb"\g<1>" + BLANK_SHA256.encode(), path.read_bytes())
+    return hashlib.sha256(blanked).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

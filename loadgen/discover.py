@@ -124,10 +124,21 @@ async def _probe(session: aiohttp.ClientSession, root: str, path: str, proxy: st
             body = await response.content.read(MAX_BODY_BYTES)
             return Probe(response.status, response.headers.get("Content-Type", ""), body)
     except TimeoutError:
-        return "no answer in time"
+        return f"no answer within {session.timeout.total:g} s"
     except aiohttp.ClientConnectorCertificateError as error:
         return f"certificate not accepted: {error.certificate_error}"
+    except aiohttp.ClientConnectorSSLError as error:
+        return f"TLS failed ({getattr(error.os_error, 'reason', None) or 'no reason given'}): is it https?"
+    except aiohttp.ClientConnectorDNSError as error:
+        return f"no such host ({error.os_error.strerror})"
     except aiohttp.ClientConnectorError as error:
-        return (error.os_error.strerror or str(error.os_error)).lower()
+        code = error.os_error.errno
+        return os.strerror(code).lower() if code else str(error.os_error)
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+        return "the connection was closed before any answer"
+    except aiohttp.ClientHttpProxyError as error:  # its text would show the URL, perhaps with credentials
+        return f"the proxy answered HTTP {error.status}"
+    except aiohttp.ClientResponseError:
+        return "what answers there does not speak HTTP"
     except (aiohttp.ClientError, ValueError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]

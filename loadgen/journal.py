@@ -114,9 +114,13 @@ class Journal:
             return
         path = self._directory / f"{self._writer:03d}-{self._count:06d}.parquet"
         partial = path.with_suffix(".tmp")
-        with _writer(partial) as writer:
-            writer.write_table(_table(self._pending))
-        os.replace(partial, path)
+        try:
+            with _writer(partial) as writer:
+                writer.write_table(_table(self._pending))
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # on a full disk its room is what is needed most
+            raise
         self._count += 1
         self._pending.clear()
         self._pending_events = 0

@@ -33,6 +33,7 @@ __all__ = [
     "Work",
     "load",
     "shipped",
+    "without_secret_query",
 ]
 
 COMMAND_LINE = "command line"
@@ -164,6 +165,10 @@ def _http_parts(url: str, shown: str = "") -> SplitResult:
     return parts
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: a token
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+
+
 class TargetSpec(_Model):
     """One server to load. `options` go into the request body as they are."""
 
@@ -195,6 +200,16 @@ class TargetSpec(_Model):
         if path is not None and not path.startswith("/"):
             _fault(f"must start with /, e.g. /v1/completions, got {_shown(path)}")
         return path
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                _fault("holds a name that HTTP does not allow: use letters, digits and hyphens")
+            if not _HEADER_VALUE.fullmatch(value):
+                _fault("has a value that HTTP does not allow: write it in one line of Latin-1", at=name)
+        return headers
 
     @field_validator("api_key_env")
     @classmethod
@@ -500,9 +515,11 @@ class Profile(_Model):
         if self.load.arrivals != "gamma":
             del plain["load"]["burstiness"]
         for target in plain["target"]:
-            target["headers"] = {name: REDACTED if _SECRET.search(name) else v for name, v in target["headers"].items()}
+            # Not by name: whatever a gateway calls its key, it must not get out.
+            target["headers"] = dict.fromkeys(target["headers"], REDACTED)
             target["options"] = _without_secrets(target["options"])
-            target["url"] = _without_secret_query(target["url"])
+            target["url"] = without_secret_query(target["url"])
+            target["path"] = target["path"] and without_secret_query(target["path"])
         if self.proxy is not None:
             parts = urlsplit(self.proxy)
             plain["proxy"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -521,7 +538,8 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
-def _without_secret_query(url: str) -> str:
+def without_secret_query(url: str) -> str:
+    """Return `url`, or a path, with the values in its query that may be secrets redacted."""
     parts = urlsplit(url)
     query = "&".join(
         f"{name}={REDACTED}" if _SECRET.search(name) else pair

@@ -6,11 +6,13 @@ Everything a user can get wrong about a target is found here, before anything is
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 
 from loadgen.discover import Unreachable, ask_server, root_url
 from loadgen.fleet.share import Endpoint
-from loadgen.profile import ProfileError, TargetSpec
+from loadgen.profile import ProfileError, TargetSpec, without_secret_query
+from loadgen.transport import tls_context
 from loadgen.wire import Target
 from loadgen.wire.dialects import DIALECTS
 from loadgen.wire.identify import Identity
@@ -27,8 +29,8 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
 
     Raises Unreachable, or ProfileError for a target that answers but cannot be measured as asked.
     """
-    if spec.api_key_env and spec.api_key_env not in os.environ:
-        raise ProfileError(f"{spec.name}: the environment variable {spec.api_key_env} is not set; export the key in it")
+    _check_key(spec)
+    _check_certificates(spec)
     identity = await ask_server(
         spec.url,
         headers=spec.headers,
@@ -72,10 +74,34 @@ def describe_endpoint(endpoint: Endpoint) -> Mapping[str, object]:
         "version": endpoint.label,
         "kind": target.kind,
         "api": target.api,
-        "path": target.path,
+        "path": without_secret_query(target.path),
         "model": target.model,
         "force_length": target.force_length,
     }
+
+
+def _check_key(spec: TargetSpec) -> None:
+    if not spec.api_key_env:
+        return
+    key = os.environ.get(spec.api_key_env, "")
+    if not key:
+        raise ProfileError(f"{spec.name}: the environment variable {spec.api_key_env} is not set; export the key in it")
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise ProfileError(
+            f"{spec.name}: the environment variable {spec.api_key_env} holds blanks at its ends, a line break or "
+            "characters beyond ASCII; export the bare key in it"
+        )
+
+
+def _check_certificates(spec: TargetSpec) -> None:
+    if spec.ca_file is None:
+        return
+    try:
+        tls_context(ca_file=spec.ca_file)
+    except ssl.SSLError:
+        raise ProfileError(f"{spec.ca_file}: holds no certificate; name a PEM file in ca_file") from None
+    except OSError as error:
+        raise ProfileError(f"{spec.ca_file}: cannot be read: {error.strerror}; name a PEM file in ca_file") from None
 
 
 def _model(spec: TargetSpec, identity: Identity | None) -> str:

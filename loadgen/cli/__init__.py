@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,12 @@ def main() -> None:
     """Run the `loadgen` command and exit with its code."""
     # numpy's thread pool would spin beside the measurement; nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from loadgen.cli.app import run_app
+    # Until a run takes its signals, and in all other commands, SIGTERM ends things as Ctrl-C does: with clean-up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from loadgen.cli.app import run_app
 
-    sys.exit(run_app(sys.argv[1:]))
+        code = run_app(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

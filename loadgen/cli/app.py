@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -51,6 +55,7 @@ def run_app(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are one line on stderr."""
     try:
         code = app(list(arguments), standalone_mode=False)
+        sys.stdout.flush()  # here, where a failure can still be told
     except Stop as stop:
         print(f"loadgen: {stop}", file=sys.stderr)
         return int(stop.code)
@@ -62,14 +67,41 @@ def run_app(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
             print(error, file=sys.stderr)
             return int(Exit.USAGE)
-        print(f"loadgen: {_message(error)} (loadgen --help lists what there is)", file=sys.stderr)
+        print(f"loadgen: {_message(error, arguments)} (loadgen --help lists what there is)", file=sys.stderr)
         return int(Exit.USAGE)
     except KeyboardInterrupt:
+        print("loadgen: interrupted before anything was measured", file=sys.stderr)
         return int(Exit.INTERRUPTED)
+    except OSError as error:
+        if not _is_stdout(error):
+            raise
+        _drop_stdout()
+        if not isinstance(error, BrokenPipeError):  # else the reader has had enough
+            print(f"loadgen: the results cannot be printed: {error.strerror}", file=sys.stderr)
+        return int(Exit.VOID)
     return int(code or 0)
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, arguments: Sequence[str]) -> str:
     formatted = getattr(error, "format_message", None)
     text = formatted() if formatted is not None else str(error)
-    return " ".join(str(text).split()).rstrip(".")
+    text = " ".join(str(text).split()).rstrip(".")
+    if isinstance(error, typer.BadParameter):
+        # The parser tells the option and the cure, but not the value.
+        for option in getattr(getattr(error, "param", None), "opts", ()):
+            given = [b for a, b in itertools.pairwise(arguments) if a == option]
+            given += [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
+            if given:
+                return f"{text}, got {given[-1]!r}"
+    return text
+
+
+def _is_stdout(error: OSError) -> bool:
+    """Whether a write to stdout can have failed like this: its reader left, or the file it goes to is full."""
+    return isinstance(error, BrokenPipeError) or (error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None)
+
+
+def _drop_stdout() -> None:
+    """Python would try to flush what is left at exit, and fail once more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,6 +28,9 @@ def discover(
 
     from loadgen.discover import LOCAL_SERVERS, find_local
 
+    for given in url or ():
+        if not given.startswith(("http://", "https://")):
+            raise Stop(Exit.USAGE, f"--url {given}: must start with http:// or https:// and name a host")
     found = asyncio.run(find_local(url or tuple(LOCAL_SERVERS.values())))
     if json_:
         rows = [
@@ -35,9 +38,10 @@ def discover(
             for at, one in found.items()
         ]
         typer.echo(json.dumps(rows, indent=1))
-        return Exit.OK if rows else Exit.UNREACHABLE
     if not found:
         raise Stop(Exit.UNREACHABLE, f"nobody we know answers at {', '.join(url)}" if url else NOBODY)
+    if json_:
+        return Exit.OK
     for at, one in found.items():
         models = ", ".join(one.models[:6]) + (f" and {len(one.models) - 6} more" if len(one.models) > 6 else "")
         typer.echo(f"{at}  {one.label}  --api {one.api}  models: {models or 'none listed'}")

@@ -22,8 +22,12 @@ def report(
 
     try:
         summary = analysis.summarise(directory)
-    except (analysis.NoRecordsError, FileNotFoundError) as error:
+    except analysis.NoRecordsError as error:
         raise Stop(Exit.USAGE, str(error)) from None
+    except (OSError, ValueError) as error:  # what pyarrow raises for a file that was changed
+        reason = " ".join(str(error).split())
+        raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
+    typer.echo(analysis.to_json(summary) if json_ else analysis.terminal_report(summary), nl=not json_)
     # The directory of a finished run is covered by checksums: only a report of its own place is added there.
     finished = (directory / "summary.json").exists()
     destination = html or (None if finished else directory / "report.html")
@@ -31,6 +35,7 @@ def report(
         try:
             destination.write_text(analysis.html_report(directory, summary), encoding="utf-8")
         except OSError as error:
-            raise Stop(Exit.USAGE, f"{destination}: {error.strerror}") from None
-    typer.echo(analysis.to_json(summary) if json_ else analysis.terminal_report(summary), nl=not json_)
+            raise Stop(
+                Exit.USAGE, f"{destination}: cannot be written: {error.strerror}; name another place with --html"
+            ) from None
     return Exit.OK

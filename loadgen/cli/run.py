@@ -121,8 +121,10 @@ def run(
     }
     with _maybe_emulator(emulator) as emulated:
         urls = [emulated] if emulated else url
-        resolved = _load_profile(profile, urls, target, overrides)
-        finished, directory = _measure(resolved, out or _new_directory(), progress=not (quiet or no_progress))
+        resolved = _load_profile(profile, urls, target, overrides, quiet=quiet)
+        finished, directory = _measure(
+            resolved, out or _new_directory(), progress=not (quiet or no_progress), quiet=quiet
+        )
     return _conclude(finished, directory, json_=json_, quiet=quiet)
 
 
@@ -138,7 +140,7 @@ def _maybe_emulator(wanted: bool) -> Iterator[str | None]:
 
 
 def _load_profile(
-    name: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any]
+    name: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any], *, quiet: bool
 ) -> Profile:
     """Read the profile; where nobody named a target, look for one on this machine."""
     import asyncio
@@ -161,13 +163,14 @@ def _load_profile(
         if not found:
             raise Stop(Exit.UNREACHABLE, NOBODY)
         at, identity = next(iter(found.items()))
-        print(f"no --url given: taking {identity.label} at {at}", file=sys.stderr)
+        if not quiet:
+            print(f"no --url given: taking {identity.label} at {at}", file=sys.stderr)
         return load(source, {**overrides, "target": [{"url": at, **given}]})
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
 
 
-def _measure(profile: Profile, directory: Path, *, progress: bool) -> tuple[Finished, Path]:
+def _measure(profile: Profile, directory: Path, *, progress: bool, quiet: bool) -> tuple[Finished, Path]:
     import asyncio
 
     from loadgen.discover import Unreachable
@@ -176,7 +179,7 @@ def _measure(profile: Profile, directory: Path, *, progress: bool) -> tuple[Fini
 
     try:
         with asyncio.Runner(loop_factory=loop_factory(profile.loop)) as runner:
-            return runner.run(_prepare_and_measure(profile, directory, progress)), directory
+            return runner.run(_prepare_and_measure(profile, directory, progress, quiet)), directory
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     except ImportError:
@@ -184,21 +187,28 @@ def _measure(profile: Profile, directory: Path, *, progress: bool) -> tuple[Fini
     except Unreachable as error:
         raise Stop(Exit.UNREACHABLE, str(error)) from None
     except OSError as error:
-        raise Stop(Exit.USAGE, str(error)) from None
+        raise Stop(Exit.VOID, str(error)) from None
 
 
-async def _prepare_and_measure(profile: Profile, directory: Path, progress: bool) -> Finished:
+async def _prepare_and_measure(profile: Profile, directory: Path, progress: bool, quiet: bool) -> Finished:
     import asyncio
 
     from loadgen.campaign import measure, prepare
     from loadgen.cli.progress import Progress
 
-    campaign = await prepare(profile, directory)
-    if campaign.tier_reason is not None:
-        print(f"stamps by the {campaign.tier} tier: {campaign.tier_reason}", file=sys.stderr)
     stop = asyncio.Event()
     draw = Progress(shown=progress)
     with _signals(stop):
+        preparing, stopped = asyncio.ensure_future(prepare(profile, directory)), asyncio.ensure_future(stop.wait())
+        await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not preparing.done():
+            preparing.cancel()
+            await asyncio.wait({preparing})
+            raise Stop(Exit.INTERRUPTED, "interrupted before anything was measured")
+        campaign = preparing.result()
+        if campaign.tier_reason is not None and not quiet:
+            print(f"stamps by the {campaign.tier} tier: {campaign.tier_reason}", file=sys.stderr)
         try:
             return await measure(campaign, draw, stop)
         finally:
@@ -226,24 +236,29 @@ def _conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) 
 
     summary = finished.summary
     if summary is None:
-        raise Stop(Exit.VOID, f"{finished.error}; what was measured is in {directory}, see loadgen report {directory}")
+        raise Stop(Exit.VOID, f"{finished.error}; loadgen report {directory} shows what was measured until then")
     if json_:
         typer.echo(analysis.to_json(summary), nl=False)
     elif not quiet:
         typer.echo(analysis.terminal_report(summary, colour=sys.stdout.isatty()))
         typer.echo(f"\n{directory}/report.html")
+    sys.stdout.flush()  # before the line that says how it ended
+    if finished.interrupted:
+        raise Stop(Exit.INTERRUPTED, f"interrupted; what was measured until then is in {directory}")
     if finished.error is not None:
         raise Stop(Exit.VOID, f"{finished.error}; what was measured until then is in {directory}")
-    if finished.interrupted:
-        return Exit.INTERRUPTED
+    if finished.halted is not None:
+        code = Exit.UNREACHABLE if summary["verdict"] == "failed" else Exit.VOID
+        raise Stop(code, f"{finished.halted}; what was measured until then is in {directory}")
     if summary["verdict"] == "failed":
         raise Stop(Exit.UNREACHABLE, _all_failed(summary))
     if summary["verdict"] == "generator-limited":
-        return Exit.VOID
-    verdicts = {objective["verdict"] for objective in summary.get("objectives") or ()}
-    if "failed" in verdicts:
-        return Exit.OBJECTIVE
-    return Exit.INCONCLUSIVE if "inconclusive" in verdicts else Exit.OK
+        raise Stop(Exit.VOID, f"generator-limited: {'; '.join(summary['verdict_reasons'])}")
+    for verdict, code in (("failed", Exit.OBJECTIVE), ("inconclusive", Exit.INCONCLUSIVE)):
+        names = [one["name"] for one in summary.get("objectives") or () if one["verdict"] == verdict]
+        if names:
+            raise Stop(code, f"objective {verdict}: {', '.join(names)}")
+    return Exit.OK
 
 
 def _all_failed(summary: dict[str, Any]) -> str:
@@ -262,7 +277,10 @@ def _pairs(name: str, given: list[str] | None) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise Stop(Exit.USAGE, f"{name} {text}: write it as NAME=VALUE")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise Stop(Exit.USAGE, f"{name} {key}: its value is not YAML, put quotes around text") from None
     return pairs
 
 
@@ -271,7 +289,8 @@ def _headers(given: list[str] | None) -> dict[str, str]:
     for text in given or ():
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
-            raise Stop(Exit.USAGE, f"--header {text}: write it as 'Name: value'")
+            # It may be a secret without its name, so it is not repeated.
+            raise Stop(Exit.USAGE, "--header has no colon: write it as 'Name: value'")
         headers[name.strip()] = value.strip()
     return headers
 

@@ -7,10 +7,12 @@ nothing has to be sent back but live tallies and the instrument's health. The pa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -46,7 +48,8 @@ async def run_workers(
         answers, answer = context.Pipe(duplex=False)
         order, orders = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(order, answer, share, workload, loop), daemon=True)
-        process.start()
+        with _signals_held():
+            process.start()
         order.close()
         answer.close()
         workers.append((process, answers, orders))
@@ -62,7 +65,8 @@ async def run_workers(
     async def interrupt() -> None:
         await stop.wait()
         for _, _, orders in workers:
-            orders.send(STOP)
+            with contextlib.suppress(BrokenPipeError):  # that one has ended
+                orders.send(STOP)
 
     interrupter = asyncio.create_task(interrupt())
     with ThreadPoolExecutor(len(workers)) as threads:
@@ -76,7 +80,8 @@ async def run_workers(
                 orders.close()  # one that still runs takes this as an interruption
                 process.join(JOIN_S)
                 if process.is_alive():
-                    process.terminate()
+                    process.kill()  # it does not listen to SIGTERM
+                    process.join()
 
 
 async def _listen(
@@ -96,15 +101,29 @@ async def _listen(
             raise message
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """What is started inside never sees Ctrl-C or SIGTERM, which go to the whole process group: the parent decides.
+
+    A mask is inherited, so this holds from the child's first instruction, seconds before it could set a handler.
+    """
+    resource_tracker.ensure_running()  # else it is started inside, and lifts the mask when done
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(order: Connection, answer: Connection, share: Share, workload: Workload, loop: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_file_limit(_sockets(share))
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
             result: Any = runner.run(_work_in_loop(order, answer, share, workload))
         except Exception as error:
             result = error
-    answer.send(result)
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone; the records are in the journal
+        answer.send(result)
 
 
 async def _work_in_loop(order: Connection, answer: Connection, share: Share, workload: Workload) -> Health:
@@ -118,7 +137,8 @@ async def _work_in_loop(order: Connection, answer: Connection, share: Share, wor
     async def tell() -> None:
         while True:
             await asyncio.sleep(TALLY_EVERY_S)
-            answer.send(run.look())
+            with contextlib.suppress(BrokenPipeError):
+                answer.send(run.look())
 
     loop.add_reader(order.fileno(), ordered)
     teller = asyncio.create_task(tell())
@@ -127,7 +147,8 @@ async def _work_in_loop(order: Connection, answer: Connection, share: Share, wor
     finally:
         teller.cancel()
         loop.remove_reader(order.fileno())
-        answer.send(run.look())
+        with contextlib.suppress(BrokenPipeError):
+            answer.send(run.look())
 
 
 def _sockets(share: Share) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from loadgen.client import Client
 from loadgen.engine import Engine, Health, Plan
 from loadgen.journal import Journal
+from loadgen.profile import REDACTED
 from loadgen.record import Record
 from loadgen.tally import Tally
 from loadgen.transport import Address, Limits, Transport, tls_context
@@ -26,6 +27,7 @@ __all__ = ["Endpoint", "Share", "ShareRun", "open_transport", "raise_file_limit"
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
+SHORTEST_SECRET = 6  # a shorter word may be part of any text
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {os.environ[self.api_key_env]}"
         return headers
 
+    def secrets(self) -> list[str]:
+        """What a server may repeat in the text of an error and no file may hold: the key, the values of headers."""
+        values = [*self.headers.values(), os.environ.get(self.api_key_env or "", "")]
+        words = {word for value in values for word in (value, *value.split()) if len(word) >= SHORTEST_SECRET}
+        return sorted(words, key=len, reverse=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -84,6 +92,9 @@ class ShareRun:
         self.tally = tally
         self._poller = Poller(asyncio.get_running_loop()) if share.tier == "kernel" else None
         self._journal = Journal(share.journal, share.writer)
+        self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
+        if share.proxy is not None and (password := urllib.parse.urlsplit(share.proxy).password):
+            self._secrets += [password]
         self._transports = [
             open_transport(endpoint, share.tier, share.limits, self._poller, share.proxy)
             for endpoint in share.endpoints
@@ -120,6 +131,9 @@ class ShareRun:
         return self.tally
 
     def _keep(self, record: Record) -> None:
+        if record.error is not None:
+            for secret in self._secrets:
+                record.error = record.error.replace(secret, REDACTED)
         self.tally.add(record)
         self._journal.append(record)
 
