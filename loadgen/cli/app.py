@@ -61,15 +61,13 @@ def run_app(arguments: Sequence[str]) -> int:
         return int(stop.code)
     except typer.Exit as exit_:
         return exit_.exit_code
-    except typer.Abort:
-        return int(Exit.INTERRUPTED)
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
             print(error, file=sys.stderr)
             return int(Exit.USAGE)
         print(f"loadgen: {_message(error, arguments)} (loadgen --help lists what there is)", file=sys.stderr)
         return int(Exit.USAGE)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         print("loadgen: interrupted before anything was measured", file=sys.stderr)
         return int(Exit.INTERRUPTED)
     except OSError as error:

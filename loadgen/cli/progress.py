@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 
+from loadgen.clock import NS_PER_S, now_ns
 from loadgen.record import Outcome
 from loadgen.tally import Tally
 
@@ -21,12 +21,12 @@ class Progress:
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
         self._terminal = sys.stderr.isatty()
-        self._began = self._drawn = self._rated = time.monotonic()
+        self._began = self._drawn = self._rated = now_ns() / NS_PER_S
         self._tokens = 0
         self._rate = 0.0
 
     def __call__(self, tally: Tally) -> None:
-        present = time.monotonic()
+        present = now_ns() / NS_PER_S
         if not self._shown or present - self._drawn < (ON_TERMINAL_S if self._terminal else ELSEWHERE_S):
             return
         self._drawn = present
