@@ -564,7 +564,8 @@ def _tiny(model: str) -> str:
     return "tiny"
 
 
-MODELS_RECIPE = f"{MODELS} {(HERE / 'tinymodel.py').read_text('utf-8')}"
+PROMPT_WORDS = HERE.parents[1] / "loadgen" / "workload" / "words.txt"
+MODELS_RECIPE = f"{MODELS} {(HERE / 'tinymodel.py').read_text('utf-8')} {PROMPT_WORDS.read_text('utf-8')}"
 
 SPECS = {
     spec.name: spec

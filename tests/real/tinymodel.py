@@ -1,9 +1,10 @@
 """Make a tiny random Llama: a Hugging Face folder and, from the same weights, a GGUF file beside it.
 
-Real servers need a model, and nothing may be downloaded: so 2.2 million random numbers and a byte-level BPE
+Real servers need a model, and nothing may be downloaded: so 2.7 million random numbers and a byte-level BPE
 tokenizer trained on the help texts that every Python carries. The text is gibberish, and that is fine: what
-the tests look at is how it travels. About one token in sixteen is a lone byte of a multi-byte UTF-8 character,
-so a stream has real holes in its characters.
+the tests look at is how it travels. About one token in 24 is a lone byte of a multi-byte UTF-8 character,
+so a stream has real holes in its characters. loadgen's prompt words are in the training text often enough that
+most of them, but not all, become one token each, as in the vocabulary of a real model.
 
 When an answer ends is set, not left to chance. Channel 0 of the residual stream is a constant: every embedding
 has CONSTANT there and no layer writes to it. So the end token's logit depends on one weight, that of channel 0
@@ -42,6 +43,8 @@ from tokenizers import (  # type: ignore[import-not-found, unused-ignore]
 Weights = dict[str, NDArray[np.float32]]
 
 GGUF_NAME = "model-f32.gguf"
+PROMPT_WORDS = Path(__file__).resolve().parents[2] / "loadgen" / "workload" / "words.txt"
+TIMES = 50  # that each of them is in the training text, with and without a space before it
 
 CONSTANT = 4.0  # channel 0 of the residual stream
 NEVER = -8.0  # weight on that channel; times about 3.6 after the last norm
@@ -50,23 +53,24 @@ HEAD_STD = 2.0  # of the other tokens' logits, which are close to N(0, HEAD_STD^
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 BOS, EOS = 0, 2
 
+# The line ends are in expressions, for {%- would eat them: a prompt glued to the role would be cut otherwise.
 CHAT_TEMPLATE = (
     "{%- for m in messages -%}"
-    "<|im_start|>{{ m['role'] }}\n"
-    "{%- if m['content'] is string -%}{{ m['content'] }}"
-    "{%- else -%}{%- for p in m['content'] if p['type'] == 'text' -%}{{ p['text'] }}{%- endfor -%}"
+    "{{- '<|im_start|>' + m['role'] + '\\n' -}}"
+    "{%- if m['content'] is string -%}{{- m['content'] -}}"
+    "{%- else -%}{%- for p in m['content'] if p['type'] == 'text' -%}{{- p['text'] -}}{%- endfor -%}"
     "{%- endif -%}"
-    "<|im_end|>\n"
+    "{{- '<|im_end|>\\n' -}}"
     "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}<|im_start|>assistant\n{% endif -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the model; the defaults give 2.2 M parameters."""
+    """Sizes of the model; the defaults give 2.7 M parameters."""
 
-    vocab: int = 2048
+    vocab: int = 3072
     hidden: int = 256
     layers: int = 2
     heads: int = 4
@@ -98,6 +102,8 @@ def train_tokenizer(vocab: int) -> Tokenizer:
 def _sentences() -> Iterator[str]:
     for text in pydoc_data.topics.topics.values():
         yield from text.splitlines(keepends=True)
+    for word in PROMPT_WORDS.read_text("ascii").split():
+        yield from (word, f" {word}") * TIMES
 
 
 def random_weights(shape: Shape, *, eos_every: int | None, seed: int = 1) -> Weights:
