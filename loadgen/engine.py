@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -294,31 +294,32 @@ class Engine:
 
     async def _heartbeat(self) -> None:
         """Sample how late the loop is; once a second look at the clocks and for any sign of progress."""
-        alarm = Sleeper()
-        due = now_ns()
-        progressed = second = due
         try:
-            while True:
-                due += HEARTBEAT_NS
-                await alarm.until(due)
-                present = now_ns()
-                self.health.loop_lag_ns.append(present - due)
-                due = max(due, present - HEARTBEAT_NS)
-                if present - second < NS_PER_S:
-                    continue
-                second = present
-                if self._offset is not None:
-                    self._offset.refresh()
-                if self._progressed() or not self.in_flight:
-                    progressed = present
-                elif present - progressed > self._plan.no_progress_ns:
-                    self.health.no_progress = True
-                    self.stop()
-                    self._cancel_all()
+            with closing(Sleeper()) as alarm:
+                await self._beat(alarm)
         except Exception as error:
             self.fail(error)  # without this task nothing would end a run that hangs
-        finally:
-            alarm.close()
+
+    async def _beat(self, alarm: Sleeper) -> None:
+        due = now_ns()
+        progressed = second = due
+        while True:
+            due += HEARTBEAT_NS
+            await alarm.until(due)
+            present = now_ns()
+            self.health.loop_lag_ns.append(present - due)
+            due = max(due, present - HEARTBEAT_NS)
+            if present - second < NS_PER_S:
+                continue
+            second = present
+            if self._offset is not None:
+                self._offset.refresh()
+            if self._progressed() or not self.in_flight:
+                progressed = present
+            elif present - progressed > self._plan.no_progress_ns:
+                self.health.no_progress = True
+                self.stop()
+                self._cancel_all()
 
     def _progressed(self) -> bool:
         """Whether anything finished or arrived since the last call. Streams are looked at only if nothing finished."""

@@ -19,7 +19,7 @@ from loadgen.wire import Ask
 from tests.fakes import engine_runs
 from tests.fakes.engine_runs import ZERO_NS, Ran, closed, opened, run_engine
 from tests.fakes.scripted import ScriptedTransport, hangs, takes
-from tests.fakes.virtual import VirtualLoop, run_virtually
+from tests.fakes.virtual import VirtualLoop, VirtualSleeper, run_virtually
 
 Patch = pytest.MonkeyPatch
 
@@ -136,18 +136,25 @@ def test_the_first_of_several_errors_is_raised(monkeypatch: Patch) -> None:
     assert str(ran.error) == "record 0"
 
 
-def test_an_alarm_that_cannot_be_had_is_raised(monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("missing", [0, 1], ids=["the heartbeat's", "the feeder's"])
+def test_an_alarm_that_cannot_be_had_is_raised(monkeypatch: Patch, missing: int) -> None:
     # Out of file descriptors, say. The heartbeat guards against hangs: a run must not go on without it.
-    class Broken:
+    made: list[VirtualSleeper] = []
+
+    class Scarce(VirtualSleeper):
         def __init__(self) -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
+            super().__init__()
+            made.append(self)
+            if len(made) == missing + 1:
+                raise OSError(errno.EMFILE, "Too many open files")
 
     async def main(loop: VirtualLoop) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr("loadgen.engine.Sleeper", Broken)
-            transport = ScriptedTransport(takes(1), loop)
-            engine = Engine(closed([(0, 1)]), [transport.client()], (0,), engine_runs.ask, lambda record: None)
-            await engine.run()
+        monkeypatch.setattr("loadgen.engine.Sleeper", Scarce)
+        transport = ScriptedTransport(takes(1), loop)
+        engine = Engine(
+            closed([(0, 1)], requests=100), [transport.client()], (0,), engine_runs.ask, lambda record: None
+        )
+        await engine.run()
 
     with pytest.raises(OSError, match="Too many open files"):
         run_virtually(monkeypatch, main)

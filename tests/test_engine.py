@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,14 @@ def test_a_process_without_a_worker_in_a_step_waits_for_the_next(monkeypatch: Pa
 
 
 def test_no_request_begins_at_the_end_of_the_duration_or_later(monkeypatch: Patch) -> None:
-    ran = run_engine(monkeypatch, closed([(0, 1)], duration_ns=10 * NS_PER_S), takes(1))
+    def a_millisecond_late(loop: VirtualLoop, delay: float, *call: Any, **context: Any) -> asyncio.TimerHandle:
+        return loop.call_at(loop.time() + delay + 0.001, *call, **context)
+
+    def server(loop: VirtualLoop) -> OneAtATime:
+        return OneAtATime(loop, stalled_until_ns=0, each_ns=NS_PER_S)
+
+    monkeypatch.setattr(VirtualLoop, "call_later", a_millisecond_late)  # as asyncio's and libuv's timers can be
+    ran = run_engine(monkeypatch, closed([(0, 1)], duration_ns=10 * NS_PER_S), server, makes_server=True)
     assert max(record.sent_ns or 0 for record in ran.records) == 9 * NS_PER_S
     assert ran.health.ended_ns == 10 * NS_PER_S
 
