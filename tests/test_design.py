@@ -46,16 +46,3 @@ def test_module_that_is_not_of_the_world_imports_none_of_it(name):
     if name in ("loadgen/cli/report.py", "loadgen/cli/verify.py"):
         worldly = {one for one in worldly if not one.startswith("loadgen.campaign")}  # its functions on files
     assert worldly == set()
-
-
-def test_only_the_command_line_and_the_campaign_import_the_analysis():
-    importers = {
-        name.split("/")[1]
-        for name in LISTED
-        if name.startswith("loadgen/") and (ROOT / name).exists() and "analysis" in imports(ROOT / name)
-    }
-    assert importers <= {"cli", "campaign.py"}
-
-
-def test_record_imports_nothing_of_ours():
-    assert not [one for one in imports(ROOT / "loadgen/record.py") if one.startswith(("loadgen", "analysis"))]
