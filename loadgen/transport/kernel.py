@@ -12,18 +12,20 @@ import contextlib
 import select
 import socket
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from loadgen.clock import NS_PER_S, RealtimeOffset, TimerFd, now_ns
 from loadgen.record import Int64
 from loadgen.transport.connection import Connection, Exchange
-from loadgen.wire.http import STREAM_END, Framing
 
 __all__ = ["KernelConnection", "Poller", "stamping_works"]
 
 TIMESPEC = struct.Struct("qq")
 FEW = 8
+CR = 13
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
 ANCILLARY_BYTES = socket.CMSG_SPACE(16)
 BATCH = 128  # ready sockets a poll
@@ -53,6 +55,7 @@ class Poller:
         self._loop = loop
         self._epoll = select.epoll()
         self._connections: dict[int, KernelConnection] = {}
+        self._streams: dict[int, tuple[Callable[..., Any], Callable[[bytes], None], Callable[[bytes], None]]] = {}
         self.offset = RealtimeOffset()
         self.unstamped = 0  # reads that came without a stamp and were stamped here instead
         self._pace = TimerFd()
@@ -72,6 +75,7 @@ class Poller:
 
     def remove(self, fd: int) -> None:
         del self._connections[fd]
+        self._streams.pop(fd, None)
         self._epoll.unregister(fd)
 
     def close(self) -> None:
@@ -81,33 +85,41 @@ class Poller:
             self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
+    def stream(self, fd: int, exchange: Exchange) -> None:
+        """Read `fd` by the short cut from now on: a chunked body over plain TCP has begun."""
+        self._streams[fd] = self._connections[fd].recvmsg, exchange.framing.reads.append, exchange.stamps.append
+
+    def end_stream(self, fd: int) -> None:
+        self._streams.pop(fd, None)
+
     def _drain(self) -> None:
         # The measured path: what follows runs once a token, inline, because a call costs as much as the rest of it.
-        connections, poll = self._connections, self._epoll.poll
+        connections, streams, poll = self._connections, self._streams, self._epoll.poll
         tokens = 0
         for _ in range(ROUNDS):
             ready = poll(0, BATCH)
             for fd, events in ready:
-                connection = connections.get(fd)
-                if connection is None:
-                    continue  # closed by one before it in this batch
-                framing = connection.framing
-                if framing is None or not framing.streaming or events != EPOLLIN:
-                    connection.handle(events)
+                stream = streams.get(fd)
+                if stream is None or events != EPOLLIN:
+                    if fd in connections:  # else one before it in this batch closed it
+                        connections[fd].handle(events)
                     continue
+                recvmsg, keep, stamp = stream
                 try:
-                    data, ancillary, _, _ = connection.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+                    data, ancillary, _, _ = recvmsg(READ_BYTES, ANCILLARY_BYTES)
                 except OSError:
-                    connection.handle(events)  # meets the same error again, or nothing to read
+                    connections[fd].handle(events)  # meets the same error again, or nothing to read
                     continue
-                if len(data) < READ_BYTES and ancillary and data and data[-4:] != STREAM_END:
-                    framing.reads.append(data)
-                    connection.stamps.append(ancillary[0][2])
+                # A chunked body ends in CRLF CRLF: with another byte four from the end this read is not the last.
+                if 4 <= len(data) < READ_BYTES and ancillary and data[-4] != CR:
+                    keep(data)
+                    stamp(ancillary[0][2])
                     tokens += 1
-                else:
-                    connection.take(data, ancillary)
-                    if len(data) == READ_BYTES:
-                        connection.handle(EPOLLIN)
+                    continue
+                connection = connections[fd]
+                connection.take(data, ancillary)
+                if len(data) == READ_BYTES:
+                    connection.handle(EPOLLIN)
             if len(ready) < 2:
                 break
         self._tokens += tokens
@@ -140,7 +152,7 @@ class Poller:
 class KernelConnection(Connection):
     """A connected, non-blocking socket in a Poller."""
 
-    __slots__ = ("_fd", "_poller", "_sock", "_unsent", "framing", "recvmsg", "stamps")
+    __slots__ = ("_fd", "_poller", "_short_cut", "_sock", "_unsent", "recvmsg")
 
     def __init__(self, sock: socket.socket, poller: Poller) -> None:
         super().__init__()
@@ -148,14 +160,8 @@ class KernelConnection(Connection):
         self._fd = sock.fileno()
         self._unsent = memoryview(b"")
         self.recvmsg = sock.recvmsg
-        self.framing: Framing | None = None  # of the exchange under way over plain TCP, for the poller's short cut
-        self.stamps: list[bytes] = []
+        self._short_cut = False  # the poller appends the reads itself
         poller.add(self._fd, self)
-
-    def start(self, exchange: Exchange, request: bytes) -> None:
-        if self._tls is None:
-            self.framing, self.stamps = exchange.framing, exchange.stamps
-        super().start(exchange, request)
 
     def stamps_ns(self, stamps: list[bytes]) -> Int64:
         if len(stamps) < FEW:  # below that a call into numpy costs more than the work
@@ -203,8 +209,14 @@ class KernelConnection(Connection):
             self._poller.unstamped += 1
             stamp = TIMESPEC.pack(*divmod(now_ns() + self._poller.offset.value_ns, NS_PER_S))
         self.deliver(data, stamp)
-        if self.exchange is None:
-            self.framing = None  # complete: what may still come is nobody's
+        exchange = self.exchange
+        if self._short_cut:
+            if exchange is None:
+                self._short_cut = False
+                self._poller.end_stream(self._fd)
+        elif exchange is not None and exchange.framing.streaming and self._tls is None:
+            self._short_cut = True
+            self._poller.stream(self._fd, exchange)
 
     def _write(self, payload: bytes) -> None:
         try:

@@ -90,7 +90,7 @@ class Framing:
     """Says when one response is complete, at constant cost a read; then un-chunks it.
 
     `reads` are the raw bytes of each read, in order. Whoever appends to it calls `advance`, but need not while
-    `streaming` is true and the read does not end in `STREAM_END`.
+    `streaming` is true and the read holds four bytes or more and does not end in `STREAM_END`.
     """
 
     __slots__ = ("_missing", "_parts", "complete", "head", "head_end", "head_read", "reads", "streaming")
