@@ -149,12 +149,13 @@ def test_an_alarm_that_cannot_be_had_is_raised(monkeypatch: Patch, missing: int)
                 raise OSError(errno.EMFILE, "Too many open files")
 
     async def main(loop: VirtualLoop) -> None:
-        monkeypatch.setattr("loadgen.engine.Sleeper", Scarce)
         transport = ScriptedTransport(takes(1), loop)
         engine = Engine(
             closed([(0, 1)], requests=100), [transport.client()], (0,), engine_runs.ask, lambda record: None
         )
-        await engine.run()
+        with monkeypatch.context() as patched:  # undone before run_virtually undoes its own
+            patched.setattr("loadgen.engine.Sleeper", Scarce)
+            await engine.run()
 
     with pytest.raises(OSError, match="Too many open files"):
         run_virtually(monkeypatch, main)
