@@ -23,9 +23,18 @@ class CallbackConnection(Connection, asyncio.Protocol):
     def __init__(self) -> None:
         super().__init__()
         self._transport: asyncio.Transport | None = None
+        self._backed_up = False  # the kernel has not taken everything yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._transport.set_write_buffer_limits(0)  # so that the next two tell when the kernel has it all
+
+    def pause_writing(self) -> None:
+        self._backed_up = True
+
+    def resume_writing(self) -> None:
+        self._backed_up = False
+        self._written()
 
     def data_received(self, data: bytes) -> None:
         stamp = now_ns()
@@ -50,4 +59,5 @@ class CallbackConnection(Connection, asyncio.Protocol):
     def _write(self, payload: bytes) -> None:
         assert self._transport is not None
         self._transport.write(payload)
-        self._written()  # asyncio does not tell when the kernel has it all
+        if not self._backed_up:
+            self._written()

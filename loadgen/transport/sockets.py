@@ -9,6 +9,7 @@ more on a fresh connection, and after a few of these the pool stops reusing conn
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -111,7 +112,9 @@ class SocketTransport:
             raise
         finally:
             self._deadlines.remove(exchange, exchange.slot)
-        if exchange.failure is None and exchange.framing.keep_alive and not connection.closed:
+        # An answer may come before the request was all sent: what is left of it would go before the next one.
+        sent = exchange.sent_last_ns is not None
+        if exchange.failure is None and exchange.framing.keep_alive and sent and not connection.closed:
             self._idle.append(connection)
         else:
             connection.close()
@@ -203,4 +206,5 @@ def connect_error(error: OSError) -> str:
     """One line for a connection that did not come about."""
     if isinstance(error, socket.gaierror):
         return f"no such host ({error.strerror})"
-    return (error.strerror or str(error)).lower()
+    # asyncio puts the address in the place of the system's words.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()

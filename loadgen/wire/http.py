@@ -8,6 +8,7 @@ A head that was seen before is not parsed again: servers repeat theirs, but for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
@@ -39,6 +40,10 @@ class Head(NamedTuple):
 STREAM_END = b"\r\n\r\n"  # the only way a chunked body can end, with trailers or without
 CHUNKED = -1
 UNTIL_CLOSE = -2
+# Digits alone: int() would also take signs, underscores and blanks, and a negative chunk size leads backwards.
+_STATUS = re.compile(r"[1-9][0-9][0-9]( .*)?", re.DOTALL).fullmatch
+_NUMBER = re.compile(r"[0-9]{1,18}").fullmatch
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}").fullmatch
 
 
 def request_head(method: str, path: str, host: str, headers: Mapping[str, str]) -> bytes:
@@ -62,7 +67,7 @@ def parse_head(head: bytes) -> Head:
     """Parse a response head without its final blank line. Raises BadHttp."""
     lines = head.decode("latin-1").split("\r\n")
     version, _, rest = lines[0].partition(" ")
-    if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
+    if not version.startswith("HTTP/1.") or not _STATUS(rest):
         raise BadHttp(f"not an HTTP/1.1 answer: {lines[0][:80]!r}")
     status = int(rest[:3])
     headers: dict[str, str] = {}
@@ -78,7 +83,7 @@ def parse_head(head: bytes) -> Head:
     elif status in (204, 304):
         length = 0
     elif "content-length" in headers:
-        if not headers["content-length"].isdigit():
+        if not _NUMBER(headers["content-length"]):
             raise BadHttp(f"Content-Length is not a number: {headers['content-length'][:40]!r}")
         length = int(headers["content-length"])
     else:
@@ -222,10 +227,9 @@ def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:
         if line_end < 0:
             return spans, -1
         size_text = raw[at:line_end].partition(b";")[0].strip()
-        try:
-            size = int(size_text, 16)
-        except ValueError:
-            raise BadHttp(f"not a chunk size: {size_text[:40]!r}") from None
+        if not _CHUNK_SIZE(size_text):
+            raise BadHttp(f"not a chunk size: {size_text[:40]!r}")
+        size = int(size_text, 16)
         data = line_end + 2
         if size == 0:
             if raw[data : data + 2] == b"\r\n":
