@@ -30,11 +30,11 @@ class Deadlines:
 
     def add(self, item: Any, at_ns: int) -> int:
         """Watch `item` until `at_ns` (monotonic); return the slot that `remove` wants."""
-        slot = at_ns // TICK_NS + 1
-        self._slots.setdefault(slot, {})[item] = None
         if self._timer is None:
             self._next = now_ns() // TICK_NS
             self._timer = self._loop.call_later(TICK_NS / NS_PER_S, self._tick)
+        slot = max(at_ns // TICK_NS + 1, self._next)  # one long past must not go where nobody looks any more
+        self._slots.setdefault(slot, {})[item] = None
         return slot
 
     def remove(self, item: Any, slot: int) -> None:
@@ -54,13 +54,18 @@ class Deadlines:
         self._slots.clear()
 
     def _tick(self) -> None:
-        self._timer = None
-        present = now_ns() // TICK_NS
-        for slot in range(self._next, present + 1):
+        slots = range(self._next, now_ns() // TICK_NS + 1)
+        self._next = slots.stop  # before the checks: what they add again belongs to a slot still to come
+        for slot in slots:
             for item in self._slots.pop(slot, {}):
-                again = self._check(item)
-                if again is not None:
-                    item.slot = self.add(item, again)
-        self._next = present + 1
-        if self._slots and self._timer is None:
-            self._timer = self._loop.call_later(TICK_NS / NS_PER_S, self._tick)
+                self._look(item)
+        self._timer = self._loop.call_later(TICK_NS / NS_PER_S, self._tick) if self._slots else None
+
+    def _look(self, item: Any) -> None:
+        try:
+            again = self._check(item)
+        except Exception as error:  # a bug in one check must not disarm the limits of all others
+            self._loop.call_exception_handler({"message": "a deadline's check failed", "exception": error})
+            return
+        if again is not None:
+            item.slot = self.add(item, again)

@@ -1,0 +1,297 @@
+"""Every wait has an end: connect, first token, between tokens, total; and the wheel that watches them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from loadgen.clock import NS_PER_S, now_ns
+from loadgen.record import Outcome
+from loadgen.transport import Answer, Limits
+from loadgen.transport.deadlines import TICK_NS, Deadlines
+from loadgen.wire import Response
+from tests.fakes.talker import END, Talk, chunk, chunked_head, talking
+from tests.transport.conftest import Side, post
+
+PING = chunk(b": ping\n\n")
+TOKEN = chunk(b"data: token\n\n")
+LATE_S = 3.0  # other work shares the cores
+
+
+def token_read(response: Response) -> int:
+    """Index of the read that brought the latest b"token", -1 for none."""
+    at = response.body.rfind(b"token")
+    return -1 if at < 0 else next(i for i, end in enumerate(response.read_ends) if end > at)
+
+
+def timed(side: Side, limits: Limits, script: Callable[[Talk], object]) -> tuple[Answer, float]:
+    """One exchange under `limits`; return it and how long it took, in s."""
+
+    async def main(side: Side) -> tuple[Answer, float]:
+        began = time.monotonic()
+        answer = await post(side.transport(peer.port, limits), last=token_read)
+        return answer, time.monotonic() - began
+
+    with talking(script) as peer:
+        return side.run(main)
+
+
+def saying(*script: tuple[bytes, float]) -> Callable[[Talk], None]:
+    """Read the request; then each piece followed by a pause; then wait for the client to give up."""
+
+    def talk_on(talk: Talk) -> None:
+        talk.read_request()
+        for piece, pause_s in script:
+            talk.say(piece)
+            time.sleep(pause_s)
+        talk.wait_for_end()
+
+    return talk_on
+
+
+@contextlib.contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port on loopback that lets nobody in: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_connection_that_does_not_come_about_ends_at_its_limit(either: Side) -> None:
+    async def main(side: Side) -> tuple[Answer, float]:
+        began = time.monotonic()
+        answer = await post(side.transport(port, Limits(connect_s=0.2)))
+        return answer, time.monotonic() - began
+
+    with deaf_port() as port:
+        answer, took_s = either.run(main)
+    assert (answer.failure, answer.error) == (Outcome.CONNECT_TIMEOUT, "no connection within 0.2 s")
+    assert 0.2 <= took_s < 0.2 + LATE_S
+    assert answer.connect_ns is not None
+    assert (answer.connected_ns, answer.sent_ns) == (None, None)
+
+
+def test_silence_ends_at_the_first_token_limit(either: Side) -> None:
+    answer, took_s = timed(either, Limits(first_token_s=0.3), saying())
+    assert (answer.failure, answer.error) == (Outcome.FIRST_TOKEN_TIMEOUT, "no token after 0.3 s")
+    assert 0.3 <= took_s < 0.3 + LATE_S
+
+
+def test_a_head_and_comments_are_no_token(either: Side) -> None:
+    answer, took_s = timed(either, Limits(first_token_s=0.4), saying((chunked_head(), 0.05), *[(PING, 0.05)] * 12))
+    assert answer.failure is Outcome.FIRST_TOKEN_TIMEOUT
+    assert 0.4 <= took_s < 0.4 + LATE_S
+    assert answer.response is not None
+    assert answer.response.status == 200
+
+
+def test_silence_after_a_token_ends_at_the_limit_between_tokens(either: Side) -> None:
+    # The comments that follow keep nobody waiting.
+    script = saying((chunked_head() + TOKEN, 0.1), *[(PING, 0.05)] * 12)
+    answer, took_s = timed(either, Limits(first_token_s=0.2, between_tokens_s=0.5), script)
+    assert (answer.failure, answer.error) == (Outcome.STALLED, "no further token for 0.5 s")
+    assert 0.5 <= took_s < 0.5 + LATE_S
+    assert answer.response is not None
+    assert b"token" in answer.response.body
+
+
+def test_tokens_within_their_limits_are_left_alone(either: Side) -> None:
+    script = saying((chunked_head(), 0.0), *[(TOKEN, 0.1)] * 8, (END, 0.0))
+    answer, took_s = timed(either, Limits(first_token_s=0.6, between_tokens_s=0.6), script)
+    assert answer.failure is None
+    assert took_s > 0.75
+
+
+def test_a_stream_without_end_ends_at_the_total_limit(either: Side) -> None:
+    script = saying((chunked_head(), 0.0), *[(TOKEN, 0.05)] * 40)
+    answer, took_s = timed(either, Limits(total_s=0.5), script)
+    assert (answer.failure, answer.error) == (Outcome.TOTAL_TIMEOUT, "no end of the answer after 0.5 s")
+    assert 0.5 <= took_s < 0.5 + LATE_S
+
+
+def test_limits_count_from_the_sending_not_from_the_connecting(either: Side) -> None:
+    # A limit shorter than a tick, and a second request that starts with the wheel at rest.
+    async def main(side: Side) -> list[Answer]:
+        transport = side.transport(peer.port, Limits(first_token_s=0.05))
+        answers = []
+        for _ in range(2):
+            answers.append(await post(transport))
+            await asyncio.sleep(0.25)
+        return answers
+
+    with talking(saying()) as peer:
+        answers = either.run(main)
+    for answer in answers:
+        assert answer.failure is Outcome.FIRST_TOKEN_TIMEOUT
+        assert answer.sent_ns is not None
+        assert answer.done_ns is not None
+        assert 0.05 <= (answer.done_ns - answer.sent_ns) / NS_PER_S < 0.05 + LATE_S
+
+
+# --- the wheel -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Watched:
+    due_ns: int
+    slot: int = 0
+    fired_ns: int = 0
+    fired: int = 0
+
+
+def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
+    with asyncio.Runner() as runner:
+        runner.run(main())  # type: ignore[arg-type]
+
+
+def test_a_deadline_fires_after_its_instant_and_never_before() -> None:
+    async def main() -> None:
+        def check(item: Watched) -> None:
+            item.fired_ns, item.fired = now_ns(), item.fired + 1
+
+        wheel = Deadlines(asyncio.get_running_loop(), check)
+        present = now_ns()
+        items = [Watched(present + round(after_s * NS_PER_S)) for after_s in (0, 0.01, 0.099, 0.1, 0.101, 0.25)]
+        for item in items:
+            item.slot = wheel.add(item, item.due_ns)
+        await asyncio.sleep(0.6)
+        assert [item.fired for item in items] == [1] * len(items)
+        assert all(item.due_ns <= item.fired_ns < item.due_ns + LATE_S * NS_PER_S for item in items)
+        assert list(wheel) == []
+
+    in_a_loop(main)
+
+
+def test_a_removed_deadline_leaves_no_trace_and_the_wheel_rests() -> None:
+    async def main() -> None:
+        fired: list[Watched] = []
+        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
+        for _ in range(1000):
+            item = Watched(now_ns() + 120 * NS_PER_S)
+            item.slot = wheel.add(item, item.due_ns)
+            assert list(wheel) == [item]
+            wheel.remove(item, item.slot)
+            wheel.remove(item, item.slot)  # twice does no harm
+        assert wheel._slots == {}
+        await asyncio.sleep(3 * TICK_NS / NS_PER_S)
+        assert wheel._timer is None
+        assert fired == []
+
+    in_a_loop(main)
+
+
+def test_a_check_may_ask_to_be_called_again() -> None:
+    async def main() -> None:
+        def check(item: Watched) -> int | None:
+            item.fired += 1
+            assert now_ns() >= item.due_ns
+            if item.fired == 3:
+                return None
+            item.due_ns = now_ns() + TICK_NS
+            return item.due_ns
+
+        wheel = Deadlines(asyncio.get_running_loop(), check)
+        item = Watched(now_ns() + TICK_NS)
+        item.slot = wheel.add(item, item.due_ns)
+        await asyncio.sleep(0.8)
+        assert item.fired == 3
+        assert list(wheel) == []
+
+    in_a_loop(main)
+
+
+def test_a_rearmed_deadline_can_be_removed() -> None:
+    async def main() -> None:
+        def check(item: Watched) -> int:
+            item.fired += 1
+            return now_ns() + 60 * NS_PER_S
+
+        wheel = Deadlines(asyncio.get_running_loop(), check)
+        item = Watched(now_ns())
+        item.slot = wheel.add(item, item.due_ns)
+        await asyncio.sleep(0.4)
+        assert (item.fired, list(wheel)) == (1, [item])
+        wheel.remove(item, item.slot)
+        assert wheel._slots == {}
+        wheel.close()
+
+    in_a_loop(main)
+
+
+def test_a_deadline_long_past_still_fires() -> None:
+    # The process was stopped for a while between sending and adding: that slot has been looked at already.
+    async def main() -> None:
+        fired: list[Watched] = []
+        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
+        keeps_it_turning = Watched(now_ns() + 60 * NS_PER_S)
+        keeps_it_turning.slot = wheel.add(keeps_it_turning, keeps_it_turning.due_ns)
+        await asyncio.sleep(0.3)
+        late = Watched(now_ns() - 10 * NS_PER_S)
+        late.slot = wheel.add(late, late.due_ns)
+        await asyncio.sleep(0.4)
+        assert fired == [late]
+        wheel.close()
+
+    in_a_loop(main)
+
+
+def test_one_check_that_fails_does_not_stop_the_wheel() -> None:
+    async def main() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        fired: list[int] = []
+
+        def check(item: Watched) -> None:
+            fired.append(item.fired)
+            if item.fired == 0:
+                raise ZeroDivisionError
+
+        wheel = Deadlines(asyncio.get_running_loop(), check)
+        for number in range(3):
+            wheel.add(Watched(now_ns(), fired=number), now_ns())
+        wheel.add(Watched(now_ns(), fired=3), now_ns() + 3 * TICK_NS)
+        await asyncio.sleep(0.6)
+        assert sorted(fired) == [0, 1, 2, 3]
+        assert [type(error) for error in told] == [ZeroDivisionError]
+        assert list(wheel) == []
+
+    in_a_loop(main)
+
+
+def test_closing_the_wheel_stops_it() -> None:
+    async def main() -> None:
+        fired: list[Watched] = []
+        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
+        wheel.add(Watched(now_ns()), now_ns())
+        wheel.close()
+        await asyncio.sleep(0.25)
+        assert fired == []
+
+    in_a_loop(main)
+
+
+@pytest.mark.parametrize("limits", [Limits(first_token_s=0.2), Limits(total_s=0.2)])
+def test_giving_up_closes_the_connection(either: Side, limits: Limits) -> None:
+    def script(talk: Talk) -> str:
+        talk.read_request()
+        talk.wait_for_end()
+        return "hung up"
+
+    async def main(side: Side) -> None:
+        await post(side.transport(peer.port, limits))
+
+    with talking(script) as peer:
+        either.run(main)
+    assert peer.notes == ["hung up"]
