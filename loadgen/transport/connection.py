@@ -111,9 +111,12 @@ class Connection(ABC):
         self._write(tls.handshake())
         while not tls.ready:
             ciphertext = await arrived.get()
-            if not ciphertext:
+            while not arrived.empty():  # a server may send more behind its last flight (early tickets)
+                ciphertext += arrived.get_nowait()
+            answer = tls.handshake(ciphertext)  # first: it may hold an alert that says why the server left
+            if self.closed:
                 raise ssl.SSLError("the server closed the connection during the handshake")
-            self._write(tls.handshake(ciphertext))
+            self._write(answer)
         self._tls, self.deliver, self._handshake = tls, self._take_ciphertext, None
 
     def start(self, exchange: Exchange, request: bytes) -> None:
@@ -198,4 +201,4 @@ class Connection(ABC):
 def tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
-    return f"TLS: {error.reason or error}"
+    return f"TLS: {getattr(error, 'reason', None) or error}"  # one that we raised has no reason
