@@ -654,11 +654,13 @@ _REPLACES = {
 
 
 def _without_nones(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    """A mapping in which nothing is left was not given either, or a fault of the file would be laid to the options."""
+    pruned = {
         key: _without_nones(value) if isinstance(value, Mapping) else value
         for key, value in given.items()
         if value is not None
     }
+    return {key: value for key, value in pruned.items() if value != {} or given[key] == {}}
 
 
 def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from loadgen.record import TOKEN_KINDS, Outcome
 from tests.fakes.command import Result, rows, run_here
 from tests.fakes.peer import ANSWER, EVENT_STREAM, chunked, listening
 
-EACH = 3  # requests a fault
+EACH = 2  # requests a fault
 TOKENS = 6
 LIMITS = {
     "connect_s": 2,
@@ -381,7 +381,6 @@ def test_a_server_that_dies_during_the_run_refuses_the_rest(tmp_path):
     assert result.code == 0
 
 
-@pytest.mark.xfail(strict=True, reason="transport.sockets.connect_error tells asyncio's words, not the kernel's")
 def test_a_refused_connection_is_told_in_words(tmp_path):
     def stops_listening(peer: Any, connection: Any, before: int) -> bool:
         peer.listener.shutdown(2)

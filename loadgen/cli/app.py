@@ -44,18 +44,39 @@ app.command(
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-@app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"loadgen {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are one line on stderr."""
     try:
-        code = app(list(arguments), standalone_mode=False)
+        code = _run(arguments)
         sys.stdout.flush()  # here, where a failure can still be told
+    except OSError as error:
+        if not _is_stdout(error):
+            raise
+        _drop_stdout()
+        if not isinstance(error, BrokenPipeError):  # else the reader has had enough
+            print(f"loadgen: the results cannot be printed: {error.strerror}", file=sys.stderr)
+        return int(Exit.VOID)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        code = app(list(arguments), prog_name="loadgen", standalone_mode=False)
     except Stop as stop:
         print(f"loadgen: {stop}", file=sys.stderr)
         return int(stop.code)
@@ -68,15 +89,8 @@ def run_app(arguments: Sequence[str]) -> int:
         print(f"loadgen: {_message(error, arguments)} (loadgen --help lists what there is)", file=sys.stderr)
         return int(Exit.USAGE)
     except (typer.Abort, KeyboardInterrupt):
-        print("loadgen: interrupted before anything was measured", file=sys.stderr)
+        print("loadgen: interrupted", file=sys.stderr)
         return int(Exit.INTERRUPTED)
-    except OSError as error:
-        if not _is_stdout(error):
-            raise
-        _drop_stdout()
-        if not isinstance(error, BrokenPipeError):  # else the reader has had enough
-            print(f"loadgen: the results cannot be printed: {error.strerror}", file=sys.stderr)
-        return int(Exit.VOID)
     return int(code or 0)
 
 
