@@ -52,7 +52,7 @@ test-real: $(READY) ## tests against real servers; installs them at first use, w
 	$(BIN)/pytest -o addopts='-q --strict-markers --strict-config' tests/real
 
 bench: $(READY) ## the speed and memory table; appends to tests/bench/RESULTS.md
-	$(BIN)/python -m tests.bench.speed
+	$(BIN)/python -m tests.bench.speed --keep
 
 clean: ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(OLD_DEMO)

@@ -36,7 +36,6 @@ from loadgen.profile import Load, Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
 from loadgen.transport import Limits
-from loadgen.transport.kernel import stamping_works
 from loadgen.workload import Workload, open_workload, tokenizer_count
 
 __all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "write_reports"]
@@ -90,12 +89,20 @@ def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
         return "aiohttp", "a proxy stands between"
     if asked != "auto" and asked != "kernel":
         return asked, "asked for"
-    wrong = stamping_works() if sys.platform == "linux" else f"no kernel stamps on {sys.platform}"
+    wrong = _no_kernel_stamps()
     if wrong is None:
         return "kernel", None
     if asked == "kernel":
         raise ProfileError(f"--tier kernel: {wrong}; use --tier auto")
     return "callback", wrong
+
+
+def _no_kernel_stamps() -> str | None:
+    if sys.platform != "linux":
+        return f"no kernel stamps on {sys.platform}"
+    from loadgen.transport.kernel import stamping_works  # needs epoll
+
+    return stamping_works()
 
 
 async def prepare(profile: Profile, directory: Path) -> Campaign:

@@ -186,5 +186,5 @@ def _column(values: Sequence[Any], field: pa.Field) -> pa.Array:
     if len(present) < len(values):
         mask = pa.array([value is None for value in values])
     return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(flat.astype(field.type.value_type.to_pandas_dtype())), type=field.type, mask=mask
+        pa.array(offsets), pa.array(flat.astype(str(field.type.value_type))), type=field.type, mask=mask
     )

@@ -182,7 +182,9 @@ def _measure(profile: Profile, directory: Path, *, progress: bool, quiet: bool) 
             return runner.run(_prepare_and_measure(profile, directory, progress, quiet)), directory
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "uvloop":
+            raise
         raise Stop(Exit.USAGE, "--loop uvloop: uvloop is not installed; use --loop auto") from None
     except Unreachable as error:
         raise Stop(Exit.UNREACHABLE, str(error)) from None

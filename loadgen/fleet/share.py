@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loadgen.client import Client
 from loadgen.engine import Engine, Health, Plan
@@ -17,11 +18,13 @@ from loadgen.profile import REDACTED
 from loadgen.record import Record
 from loadgen.tally import Tally
 from loadgen.transport import Address, Limits, Transport, tls_context
-from loadgen.transport.kernel import Poller
 from loadgen.transport.sockets import SocketTransport
 from loadgen.wire import Target
 from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload
+
+if TYPE_CHECKING:
+    from loadgen.transport.kernel import Poller
 
 __all__ = ["Endpoint", "Share", "ShareRun", "open_transport", "raise_file_limit"]
 
@@ -90,7 +93,7 @@ class ShareRun:
     def __init__(self, share: Share, workload: Workload, tally: Tally) -> None:
         self._share = share
         self.tally = tally
-        self._poller = Poller(asyncio.get_running_loop()) if share.tier == "kernel" else None
+        self._poller = open_poller(share.tier)
         self._journal = Journal(share.journal, share.writer)
         self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
         if share.proxy is not None and (password := urllib.parse.urlsplit(share.proxy).password):
@@ -145,6 +148,15 @@ class ShareRun:
             except OSError as error:
                 self.engine.fail(error)
                 return
+
+
+def open_poller(tier: str) -> Poller | None:
+    """Return what the transports of the kernel tier share in the running loop; None for any other tier."""
+    if tier != "kernel":
+        return None
+    from loadgen.transport.kernel import Poller  # needs epoll, so Linux alone
+
+    return Poller(asyncio.get_running_loop())
 
 
 def open_transport(

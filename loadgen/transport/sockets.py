@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.record import Outcome
@@ -20,8 +21,10 @@ from loadgen.transport import Address, Answer, LastTokenRead, Limits
 from loadgen.transport.callback import CallbackConnection
 from loadgen.transport.connection import Connection, Exchange, tls_reason
 from loadgen.transport.deadlines import Deadlines
-from loadgen.transport.kernel import KernelConnection, Poller, prepare
 from loadgen.wire.http import BadHttp, request_bytes, request_head
+
+if TYPE_CHECKING:
+    from loadgen.transport.kernel import Poller
 
 __all__ = ["SocketTransport"]
 
@@ -190,6 +193,8 @@ class SocketTransport:
             await self._loop.sock_connect(sock, address)
             _, connection = await self._loop.create_connection(CallbackConnection, sock=sock)
         else:
+            from loadgen.transport.kernel import KernelConnection, prepare  # needs epoll, so Linux alone
+
             prepare(sock)
             await self._loop.sock_connect(sock, address)
             connection = KernelConnection(sock, self._poller)
