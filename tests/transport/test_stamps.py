@@ -1,0 +1,178 @@
+"""The promise of the kernel tier, held against the emulator's own log: a late client does not hurt its stamps."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from loadgen.client import Client
+from loadgen.clock import NS_PER_MS
+from loadgen.emulator import Law, spawn
+from loadgen.emulator.spawn import Emulator
+from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
+from loadgen.transport.kernel import stamping_works
+from loadgen.wire import Ask, Target
+from loadgen.wire.dialects import dialect
+from tests.transport.conftest import Side
+
+STREAMS, TOKENS = 6, 30
+STALL_S, EVERY_S = 0.05, 0.1
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with spawn(Law(ttft_s=0.02, gap_s=0.03)) as emulator:
+        yield emulator
+
+
+def record_streams(side: Side, emulator: Emulator, run: int, *, stalls: bool, **headers: str) -> list[Record]:
+    """Send STREAMS requests at once, the loop blocked now and then if it is to be; return their records."""
+    target = Target("openai", "vllm", "emulated", "/v1/chat/completions")
+    fields = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def main(side: Side) -> list[Record]:
+        client = Client(
+            "emulator", target, dialect(target.api, target.path), side.transport(emulator.port, headers=fields)
+        )
+        loop = asyncio.get_running_loop()
+
+        def stall() -> None:
+            time.sleep(STALL_S)
+            loop.call_later(EVERY_S - STALL_S, stall)
+
+        if stalls:
+            loop.call_later(0.03, stall)
+
+        async def one(seq: int) -> Record:
+            ask = Ask(prompt="one two three", output_tokens=TOKENS)
+            answer, body = await client.send(ask, f"{run}-{seq}")
+            return client.record(ask, body, answer, run=run, seq=seq, intended_ns=0, zero_ns=0)
+
+        return await asyncio.gather(*(one(seq) for seq in range(STREAMS)))
+
+    records = side.run(main)
+    assert [record.outcome for record in records] == [Outcome.OK] * STREAMS
+    return records
+
+
+@pytest.fixture(scope="module", params=["kernel-uvloop", "kernel-asyncio", "callback-uvloop", "callback-asyncio"])
+def calm(request: pytest.FixtureRequest, emulator: Emulator) -> list[Record]:
+    """What each tier on each loop records when nothing disturbs it."""
+    return record_streams(Side(*request.param.split("-")), emulator, 100 + request.param_index, stalls=False)
+
+
+def errors_ms(records: list[Record], emulator: Emulator) -> Int64:
+    """Stamp minus truth of each token that was the last of its read, in ms."""
+    truth = emulator.truth()
+    errors = []
+    for record in records:
+        true = truth[f"{record.run}-{record.seq}"]
+        bearing = np.isin(record.event_kind, TOKEN_KINDS)
+        assert bearing.sum() == len(true.token_ns) == TOKENS
+        stamps, reads = record.event_ns[bearing], record.event_read[bearing]
+        last = np.append(np.diff(reads) > 0, True)
+        errors.append((stamps - np.array(true.token_ns, np.int64))[last])
+    return np.concatenate(errors) / NS_PER_MS
+
+
+def test_stamps_agree_with_what_the_server_did(calm: list[Record], emulator: Emulator) -> None:
+    errors = errors_ms(calm, emulator)
+    assert errors.min() > -1  # nothing arrives before it is sent
+    assert np.median(errors) < 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_late_client_does_not_hurt_kernel_stamps(loop: str, emulator: Emulator) -> None:
+    # Blocked half of the time, the callback tier stamps half of all tokens late, by up to the length of a stall.
+    kernel = errors_ms(record_streams(Side("kernel", loop), emulator, 2, stalls=True), emulator)
+    callback = errors_ms(record_streams(Side("callback", loop), emulator, 3, stalls=True), emulator)
+    assert np.median(kernel) < 1
+    assert np.quantile(callback, 0.75) > 10 * np.quantile(np.abs(kernel), 0.75)
+    assert np.quantile(callback, 0.9) > 1000 * STALL_S / 4
+
+
+def test_the_first_token_is_timed_from_a_sending_that_the_server_confirms(
+    calm: list[Record], emulator: Emulator
+) -> None:
+    truth = emulator.truth()
+    for record in calm:
+        true = truth[f"{record.run}-{record.seq}"]
+        assert record.sent_ns is not None
+        assert record.sent_ns <= true.arrived_ns
+        assert record.headers_ns is not None
+        assert true.head_ns is not None
+        assert record.headers_ns > true.head_ns - NS_PER_MS
+    delays = [truth[f"{r.run}-{r.seq}"].arrived_ns - (r.sent_ns or 0) for r in calm]
+    assert np.median(delays) < 20 * NS_PER_MS
+
+
+def test_events_that_arrive_together_are_told_to_be_of_one_read(either: Side, emulator: Emulator) -> None:
+    for record in record_streams(either, emulator, 5, stalls=False, X_Emulator_Fault="one-write"):
+        assert len(np.unique(record.event_read)) <= 2  # the head may come by itself
+        tokens = np.isin(record.event_kind, TOKEN_KINDS)
+        assert len(np.unique(record.event_ns[tokens])) == 1
+
+
+def test_events_that_arrive_apart_are_told_to_be_of_different_reads(calm: list[Record]) -> None:
+    for record in calm:
+        tokens = np.isin(record.event_kind, TOKEN_KINDS)
+        assert len(np.unique(record.event_read[tokens])) > TOKENS / 2
+        assert (np.diff(record.event_ns) >= 0).all()
+
+
+# --- the self-test ---------------------------------------------------------------------------------------------------
+
+
+def test_this_host_stamps() -> None:
+    assert stamping_works() is None
+
+
+class Refuses(socket.socket):
+    def setsockopt(self, *args: object) -> None:  # type: ignore[override]
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+
+class Strips(socket.socket):
+    """Takes the option and brings no stamps, as some sandboxes do."""
+
+    def recvmsg(self, *args: int) -> tuple:
+        data, _, flags, address = super().recvmsg(*args)
+        return data, [], flags, address
+
+
+class Late(socket.socket):
+    """Brings stamps that are no arrival times: those of the reading."""
+
+    def recvmsg(self, *args: int) -> tuple:
+        data, ancillary, flags, address = super().recvmsg(*args)
+        level, kind, _ = ancillary[0]
+        now = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        stamp = b"".join(part.to_bytes(8, "little") for part in divmod(now, 1_000_000_000))
+        return data, [(level, kind, stamp)], flags, address
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Refuses, "SO_TIMESTAMPNS is refused: Protocol not available"),
+        (Strips, "recvmsg brings no stamp"),
+        (Late, "ms off"),
+    ],
+)
+def test_a_host_that_does_not_stamp_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, kind: type[socket.socket], reason: str
+) -> None:
+    accept = socket.socket.accept
+
+    def accept_as_kind(self: socket.socket) -> tuple[socket.socket, object]:
+        sock, address = accept(self)
+        return kind(fileno=sock.detach()), address
+
+    monkeypatch.setattr(socket.socket, "accept", accept_as_kind)
+    assert reason in (stamping_works() or "")
