@@ -53,11 +53,18 @@ class CallbackConnection(Connection, asyncio.Protocol):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.deliver = _nobody  # breaks the cycle through the bound method: nothing collects garbage in a run
             if self._transport is not None:
                 self._transport.abort()
+                self._transport = None
 
     def _write(self, payload: bytes) -> None:
-        assert self._transport is not None
+        if self._transport is None:
+            return  # closed: the exchange has been told
         self._transport.write(payload)
         if not self._backed_up:
             self._written()
+
+
+def _nobody(data: bytes, stamp: int) -> None:
+    """The reader of a closed connection."""

@@ -111,6 +111,7 @@ class SocketTransport:
         try:
             await exchange.done
         except BaseException:
+            connection.exchange = None
             connection.close()
             raise
         finally:
@@ -184,7 +185,10 @@ class SocketTransport:
                 sock.close()
                 raise
         assert failed is not None
-        raise failed
+        try:
+            raise failed
+        finally:
+            del failed  # it holds this frame: nothing collects the cycle in a run
 
     async def _connect_one(self, sock: socket.socket, address: tuple[object, ...]) -> Connection:
         connection: Connection
