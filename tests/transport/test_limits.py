@@ -78,7 +78,7 @@ def test_a_connection_that_does_not_come_about_ends_at_its_limit(either: Side) -
     with deaf_port() as port:
         answer, took_s = either.run(main)
     assert (answer.failure, answer.error) == (Outcome.CONNECT_TIMEOUT, "no connection within 0.2 s")
-    assert 0.2 <= took_s < 0.2 + LATE_S
+    assert 0.19 <= took_s < 0.2 + LATE_S  # uvloop counts in whole milliseconds
     assert answer.connect_ns is not None
     assert (answer.connected_ns, answer.sent_ns) == (None, None)
 
