@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from loadgen.campaign import file_sha256, manifest_sha256
 from loadgen.emulator import Law, spawn
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here, run_there
 from tests.fakes.peer import chunked, listening
@@ -529,6 +530,20 @@ def test_verify_notices_a_file_that_is_gone_and_checksums_made_to_fit(copied):
     assert run_here("verify", copied).code == 1
 
 
+def test_verify_notices_a_summary_that_does_not_follow_though_every_checksum_fits(copied):
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["metrics"]["ttft_ms"]["mean"]["value"] /= 2
+    (copied / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["sha256"]["summary.json"] = file_sha256(copied / "summary.json")
+    (copied / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    manifest["manifest_sha256"] = manifest_sha256(copied / "manifest.json")
+    (copied / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    result = run_here("verify", copied)
+    assert result.code == 1
+    assert result.out == "summary.json: does not follow from records.parquet and manifest.json\n"
+
+
 def test_verify_of_something_else_is_exit_code_2(tmp_path):
     (tmp_path / "notes.txt").write_text("not a run")
     result = run_here("verify", tmp_path)
@@ -742,6 +757,30 @@ def test_no_room_for_one_of_the_files_is_one_line_and_keeps_the_others(emulator,
     if left:
         assert len(rows(tmp_path / "run")) == 4
         assert run_here("report", tmp_path / "run", "--json").json()["requests"]["completed"] == 4
+
+
+def test_an_open_loop_may_open_as_many_connections_as_the_system_grants(tmp_path):
+    """Found with 200 files allowed and 4,096 to be had: connections that we could not open counted as refused."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = profile(tmp_path, load={"arrivals": "burst", "requests": 1}, work={"prompt_tokens": 8, "output_tokens": 1})
+    low = min(256, before[0])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, before[1]))
+    try:
+        with spawn(Law(ttft_s=0.01)) as here:
+            run_here("run", path, "--url", here.url, "--out", tmp_path / "run", "--quiet")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(65_536, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_connections_than_the_system_grants_are_refused_beforehand(emulator, tmp_path):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit here")
+    path = profile(tmp_path, load={"concurrency": hard, "requests": hard})
+    result = run_here("run", path, "--url", emulator.url, "--out", tmp_path / "run")
+    assert (result.code, result.out) == (2, "")
+    assert f"{hard} connections need {hard + 64} open files, the limit is {hard} (ulimit -n)" in result.line
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")

@@ -338,6 +338,24 @@ def test_a_reused_connection_that_closes_is_stale_and_the_request_goes_once_more
     assert result.json()["stale_connections"] == 3
 
 
+def test_after_a_stale_connection_the_request_goes_on_a_fresh_one_and_not_on_another_idle_one(tmp_path):
+    def slow_and_once(peer: Any, connection: Any, before: int) -> bool:
+        if before == 0:
+            time.sleep(0.3)  # so that three connections are open at once, and idle when the fourth request comes
+            connection.sendall(ANSWER)
+        return before == 0
+
+    stages = [{"rate_per_s": 20, "requests": 3}, {"rate_per_s": 1, "requests": 1}]
+    path = profile(tmp_path, arrivals="constant", stages=stages, limits={"first_token_s": 5})
+    with listening(slow_and_once) as peer:
+        run_here(
+            *("run", path, "--url", peer.url, "--api", "openai", "--model", "m"),
+            *("--out", tmp_path / "run", "--quiet"),
+        )
+    assert [record["stale_connections"] for record in rows(tmp_path / "run")] == [0, 0, 0, 1]
+    assert list(peer.seen.values()) == [1, 1, 1, 2]
+
+
 def test_a_fresh_connection_that_closes_is_a_failure_and_not_tried_again(tmp_path):
     with listening(lambda peer, connection, before: False) as peer:
         result = against(peer, tmp_path, requests=3)

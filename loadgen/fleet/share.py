@@ -30,6 +30,7 @@ __all__ = ["Endpoint", "Share", "ShareRun", "open_transport", "raise_file_limit"
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
+PLENTY_OF_FILES = 65_536
 SHORTEST_SECRET = 6  # a shorter word may be part of any text
 
 
@@ -172,11 +173,14 @@ def open_transport(
 
 
 def raise_file_limit(wanted: int) -> None:
-    """Let this process hold `wanted` sockets. Raises OSError, in words, if the system does not."""
+    """Let this process hold `wanted` sockets, and more if that costs nothing, for an open loop may need any number.
+
+    Raises OSError, in words, if the system does not.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = wanted + SPARE_FILES
-    if soft >= need:
+    need = max(wanted + SPARE_FILES, min(PLENTY_OF_FILES, hard if hard != resource.RLIM_INFINITY else PLENTY_OF_FILES))
+    if soft >= need or soft == resource.RLIM_INFINITY:
         return
     if hard != resource.RLIM_INFINITY and hard < need:
-        raise OSError(f"{wanted} connections need {need} open files, the limit is {hard} (ulimit -n)")
+        raise OSError(f"{wanted} connections need {wanted + SPARE_FILES} open files, the limit is {hard} (ulimit -n)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
