@@ -7,6 +7,7 @@ every stamp. `done_ns` and the rest mean the same as in the other tiers.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Mapping
 from itertools import accumulate
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from loadgen.transport.sockets import connect_error
 from loadgen.wire import Response
 
 __all__ = ["AiohttpTransport"]
+
+ALL_AT_ONCE_BYTES = 1 << 20  # aiohttp warns about larger bodies in one piece
 
 
 class AiohttpTransport:
@@ -54,14 +57,17 @@ class AiohttpTransport:
         try:
             await self._limited(work, answer, head, pieces, stamps, last_token_read)
         except asyncio.CancelledError:
-            work.cancel()
             if not self.stopping:
                 raise
             answer.failure, answer.error = Outcome.CANCELLED, "stopped by us before the answer was complete"
+        finally:
+            if work.cancel():
+                await asyncio.wait({work})
         answer.stamps_ns = np.array(stamps, np.int64)
         if head:
             answer.response = _response(head[0], pieces, complete=answer.failure is None)
-        answer.done_ns = stamps[-1] if answer.failure is None and stamps else now_ns()
+        if answer.failure is not None:
+            answer.done_ns = now_ns()
         return answer
 
     def activity(self) -> int:
@@ -81,7 +87,7 @@ class AiohttpTransport:
     ) -> None:
         async with self._session.post(
             self._url,
-            data=body,
+            data=body if len(body) <= ALL_AT_ONCE_BYTES else io.BytesIO(body),
             headers={"X-Request-Id": request_id},
             proxy=self._proxy,
             allow_redirects=False,
@@ -94,6 +100,7 @@ class AiohttpTransport:
                 stamps.append(now_ns())
                 pieces.append(piece)
                 self._reads += 1
+        answer.done_ns = now_ns()
 
     async def _limited(
         self,
@@ -117,7 +124,6 @@ class AiohttpTransport:
             due = min(total, (began if read < 0 else stamps[read]) + round(limit_s * NS_PER_S))
             if now_ns() < due:
                 continue
-            work.cancel()
             if due == total:
                 answer.failure, answer.error = Outcome.TOTAL_TIMEOUT, f"no end of the answer after {limits.total_s:g} s"
             elif read < 0:
@@ -169,7 +175,7 @@ def _failure(error: BaseException | None) -> tuple[Outcome | None, str | None]:
             return Outcome.REFUSED, connect_error(error.os_error)
         case aiohttp.ClientPayloadError():
             return Outcome.TRUNCATED, "the server closed the connection in the middle of the answer"
-        case aiohttp.ClientOSError() | aiohttp.ServerDisconnectedError():
+        case aiohttp.ClientConnectionError():
             return Outcome.RESET, f"connection lost: {error}"
         case aiohttp.ClientError():
             return Outcome.PROTOCOL, f"{type(error).__name__}: {error}".splitlines()[0]

@@ -60,6 +60,11 @@ class Talk:
         body, self._unread = self._unread[:size], self._unread[size:]
         return body
 
+    def take_rest(self) -> bytes:
+        """Return what was read beyond what was asked for."""
+        rest, self._unread = self._unread, b""
+        return rest
+
     def read_request(self) -> bytes:
         """Read a whole request; return its body."""
         head = self.read_head().lower()
