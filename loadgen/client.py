@@ -70,7 +70,7 @@ class Client:
             record.done_ns = answer.done_ns - zero_ns
         if answer.response is not None:
             self._read_answer(record, answer.response, answer, zero_ns)
-        if answer.failure is not None and _explains_more(answer.failure, record):
+        if answer.failure is not None and (answer.response is None or _explains_more(answer.failure, record)):
             record.outcome, record.error = answer.failure, answer.error
         return record
 

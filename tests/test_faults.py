@@ -464,14 +464,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return dict(zip(SAID, rows(folder / "run"), strict=True))
 
 
-COUNTED_AS_OK = pytest.mark.xfail(
-    strict=True, reason="client._explains_more lets the OK of a record without any response stand"
-)
-
-
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=COUNTED_AS_OK) if what == "a head cut short" else what for what in SAID]
-)
+@pytest.mark.parametrize("what", SAID)
 def test_whatever_a_server_says_is_an_outcome_with_its_words(told, what):
     _, outcome, error = SAID[what]
     record = told[what]
