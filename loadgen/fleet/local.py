@@ -70,18 +70,26 @@ async def run_workers(
 
     interrupter = asyncio.create_task(interrupt())
     with ThreadPoolExecutor(len(workers)) as threads:
+        listeners = [
+            asyncio.create_task(_listen(index, answers, threads, told)) for index, (_, answers, _) in enumerate(workers)
+        ]
         try:
-            return await asyncio.gather(
-                *(_listen(index, answers, threads, told) for index, (_, answers, _) in enumerate(workers))
-            )
+            await asyncio.wait(listeners, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             interrupter.cancel()
-            for process, _, orders in workers:
+            for _, _, orders in workers:
                 orders.close()  # one that still runs takes this as an interruption
+            # Heard out, for a worker that cannot get rid of its last words does not end.
+            await asyncio.wait(listeners, timeout=JOIN_S)
+            for process, _, _ in workers:
                 process.join(JOIN_S)
                 if process.is_alive():
                     process.kill()  # it does not listen to SIGTERM
                     process.join()
+            await asyncio.wait(listeners)
+            for _, answers, _ in workers:
+                answers.close()
+    return [listener.result() for listener in listeners]
 
 
 async def _listen(
@@ -116,9 +124,9 @@ def _signals_held() -> Iterator[None]:
 
 
 def _work(order: Connection, answer: Connection, share: Share, workload: Workload, loop: str) -> None:
-    raise_file_limit(_sockets(share))
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
+            raise_file_limit(_sockets(share))
             result: Any = runner.run(_work_in_loop(order, answer, share, workload))
         except Exception as error:
             result = error
