@@ -211,7 +211,8 @@ def _exact_parts(chunked: bytes) -> list[bytes] | None:
         sizes = [int(size, 16) for size in parts[0:-3:2]]
     except ValueError:
         return None
-    return parts if sizes == list(map(len, parts[1:-3:2])) else None
+    # A size of 0 is the end: what follows one belongs to nobody.
+    return parts if sizes == list(map(len, parts[1:-3:2])) and 0 not in sizes else None
 
 
 def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:

@@ -128,12 +128,42 @@ def test_bytes_after_the_end_cost_the_connection() -> None:
         b"HTTP/1.1 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 20\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 2\xb20 OK\r\n\r\n",  # a digit to str.isdigit, and none to int
+        b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1" + b"0" * 5_000 + b"\r\n\r\n",
         CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"-6\r\nhello\r\n0\r\n\r\n",  # led backwards to itself, for ever
+        CHUNKED + b"f_f\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"\r\nhello\r\n0\r\n\r\n",
     ],
 )
 def test_what_is_not_http_is_told_by_what_it_said(raw: bytes) -> None:
     with pytest.raises(BadHttp):
         fed(raw)
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD)))
+def test_a_head_may_be_split_anywhere(cut: int) -> None:
+    framing = fed(HEAD[:cut], HEAD[cut:] + b"Content-Length: 2\r\n\r\nok")
+    assert framing.complete
+    assert (framing.head_read, framing.response().body) == (1, b"ok")
+
+
+@pytest.mark.parametrize("after", [b"0\r\n\r\n", b"4\r\nmore\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_bytes_after_a_chunked_end_cost_the_connection_but_not_the_body(after: bytes) -> None:
+    framing = fed(CHUNKED + chunked([b"ok"]) + after)
+    assert framing.complete
+    assert framing.response().body == b"ok"
+    assert not framing.keep_alive
+
+
+def test_chunk_sizes_may_have_leading_zeros_blanks_and_either_case() -> None:
+    framing = fed(CHUNKED + b"00A\r\n0123456789\r\n0b ;x=y\r\n0123456789a\r\n000\r\n\r\n")
+    assert framing.complete
+    assert framing.response().body == b"01234567890123456789a"
 
 
 def test_a_head_without_end_is_given_up() -> None:
