@@ -26,7 +26,7 @@ __all__ = ["SCHEMA", "Journal", "close_segments", "segments"]
 
 FLUSH_EVENTS = 500_000
 FLUSH_RECORDS = 20_000
-ROW_GROUP_EVENTS = 4_000_000  # a few tens of MB in memory when a reader takes one row group
+ROW_GROUP_EVENTS = 1_000_000  # tens of MB in memory when a reader takes one row group
 
 SCHEMA = pa.schema(
     [

@@ -67,6 +67,7 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
         began = os.times()
         runner.run(run())
+        rss_at["run"] = rss_mib()
         close_segments(share.journal, folder / "records.parquet")
         ended = os.times()
     rss_at["end"] = rss_mib()
