@@ -90,7 +90,7 @@ class VirtualSleeper:
 
 
 def run_virtually(patch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run `main(loop)` in virtual time; the engine reads the loop's clock meanwhile. No task may be left behind."""
+    """Run `main(loop)` in virtual time, the clock of engine and deadlines. No task may be left behind."""
 
     async def checked() -> T:
         try:
@@ -103,5 +103,6 @@ def run_virtually(patch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Corou
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
         patched.setattr("loadgen.engine.now_ns", loop.now_ns)
+        patched.setattr("loadgen.transport.deadlines.now_ns", loop.now_ns)
         patched.setattr("loadgen.engine.Sleeper", VirtualSleeper)
         return runner.run(checked())

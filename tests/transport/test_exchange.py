@@ -86,7 +86,7 @@ def test_an_end_that_arrives_in_two_pieces_is_an_end(side: Side) -> None:
     assert [body_of(answer) for answer in answers] == [EVENT * 2] * len(cuts)
 
 
-def test_an_answer_may_arrive_byte_by_byte(side: Side) -> None:
+def test_an_answer_may_arrive_byte_by_byte(either: Side) -> None:
     whole = stream(b"data: a\r\n\r\n", b"0\r\n\r\n", b"\r\n")
 
     def script(talk: Talk) -> None:
@@ -94,7 +94,7 @@ def test_an_answer_may_arrive_byte_by_byte(side: Side) -> None:
         talk.say(*(whole[i : i + 1] for i in range(len(whole))), gap_s=0.0005)
 
     with talking(script) as peer:
-        assert body_of(ask_once(side, peer.port)) == b"data: a\r\n\r\n0\r\n\r\n\r\n"
+        assert body_of(ask_once(either, peer.port)) == b"data: a\r\n\r\n0\r\n\r\n\r\n"
 
 
 def test_a_body_may_end_with_the_connection(side: Side) -> None:
@@ -111,7 +111,7 @@ def test_a_body_may_end_with_the_connection(side: Side) -> None:
         assert answer.done_ns == answer.stamps_ns[-1]  # the last byte, not the end of the connection
 
 
-def test_a_body_of_known_length_ends_with_its_last_byte(side: Side) -> None:
+def test_a_body_of_known_length_ends_with_its_last_byte(either: Side) -> None:
     whole = sized(b"0123456789" * 10)
 
     def script(talk: Talk) -> None:
@@ -121,22 +121,22 @@ def test_a_body_of_known_length_ends_with_its_last_byte(side: Side) -> None:
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answers = ask_often(side, peer.port, 2)
+        answers = ask_often(either, peer.port, 2)
         assert peer.connections == 1
     assert [body_of(answer) for answer in answers] == [b"0123456789" * 10] * 2
 
 
-def test_an_answer_without_a_body_is_an_answer(side: Side) -> None:
+def test_an_answer_without_a_body_is_an_answer(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(b"HTTP/1.1 204 No Content\r\n\r\n")
         talk.wait_for_end()
 
     with talking(script) as peer:
-        assert body_of(ask_once(side, peer.port)) == b""
+        assert body_of(ask_once(either, peer.port)) == b""
 
 
-def test_an_interim_answer_is_not_the_answer(side: Side) -> None:
+def test_an_interim_answer_is_not_the_answer(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(
@@ -145,7 +145,7 @@ def test_an_interim_answer_is_not_the_answer(side: Side) -> None:
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answer = ask_once(side, peer.port)
+        answer = ask_once(either, peer.port)
     assert body_of(answer) == EVENT
     assert answer.response is not None
     assert (answer.response.status, answer.head_read) == (200, 1)
@@ -167,7 +167,7 @@ def test_one_event_may_be_larger_than_any_buffer(side: Side, size: int) -> None:
     assert [body_of(answer) == EVENT + large + EVENT for answer in answers] == [True, True]
 
 
-def test_an_answer_of_exactly_the_buffers_size_leaves_nothing_behind(side: Side) -> None:
+def test_an_answer_of_exactly_the_buffers_size_leaves_nothing_behind(either: Side) -> None:
     # Edge-triggered: a full buffer uses up the edge, and it must be seen that nothing follows it.
     head = chunked_head()
     sizes = range(8_192 - 3, 8_192 + 4)
@@ -184,7 +184,7 @@ def test_an_answer_of_exactly_the_buffers_size_leaves_nothing_behind(side: Side)
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answers = ask_often(side, peer.port, 2 * len(sizes))
+        answers = ask_often(either, peer.port, 2 * len(sizes))
         assert peer.connections == 1
     assert all(set(body_of(answer)) == {ord("x")} for answer in answers)
 
@@ -274,20 +274,20 @@ def test_a_kept_connection_carries_the_next_request(side: Side) -> None:
     assert [(answer.connect_ns, answer.connected_ns, body_of(answer)) for answer in rest] == [(None, None, EVENT)] * 4
 
 
-def test_a_connection_that_the_server_ends_carries_no_other(side: Side) -> None:
+def test_a_connection_that_the_server_ends_carries_no_other(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(stream(EVENT, extra=b"Connection: close\r\n"))
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answers = ask_often(side, peer.port, 3)
+        answers = ask_often(either, peer.port, 3)
         assert peer.connections == 3
     assert [answer.stale_connections for answer in answers] == [0, 0, 0]
     assert None not in [answer.connected_ns for answer in answers]
 
 
-def test_a_kept_connection_seen_closed_is_not_used(side: Side) -> None:
+def test_a_kept_connection_seen_closed_is_not_used(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(stream(EVENT))
@@ -301,7 +301,7 @@ def test_a_kept_connection_seen_closed_is_not_used(side: Side) -> None:
         return answers
 
     with talking(script) as peer:
-        answers = side.run(main)
+        answers = either.run(main)
         assert peer.connections == 5
     assert [(answer.stale_connections, body_of(answer)) for answer in answers] == [(0, EVENT)] * 5
 
@@ -326,9 +326,9 @@ def test_a_stale_connection_costs_one_retry_and_after_a_few_none_is_reused(side:
         assert answer.connected_ns <= answer.sent_ns  # of the second sending
 
 
-def test_a_fresh_connection_that_closes_before_any_byte_is_a_reset_and_not_asked_again(side: Side) -> None:
+def test_a_fresh_connection_that_closes_before_any_byte_is_a_reset_and_not_asked_again(either: Side) -> None:
     with talking(lambda talk: talk.read_request()) as peer:
-        answer = ask_once(side, peer.port)
+        answer = ask_once(either, peer.port)
         assert peer.connections == 1
     assert answer.failure is Outcome.RESET
     assert answer.error == "the server closed the connection before any byte of the answer"
@@ -336,7 +336,7 @@ def test_a_fresh_connection_that_closes_before_any_byte_is_a_reset_and_not_asked
     assert answer.done_ns is not None
 
 
-def test_a_request_goes_twice_at_most(side: Side) -> None:
+def test_a_request_goes_twice_at_most(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         if talk.number == 0:
@@ -344,12 +344,12 @@ def test_a_request_goes_twice_at_most(side: Side) -> None:
             talk.read_request()
 
     with talking(script) as peer:
-        _, answer = ask_often(side, peer.port, 2)
+        _, answer = ask_often(either, peer.port, 2)
         assert peer.connections == 2
     assert (answer.failure, answer.stale_connections) == (Outcome.RESET, 1)
 
 
-def test_a_reused_connection_that_breaks_within_the_answer_is_not_asked_again(side: Side) -> None:
+def test_a_reused_connection_that_breaks_within_the_answer_is_not_asked_again(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(stream(EVENT))
@@ -357,13 +357,13 @@ def test_a_reused_connection_that_breaks_within_the_answer_is_not_asked_again(si
         talk.say(chunked_head())
 
     with talking(script) as peer:
-        _, answer = ask_often(side, peer.port, 2)
+        _, answer = ask_often(either, peer.port, 2)
         assert peer.connections == 1
     assert (answer.failure, answer.stale_connections) == (Outcome.TRUNCATED, 0)
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_bytes_after_the_end_cost_the_connection_but_not_the_answer(side: Side, when: str) -> None:
+def test_bytes_after_the_end_cost_the_connection_but_not_the_answer(either: Side, when: str) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         if when == "at once":
@@ -381,7 +381,7 @@ def test_bytes_after_the_end_cost_the_connection_but_not_the_answer(side: Side, 
         return answers
 
     with talking(script) as peer:
-        answers = side.run(main)
+        answers = either.run(main)
         assert peer.connections == 3
     assert [(body_of(answer), answer.stale_connections) for answer in answers] == [(EVENT, 0)] * 3
 
@@ -421,25 +421,25 @@ def test_a_reset_in_the_stream_keeps_what_had_come(side: Side) -> None:
     assert answer.done_ns > answer.stamps_ns[-1]
 
 
-def test_a_stream_cut_by_the_end_of_the_connection_is_truncated(side: Side) -> None:
+def test_a_stream_cut_by_the_end_of_the_connection_is_truncated(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(chunked_head() + chunk(EVENT))
 
     with talking(script) as peer:
-        answer = ask_once(side, peer.port)
+        answer = ask_once(either, peer.port)
     assert answer.failure is Outcome.TRUNCATED
     assert answer.response is not None
     assert answer.response.body == EVENT
 
 
-def test_a_body_shorter_than_its_length_is_truncated(side: Side) -> None:
+def test_a_body_shorter_than_its_length_is_truncated(either: Side) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(sized(b"0123456789")[:-3])
 
     with talking(script) as peer:
-        answer = ask_once(side, peer.port)
+        answer = ask_once(either, peer.port)
     assert answer.failure is Outcome.TRUNCATED
 
 
@@ -452,22 +452,22 @@ def test_a_body_shorter_than_its_length_is_truncated(side: Side) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", "Content-Length is not a number"),
     ],
 )
-def test_a_peer_that_does_not_speak_http_is_told_by_its_words(side: Side, said: bytes, error: str) -> None:
+def test_a_peer_that_does_not_speak_http_is_told_by_its_words(either: Side, said: bytes, error: str) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(said)
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answer = ask_once(side, peer.port)
+        answer = ask_once(either, peer.port)
     assert answer.failure is Outcome.PROTOCOL
     assert error in (answer.error or "")
 
 
-def test_nobody_listening_is_refused(side: Side) -> None:
+def test_nobody_listening_is_refused(either: Side) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    answer = ask_once(side, port)
+    answer = ask_once(either, port)
     assert (answer.failure, answer.error) == (Outcome.REFUSED, "connection refused")
     assert answer.sent_ns is None
 

@@ -1,4 +1,4 @@
-"""Every wait has an end: connect, first token, between tokens, total; and the wheel that watches them."""
+"""Every wait has an end: connect, first token, between tokens, total."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from loadgen.clock import NS_PER_S, now_ns
+from loadgen.clock import NS_PER_S
 from loadgen.record import Outcome
 from loadgen.transport import Answer, Limits
-from loadgen.transport.deadlines import TICK_NS, Deadlines
 from loadgen.wire import Response
 from tests.fakes.talker import END, Talk, chunk, chunked_head, talking
 from tests.transport.conftest import Side, post
@@ -138,148 +136,6 @@ def test_limits_count_from_the_sending_not_from_the_connecting(either: Side) -> 
         assert answer.sent_ns is not None
         assert answer.done_ns is not None
         assert 0.05 <= (answer.done_ns - answer.sent_ns) / NS_PER_S < 0.05 + LATE_S
-
-
-# --- the wheel -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class Watched:
-    due_ns: int
-    slot: int = 0
-    fired_ns: int = 0
-    fired: int = 0
-
-
-def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
-    with asyncio.Runner() as runner:
-        runner.run(main())  # type: ignore[arg-type]
-
-
-def test_a_deadline_fires_after_its_instant_and_never_before() -> None:
-    async def main() -> None:
-        def check(item: Watched) -> None:
-            item.fired_ns, item.fired = now_ns(), item.fired + 1
-
-        wheel = Deadlines(asyncio.get_running_loop(), check)
-        present = now_ns()
-        items = [Watched(present + round(after_s * NS_PER_S)) for after_s in (0, 0.01, 0.099, 0.1, 0.101, 0.25)]
-        for item in items:
-            item.slot = wheel.add(item, item.due_ns)
-        await asyncio.sleep(0.6)
-        assert [item.fired for item in items] == [1] * len(items)
-        assert all(item.due_ns <= item.fired_ns < item.due_ns + LATE_S * NS_PER_S for item in items)
-        assert list(wheel) == []
-
-    in_a_loop(main)
-
-
-def test_a_removed_deadline_leaves_no_trace_and_the_wheel_rests() -> None:
-    async def main() -> None:
-        fired: list[Watched] = []
-        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
-        for _ in range(1000):
-            item = Watched(now_ns() + 120 * NS_PER_S)
-            item.slot = wheel.add(item, item.due_ns)
-            assert list(wheel) == [item]
-            wheel.remove(item, item.slot)
-            wheel.remove(item, item.slot)  # twice does no harm
-        assert wheel._slots == {}
-        await asyncio.sleep(3 * TICK_NS / NS_PER_S)
-        assert wheel._timer is None
-        assert fired == []
-
-    in_a_loop(main)
-
-
-def test_a_check_may_ask_to_be_called_again() -> None:
-    async def main() -> None:
-        def check(item: Watched) -> int | None:
-            item.fired += 1
-            assert now_ns() >= item.due_ns
-            if item.fired == 3:
-                return None
-            item.due_ns = now_ns() + TICK_NS
-            return item.due_ns
-
-        wheel = Deadlines(asyncio.get_running_loop(), check)
-        item = Watched(now_ns() + TICK_NS)
-        item.slot = wheel.add(item, item.due_ns)
-        await asyncio.sleep(0.8)
-        assert item.fired == 3
-        assert list(wheel) == []
-
-    in_a_loop(main)
-
-
-def test_a_rearmed_deadline_can_be_removed() -> None:
-    async def main() -> None:
-        def check(item: Watched) -> int:
-            item.fired += 1
-            return now_ns() + 60 * NS_PER_S
-
-        wheel = Deadlines(asyncio.get_running_loop(), check)
-        item = Watched(now_ns())
-        item.slot = wheel.add(item, item.due_ns)
-        await asyncio.sleep(0.4)
-        assert (item.fired, list(wheel)) == (1, [item])
-        wheel.remove(item, item.slot)
-        assert wheel._slots == {}
-        wheel.close()
-
-    in_a_loop(main)
-
-
-def test_a_deadline_long_past_still_fires() -> None:
-    # The process was stopped for a while between sending and adding: that slot has been looked at already.
-    async def main() -> None:
-        fired: list[Watched] = []
-        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
-        keeps_it_turning = Watched(now_ns() + 60 * NS_PER_S)
-        keeps_it_turning.slot = wheel.add(keeps_it_turning, keeps_it_turning.due_ns)
-        await asyncio.sleep(0.3)
-        late = Watched(now_ns() - 10 * NS_PER_S)
-        late.slot = wheel.add(late, late.due_ns)
-        await asyncio.sleep(0.4)
-        assert fired == [late]
-        wheel.close()
-
-    in_a_loop(main)
-
-
-def test_one_check_that_fails_does_not_stop_the_wheel() -> None:
-    async def main() -> None:
-        told: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-        fired: list[int] = []
-
-        def check(item: Watched) -> None:
-            fired.append(item.fired)
-            if item.fired == 0:
-                raise ZeroDivisionError
-
-        wheel = Deadlines(asyncio.get_running_loop(), check)
-        for number in range(3):
-            wheel.add(Watched(now_ns(), fired=number), now_ns())
-        wheel.add(Watched(now_ns(), fired=3), now_ns() + 3 * TICK_NS)
-        await asyncio.sleep(0.6)
-        assert sorted(fired) == [0, 1, 2, 3]
-        assert [type(error) for error in told] == [ZeroDivisionError]
-        assert list(wheel) == []
-
-    in_a_loop(main)
-
-
-def test_closing_the_wheel_stops_it() -> None:
-    async def main() -> None:
-        fired: list[Watched] = []
-        wheel = Deadlines(asyncio.get_running_loop(), fired.append)  # type: ignore[arg-type]
-        wheel.add(Watched(now_ns()), now_ns())
-        wheel.close()
-        await asyncio.sleep(0.25)
-        assert fired == []
-
-    in_a_loop(main)
 
 
 @pytest.mark.parametrize("limits", [Limits(first_token_s=0.2), Limits(total_s=0.2)])

@@ -21,7 +21,7 @@ from loadgen.wire import Ask, Target
 from loadgen.wire.dialects import dialect
 from tests.transport.conftest import Side
 
-STREAMS, TOKENS = 6, 30
+STREAMS, TOKENS = 6, 20
 STALL_S, EVERY_S = 0.05, 0.1
 
 

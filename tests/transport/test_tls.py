@@ -100,11 +100,11 @@ def test_a_late_client_does_not_hurt_kernel_stamps_over_tls(
         assert late_ns > busy_s * 1e9 / 2
 
 
-def test_a_certificate_of_an_unknown_authority_is_told(side: Side, server_tls: ssl.SSLContext) -> None:
+def test_a_certificate_of_an_unknown_authority_is_told(either: Side, server_tls: ssl.SSLContext) -> None:
     stranger = ssl.create_default_context()
     trustme.CA().configure_trust(stranger)
     with talking(once, tls=server_tls) as peer:
-        answer = ask(side, peer.port, stranger)
+        answer = ask(either, peer.port, stranger)
     assert answer.failure is Outcome.TLS
     assert (answer.error or "").startswith("certificate not accepted: ")
     assert answer.sent_ns is None
@@ -158,14 +158,14 @@ def test_a_peer_that_resets_during_the_handshake_is_told(side: Side, client_tls:
     assert answer.failure is Outcome.TLS
 
 
-def test_plain_http_where_tls_was_expected_is_told(side: Side, client_tls: ssl.SSLContext) -> None:
+def test_plain_http_where_tls_was_expected_is_told(either: Side, client_tls: ssl.SSLContext) -> None:
     def script(talk: Talk) -> None:
         talk.read_body(1)
         talk.say(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         talk.wait_for_end()
 
     with talking(script) as peer:
-        answer = ask(side, peer.port, client_tls)
+        answer = ask(either, peer.port, client_tls)
     assert answer.failure is Outcome.TLS
     assert (answer.error or "").startswith("TLS: ")
 
@@ -176,23 +176,23 @@ def test_a_handshake_that_never_ends_is_a_connect_timeout(either: Side, client_t
     assert answer.failure is Outcome.CONNECT_TIMEOUT
 
 
-def test_tls_1_2_works_as_well(side: Side, authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
+def test_tls_1_2_works_as_well(either: Side, authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
     older = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     authority.issue_cert("127.0.0.1").configure_cert(older)
     with talking(once, tls=older) as peer:
-        assert ask(side, peer.port, client_tls).failure is None
+        assert ask(either, peer.port, client_tls).failure is None
 
 
 def test_a_stream_over_tls_may_end_with_the_connection(
-    side: Side, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+    either: Side, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.say(b"HTTP/1.1 200 OK\r\n\r\n" + EVENT)
 
     with talking(script, tls=server_tls) as peer:
-        answer = ask(side, peer.port, client_tls)
+        answer = ask(either, peer.port, client_tls)
     assert answer.failure is None
     assert answer.response is not None
     assert answer.response.body == EVENT
@@ -200,7 +200,7 @@ def test_a_stream_over_tls_may_end_with_the_connection(
 
 @pytest.mark.parametrize("size", [16_384, 300_000, 2_000_000])
 def test_one_event_over_tls_may_span_many_records(
-    side: Side, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, size: int
+    either: Side, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, size: int
 ) -> None:
     def script(talk: Talk) -> None:
         talk.read_request()
@@ -208,7 +208,7 @@ def test_one_event_over_tls_may_span_many_records(
         talk.wait_for_end()
 
     with talking(script, tls=server_tls) as peer:
-        answer = ask(side, peer.port, client_tls)
+        answer = ask(either, peer.port, client_tls)
     assert answer.failure is None
     assert answer.response is not None
     assert answer.response.body == b"x" * size
