@@ -30,6 +30,7 @@ __all__ = ["Engine", "Health", "Plan"]
 
 HEARTBEAT_NS = 20 * NS_PER_MS
 BACKLOG = 32  # answers decoded together
+MOST_BACKLOG = 256  # beyond that decoding has to keep up with the answers, whoever waits
 DECODE_NS = 2 * NS_PER_MS  # at a stretch; an answer of tens of thousands of tokens takes longer all the same
 BACKLOG_S = 0.05  # but no later than this
 SENDS_BEFORE_YIELD = 32  # a late dispatcher lets reads in between
@@ -201,7 +202,9 @@ class Engine:
             ask = self._ask(seq)
             answer, body = await client.send(ask, f"{plan.run}-{seq}")
             self._backlog.append((client, ask, body, answer, seq, intended_ns))
-            if len(self._backlog) == BACKLOG:
+            if len(self._backlog) > MOST_BACKLOG:
+                self._make_record(*self._backlog.popleft())
+            elif len(self._backlog) == BACKLOG:
                 self._loop.call_soon(self._make_records)
             elif len(self._backlog) == 1:
                 self._loop.call_later(BACKLOG_S, self._make_records)
