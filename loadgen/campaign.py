@@ -51,6 +51,7 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "journal",
 )
 
+PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
 BLANK_SHA256 = "0" * 64
 MANIFEST_SHA256 = re.compile(rb'(\n "manifest_sha256": ")[0-9a-f]{64}(?="\n}\n\Z)')
 
@@ -180,13 +181,15 @@ def _told(campaign: Campaign, error: OSError) -> str:
 
 
 async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
-    """Ask the first server how many tokens a word is; `stop` interrupts."""
+    """Ask the first server how many tokens a word is; `stop` interrupts, and so does a server that stays silent."""
     profile = campaign.profile
     probing = asyncio.create_task(
         sizing.learn(campaign.endpoints[0], _limits(profile), campaign.seed, profile.proxy), name="probes"
     )
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({probing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    # Nobody sees these requests in the live line, so they must not wait as long as a measured one may.
+    patience_s = min(profile.limits.no_progress_s, PROBE_PATIENCE_S)
+    await asyncio.wait({probing, stopped}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not probing.done():
         probing.cancel()

@@ -37,7 +37,14 @@ WORK = {"prompt_tokens": 16, "output_tokens": 2}
 @pytest.fixture(scope="module")
 def emulator():
     # A gap so long that even on a busy machine no two tokens are read together, which would be exit code 4.
-    with spawn(Law(ttft_s=0.02, gap_s=0.1)) as running:
+    # One that lends no tokenizer: asking it costs a thousand requests, most of a second, each time.
+    with spawn(Law(ttft_s=0.02, gap_s=0.1), presents="openai") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    with spawn(Law()) as running:
         yield running
 
 
@@ -258,10 +265,10 @@ def test_a_page_of_html_to_every_request_is_a_run_in_which_all_failed(tmp_path):
     }
 
 
-def test_a_wrong_model_is_told_with_those_there_are(emulator, tmp_path):
-    result = run_here("run", profile(tmp_path), "--url", emulator.url, "--model", "nope", "--out", tmp_path / "run")
+def test_a_wrong_model_is_told_with_those_there_are(vllm, tmp_path):
+    result = run_here("run", profile(tmp_path), "--url", vllm.url, "--model", "nope", "--out", tmp_path / "run")
     assert (result.code, result.out) == (2, "")
-    assert result.line == f"loadgen: {emulator.url}: no model 'nope' there; it has emulated"
+    assert result.line == f"loadgen: {vllm.url}: no model 'nope' there; it has emulated"
     assert not (tmp_path / "run").exists()
 
 
@@ -450,20 +457,20 @@ def test_a_directory_that_cannot_be_made_is_a_usage_error(emulator, tmp_path):
 # discover, report, verify
 
 
-def test_discover_lists_who_answers(emulator):
-    result = run_here("discover", "--url", emulator.url, "--json")
+def test_discover_lists_who_answers(vllm):
+    result = run_here("discover", "--url", vllm.url, "--json")
     assert (result.code, result.err) == (0, "")
     (found,) = result.json()
     assert found == {
-        "url": emulator.url,
+        "url": vllm.url,
         "kind": "vllm",
         "api": "openai",
         "version": "0.32.0+emulated",
         "models": ["emulated"],
     }
-    text = run_here("discover", "--url", emulator.url)
+    text = run_here("discover", "--url", vllm.url)
     assert text.code == 0
-    assert emulator.url in text.out
+    assert vllm.url in text.out
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
@@ -720,7 +727,7 @@ def tiny_disk(tmp_path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_is_exit_code_4_and_what_was_measured_can_be_reported(tiny_disk, tmp_path):
     # Some 20 kB a second at most: the first segments fit, whatever the speed of this machine.
-    with spawn(Law(ttft_s=0.001, gap_s=0.001)) as quick:
+    with spawn(Law(ttft_s=0.001, gap_s=0.001), presents="openai") as quick:
         path = profile(tmp_path, load={"concurrency": 4, "duration_s": 60})
         result = run_there(
             *("run", path, "--url", quick.url, "--output-tokens", 64, "--out", tiny_disk / "run", "--json"),
@@ -766,7 +773,7 @@ def test_an_open_loop_may_open_as_many_connections_as_the_system_grants(tmp_path
     low = min(256, before[0])
     resource.setrlimit(resource.RLIMIT_NOFILE, (low, before[1]))
     try:
-        with spawn(Law(ttft_s=0.01)) as here:
+        with spawn(Law(ttft_s=0.01), presents="openai") as here:
             run_here("run", path, "--url", here.url, "--out", tmp_path / "run", "--quiet")
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(65_536, before[1])
     finally:

@@ -196,7 +196,7 @@ def test_no_request_is_sent_twice(everything):
 
 @pytest.fixture(scope="module")
 def emulator():
-    with spawn(Law(ttft_s=0.01, gap_s=0.01)) as running:
+    with spawn(Law(ttft_s=0.01, gap_s=0.01), presents="openai") as running:
         yield running
 
 
@@ -230,7 +230,7 @@ def test_when_every_request_fails_one_line_says_so_and_the_code_is_5(emulator, t
 
 @pytest.mark.parametrize(("bound", "code"), [("0.9", 0), ("0.1", 1)])
 def test_some_failures_decide_the_code_only_where_an_objective_says_so(tmp_path, bound, code):
-    with spawn(Law(ttft_s=0.01), faults=("500=1/2",)) as half:
+    with spawn(Law(ttft_s=0.01), presents="openai", faults=("500=1/2",)) as half:
         result = run_here(
             *("run", profile(tmp_path, concurrency=2, requests=60), "--url", half.url, "--output-tokens", "1"),
             *("--objective", f"error_rate={bound}", "--out", tmp_path / "run", "--json", "--no-progress"),
@@ -241,7 +241,7 @@ def test_some_failures_decide_the_code_only_where_an_objective_says_so(tmp_path,
 
 
 def test_connections_refused_now_and_then_fail_those_requests_alone(tmp_path):
-    with spawn(Law(ttft_s=0.01, gap_s=0.001), faults=("refuse=1/3",)) as picky:
+    with spawn(Law(ttft_s=0.01, gap_s=0.001), presents="openai", faults=("refuse=1/3",)) as picky:
         run_here(
             *("run", profile(tmp_path, concurrency=12, requests=24), "--url", picky.url, "--api", "openai"),
             *("--model", "emulated", "--out", tmp_path / "run", "--quiet"),

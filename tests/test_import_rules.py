@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,14 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported(path: Path, *, for_types_too: bool = False) -> Iterator[str]:
     """Every dotted name `path` imports, at any depth; relative imports are made absolute."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     skipped = set() if for_types_too else set(map(id, _type_checking_only(tree)))
     package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
     for node in ast.walk(tree):
@@ -57,7 +63,7 @@ def is_in(name: str, package: str) -> bool:
 
 def clock_reads(path: Path) -> list[str]:
     """Calls and mentions of the clocks of `time` and `datetime`, under whatever name they were imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     aliases, found = set(), []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
