@@ -241,6 +241,7 @@ def test_an_answer_before_the_request_is_read_is_the_answer(side: Side, extra: b
     assert refused.response is not None
     assert refused.response.status == 413
     assert body_of(answered) == b"fine"
+    assert (answered.stale_connections, answered.connected_ns is None) == (0, False)
     assert sorted(map(str, peer.notes)) == ["answered", "refused"]
 
 

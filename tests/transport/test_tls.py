@@ -12,6 +12,7 @@ import trustme
 from loadgen.clock import NS_PER_MS, now_ns
 from loadgen.record import Outcome
 from loadgen.transport import Answer, Limits, tls_context
+from loadgen.transport.callback import CallbackConnection
 from tests.fakes.talker import END, Talk, chunk, chunked_head, sized, talking
 from tests.transport.conftest import QUICK, Side, post
 
@@ -174,6 +175,33 @@ def test_a_handshake_that_never_ends_is_a_connect_timeout(either: Side, client_t
     with talking(lambda talk: talk.wait_for_end()) as peer:
         answer = ask(either, peer.port, client_tls, limits=Limits(connect_s=0.2))
     assert answer.failure is Outcome.CONNECT_TIMEOUT
+
+
+def test_what_follows_the_last_flight_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Some servers send session tickets right behind their part of the handshake (BoringSSL's do; OpenSSL's do not).
+    class Handshake:
+        def __init__(self, *_: object) -> None:
+            self.ready, self.seen = False, b""
+
+        def handshake(self, ciphertext: bytes = b"") -> bytes:
+            self.seen += ciphertext
+            self.ready = b"last flight" in self.seen
+            return b""
+
+    class Wire(CallbackConnection):
+        def _write(self, payload: bytes) -> None: ...
+
+    async def main() -> bytes:
+        wire = Wire()
+        shaking = asyncio.create_task(wire.start_tls(ssl.create_default_context(), "localhost"))
+        await asyncio.sleep(0)
+        for piece in (b"last flight", b", ticket", b", ticket"):  # all before the task runs again
+            wire.deliver(piece, 0)
+        await shaking
+        return wire._tls.seen  # type: ignore[union-attr]
+
+    monkeypatch.setattr("loadgen.transport.connection.TlsLayer", Handshake)
+    assert asyncio.run(main()) == b"last flight, ticket, ticket"
 
 
 def test_tls_1_2_works_as_well(either: Side, authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
