@@ -51,6 +51,10 @@ class Plan:
     drain_ns: int = 30 * NS_PER_S
     no_progress_ns: int = 180 * NS_PER_S
 
+    def __post_init__(self) -> None:
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise ValueError("max_in_flight must be at least 1: nothing would ever be sent")
+
 
 @dataclass(slots=True)
 class Health:

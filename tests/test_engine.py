@@ -263,6 +263,11 @@ def test_records_reach_the_journal_while_the_run_goes_on(monkeypatch: Patch) -> 
     assert seen == [49]  # the one that ended at this instant is decoded a moment later
 
 
+def test_a_plan_that_could_never_send_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing would ever be sent"):
+        opened([0], max_in_flight=0)  # a cap of 1 shared by two processes
+
+
 # --- health ----------------------------------------------------------------------------------------------------------
 
 
