@@ -144,22 +144,29 @@ class Engine:
     async def _until_done(self, feeder: asyncio.Task[None]) -> None:
         """Return when every request is answered, or may be given up."""
         plan, first = self._plan, asyncio.FIRST_COMPLETED
-        over = None
-        if plan.duration_ns is not None:
-            remaining_ns = plan.zero_ns + plan.duration_ns - now_ns()
-            over = self._loop.call_later(max(remaining_ns, 0) / NS_PER_S, self._close)
+        # An uncapped open loop ends with its schedule: a dispatcher that is late at the very end still sends.
+        scheduled = plan.offsets_ns is not None and plan.max_in_flight is None
+        over = None if scheduled else self._close_when_over()
         try:
             await asyncio.wait({feeder, self._used_up, self._closed}, return_when=first)
             feeder.cancel()
             await asyncio.wait({feeder})
             if not feeder.cancelled():
                 feeder.result()
+            over = over or self._close_when_over()
             # The drain limit begins when the run is over; until then requests are bounded by their own limits.
             await self._emptied_or(self._closed)
             await self._emptied_or(self._interrupted, timeout_s=plan.drain_ns / NS_PER_S)
         finally:
             if over is not None:
                 over.cancel()
+
+    def _close_when_over(self) -> asyncio.TimerHandle | None:
+        plan = self._plan
+        if plan.duration_ns is None:
+            return None
+        remaining_ns = plan.zero_ns + plan.duration_ns - now_ns()
+        return self._loop.call_later(max(remaining_ns, 0) / NS_PER_S, self._close)
 
     async def _emptied_or(self, other: asyncio.Future[None], timeout_s: float | None = None) -> None:
         """Return when nothing is in flight, `other` is done, or the time is over. Nothing may be begun meanwhile."""
