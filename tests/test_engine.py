@@ -322,4 +322,4 @@ def test_the_scripted_records_pass_through_the_real_client(monkeypatch: Patch) -
 def test_a_dispatcher_late_at_the_end_of_an_open_loop_still_sends_what_was_due(monkeypatch: Patch) -> None:
     due = [NS_PER_S - 2_000_000, NS_PER_S - 1_000_000]
     plan = opened(due, duration_ns=NS_PER_S, zero_ns=ZERO_NS - 2 * NS_PER_S)
-    assert [record.seq for record in run_engine(monkeypatch, plan, takes(1)).records] == [0, 1]
+    assert sorted(record.seq for record in run_engine(monkeypatch, plan, takes(1)).records) == [0, 1]
