@@ -175,7 +175,8 @@ def test_a_redirect_is_the_answer(tier: Side) -> None:
     assert answer.response.status == 307
 
 
-def test_every_wait_has_its_limit(tier: Side) -> None:
+def test_every_wait_has_its_limit() -> None:
+    tier = Side("aiohttp", "uvloop")
     with deaf_port() as port:
 
         async def main(side: Side) -> Answer:
