@@ -8,12 +8,13 @@ row. A killed run has no records.parquet; its journal segments are read instead,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 __all__ = ["Frame", "NoRecordsError", "load"]
@@ -33,12 +34,29 @@ class Frame:
     manifest: Mapping[str, Any]  # empty where there is none
     notes: tuple[str, ...] = ()
     partial: bool = False  # read from journal segments: the run did not close
+    runs: frozenset[int] | None = None  # only the records of these; None: of all
+
+    def only(self, runs: Collection[int]) -> Frame:
+        """Return the same directory as if it held no other runs."""
+        return replace(self, runs=frozenset(runs))
 
     def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield the records, `rows` at a time, in the same order at each call."""
+        """Yield the records, at most `rows` at a time, in the same order at each call."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=rows, columns=list(columns))
+                if self.runs is None:
+                    yield from file.iter_batches(batch_size=rows, columns=list(columns))
+                    continue
+                wanted = pa.array(sorted(self.runs), pa.int32())
+                for batch in file.iter_batches(batch_size=rows, columns=list(dict.fromkeys((*columns, "run")))):
+                    yield batch.filter(pc.is_in(batch.column("run"), wanted)).select(list(columns))
+
+    def run_numbers(self) -> tuple[int, ...]:
+        """Return the runs that have a record, ascending."""
+        found: set[int] = set()
+        for batch in self.batches(("run",), rows=1 << 20):
+            found.update(pc.unique(batch.column("run")).to_pylist())
+        return tuple(sorted(found))
 
 
 def load(directory: str | Path) -> Frame:

@@ -6,12 +6,13 @@ the disk: the same records give the same summary, byte by byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
+from analysis.arms import runs_of
 from analysis.distribution import EXACT
 from analysis.frame import Frame
 from analysis.requests import ABSENT, Bool, Requests, read_requests
@@ -58,10 +59,18 @@ class Measured:
         return np.where(self.tokens.first_tokens == ABSENT, 1, self.tokens.first_tokens)
 
 
-def measure(frame: Frame, exact: int = EXACT) -> Measured:
-    """Read `frame` twice: first what each request was, then its tokens. exact: how many gaps to keep as they are."""
+def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = None) -> Measured:
+    """Read `frame` twice: first what each request was, then its tokens.
+
+    runs: of which runs, as `arms.runs_of` names them; None: of the primary arm. exact: how many gaps to keep as they
+    are.
+    """
+    there = frame.run_numbers()
+    chosen = runs_of(frame.manifest, there) if runs is None else runs
+    if not set(there) <= set(chosen):
+        frame = frame.only(chosen)
     requests = read_requests(frame)
-    windows = windows_of(frame.manifest, requests)
+    windows = windows_of(frame.manifest, requests, chosen)
     inside = measured(windows, requests)
     tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, groups(windows, requests), exact)
     order = np.lexsort((requests.seq, requests.run))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import intervals, latency, throughput
+from analysis import arms, intervals, latency, throughput
 from analysis.estimate import significant
 from analysis.frame import Frame, load
 from analysis.instrument import instrument_of, judge
@@ -50,6 +50,7 @@ def summarise(source: Source) -> dict[str, Any]:
         "verdict_reasons": list(verdict.reasons),
         "interrupted": m.interrupted,
         "runs": len(m.windows),
+        "missing_runs": arms.missing_runs(m.manifest),
         "requests": _requests(m),
         "window_s": significant(sum(window.seconds for window in m.windows)),
         "metrics": metrics,

@@ -11,7 +11,7 @@ and the guess is noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,12 @@ class Window:
         return max(0, self.to_ns - self.from_ns) / 1e9
 
 
-def windows_of(manifest: Mapping[str, Any], requests: Requests) -> tuple[Window, ...]:
-    """Return the window of every run that has a record or an entry in the manifest, in order of run."""
+def windows_of(
+    manifest: Mapping[str, Any], requests: Requests, runs: Collection[int] | None = None
+) -> tuple[Window, ...]:
+    """Return the window of each of `runs`, in order; None: of every run with a record or an entry in the manifest."""
     entries = {entry["run"]: entry for entry in manifest.get("runs") or [] if "run" in entry}
-    runs = sorted({*entries, *np.unique(requests.run).tolist()})
+    runs = sorted({*entries, *np.unique(requests.run).tolist()} if runs is None else runs)
     profile = manifest.get("profile") or {}
     load = profile.get("load") if isinstance(profile, dict) else None
     return tuple(_window(run, entries.get(run) or {}, load if isinstance(load, dict) else {}, requests) for run in runs)
