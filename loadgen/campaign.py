@@ -17,7 +17,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,18 @@ import aiohttp
 import psutil
 
 import analysis
-from loadgen import __version__, calibrate, schedule, sizing
-from loadgen.clock import NS_PER_S, clock_source, now_ns, wall_iso
+from loadgen import __version__, calibrate, sizing
+from loadgen.arm import MAIN, Arm, Occasion, limits_of, load_arm, most_connections
+from loadgen.clock import clock_source, now_ns, wall_iso
+from loadgen.design import CONTROL, Design, Planned
 from loadgen.discover import LENDS_TOKENIZER, token_counter
-from loadgen.engine import Health, Plan, lag_quantiles_ms
-from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
+from loadgen.engine import Health, lag_quantiles_ms
+from loadgen.fleet import Endpoint, Running, raise_file_limit
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.journal import close_segments, segments
-from loadgen.profile import Load, Profile, ProfileError
+from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
-from loadgen.transport import Limits
 from loadgen.workload import Workload, open_workload, tokenizer_count
 
 __all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "write_reports"]
@@ -43,6 +44,7 @@ __all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", 
 SEED_BITS = 62
 LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
 WORKER_LEAD_NS = 1_500_000_000  # worker processes import first
+WRITERS = 1000  # numbers of journals that a run may use
 MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "manifest.json",
     "records.parquet",
@@ -68,6 +70,8 @@ class Campaign:
     tier_reason: str | None  # why a lower tier than the kernel's was taken
     directory: Path
     guesses_ratio: bool  # nobody has told yet how many tokens a word of a prompt is
+    arms: tuple[Arm, ...] = ()
+    design: Design = field(default_factory=lambda: Design((), "", 0))
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
@@ -106,9 +110,18 @@ def _no_kernel_stamps() -> str | None:
     return stamping_works()
 
 
-async def prepare(profile: Profile, directory: Path) -> Campaign:
-    """Ask the targets who they are and make the workload and the directory.
+def one_arm(campaign: Campaign) -> tuple[Arm, ...]:
+    """Return the arm that the profile's load makes."""
+    return (load_arm(campaign.profile, campaign.seed, campaign.endpoints, campaign.workload, campaign.tier),)
 
+
+async def prepare(
+    profile: Profile, directory: Path, arms_of: Callable[[Campaign], Sequence[Arm]] = one_arm, primary: str = MAIN
+) -> Campaign:
+    """Ask the targets who they are and make the workload, the arms and the directory.
+
+    arms_of: gets the campaign, all but arms and design ready, and returns the arms; it may add to its manifest.
+    primary: the arm that the summary's figures are about.
     Raises ProfileError, or discover.Unreachable if a target does not answer.
     """
     _check_free(directory)
@@ -117,13 +130,21 @@ async def prepare(profile: Profile, directory: Path) -> Campaign:
     seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
     workload, counted = await _workload(profile, endpoints, seed)
     try:
-        raise_file_limit(_most_connections(profile.load))
+        raise_file_limit(most_connections(profile.load))
     except OSError as error:
         raise ProfileError(str(error)) from None
     _make(directory)
     guesses = not counted and profile.work.dataset is None
     campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
     campaign.manifest = _manifest(campaign)
+    campaign.arms = tuple(arms_of(campaign))
+    campaign.design = Design(
+        arms=tuple((arm.name, arm.agents) for arm in campaign.arms),
+        primary=primary,
+        blocks=profile.runs,
+        order_seed=seed,
+    )
+    campaign.manifest["design"] = campaign.design.to_json()
     return campaign
 
 
@@ -147,10 +168,9 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
         _write_manifest(campaign)
         if campaign.guesses_ratio:
             await _learn_ratio(campaign, stop)
-        for run in range(campaign.profile.runs):
-            healths = await _run_once(campaign, run, tell, stop)
+        for run, planned in enumerate(campaign.design.planned):
+            healths = await _run_once(campaign, run, planned, tell, stop)
             health += healths
-            campaign.manifest["runs"].append(_run_facts(campaign, run, healths))
             _write_manifest(campaign)
             if any(one.no_progress for one in healths):
                 limit_s = campaign.profile.limits.no_progress_s
@@ -184,7 +204,7 @@ async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
     """Ask the first server how many tokens a word is; `stop` interrupts, and so does a server that stays silent."""
     profile = campaign.profile
     probing = asyncio.create_task(
-        sizing.learn(campaign.endpoints[0], _limits(profile), campaign.seed, profile.proxy), name="probes"
+        sizing.learn(campaign.endpoints[0], limits_of(profile), campaign.seed, profile.proxy), name="probes"
     )
     stopped = asyncio.create_task(stop.wait())
     # Nobody sees these requests in the live line, so they must not wait as long as a measured one may.
@@ -238,120 +258,52 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def _run_once(campaign: Campaign, run: int, tell: Callable[[Tally], None], stop: asyncio.Event) -> list[Health]:
-    profile, workload = campaign.profile, campaign.workload.for_run(run)
-    lead = LEAD_NS if profile.workers == 1 else WORKER_LEAD_NS
-    campaign.manifest["started"] = {"run": run, "wall_start": wall_iso(), "zero_ns": now_ns() + lead}
-    plans = _plans(profile, campaign.seed, run, campaign.manifest["started"]["zero_ns"])
-    shares = [
-        Share(
-            plan=plan,
-            endpoints=campaign.endpoints,
-            deal=_deal([spec.weight for spec in profile.targets]),
-            limits=_limits(profile),
-            tier=campaign.tier,
-            journal=campaign.directory / JOURNAL,
-            writer=run * len(plans) + index,
-            proxy=profile.proxy,
-        )
-        for index, plan in enumerate(plans)
-    ]
-    if len(shares) > 1:
-        return await run_workers(shares, workload, profile.loop, tell, stop)
-    share_run = ShareRun(shares[0], workload, Tally())
+async def _run_once(
+    campaign: Campaign, run: int, planned: Planned, tell: Callable[[Tally], None], stop: asyncio.Event
+) -> list[Health]:
+    """Make one run; append its facts to the manifest."""
+    block, name = planned
+    arm = next(arm for arm in campaign.arms if arm.name == name.removeprefix(CONTROL))
+    fresh = campaign.design.isolation == "process"
+    lead = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
+    wall_start, zero_ns = wall_iso(), now_ns() + lead
+    jobs = arm.jobs(Occasion(run, block, zero_ns, campaign.directory / JOURNAL, run * WRITERS))
+    if fresh or len(jobs) > 1:
+        healths = await run_workers(jobs, campaign.profile.loop, tell, stop)
+    else:
+        healths = [await _run_here(jobs[0].start(), tell, stop)]
+    campaign.manifest["runs"].append(
+        {
+            "run": run,
+            "block": block,
+            "arm": name,
+            "start_ns": zero_ns,
+            "wall_start": wall_start,
+            **arm.facts(healths),
+            "interrupted": any(health.interrupted for health in healths),
+            "no_progress": any(health.no_progress for health in healths),
+        }
+    )
+    return healths
 
+
+async def _run_here(running: Running, tell: Callable[[Tally], None], stop: asyncio.Event) -> Health:
     async def look() -> None:
         while True:
             await asyncio.sleep(0.1)
-            tell(share_run.look())
+            tell(running.look())
 
     async def interrupt() -> None:
         await stop.wait()
-        share_run.engine.stop(interrupted=True)
+        running.interrupt()
 
     helpers = [asyncio.create_task(look()), asyncio.create_task(interrupt())]
     try:
-        return [await share_run.run()]
+        return await running.run()
     finally:
         for helper in helpers:
             helper.cancel()
-        tell(share_run.look())
-
-
-def _limits(profile: Profile) -> Limits:
-    limits = profile.limits
-    return Limits(limits.connect_s, limits.first_token_s, limits.between_tokens_s, limits.total_s)
-
-
-def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
-    """Return one plan a worker: every P-th request of an open loop, a P-th of the concurrency of a closed one."""
-    load, workers = profile.load, profile.workers
-    common = Plan(
-        run=run,
-        zero_ns=zero_ns,
-        seqs=(),
-        warmup_requests=load.warmup_requests,
-        drain_ns=round(profile.limits.drain_s * NS_PER_S),
-        no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
-    )
-    if load.is_open:
-        offsets = schedule.offsets(load, seed, run)
-        cap = load.max_in_flight
-        return [
-            replace(
-                common,
-                seqs=range(worker, len(offsets), workers),
-                offsets_ns=offsets[worker::workers],
-                duration_ns=_duration_ns(load),
-                max_in_flight=None if cap is None else _part(cap, worker, workers),
-            )
-            for worker in range(workers)
-        ]
-    steps = schedule.concurrency_steps(load)
-    requests = None if load.requests is None else load.warmup_requests + load.requests
-    return [
-        replace(
-            common,
-            seqs=range(worker, requests if requests is not None else sys.maxsize, workers),
-            steps=[(at_ns, _part(concurrency, worker, workers)) for at_ns, concurrency in steps],
-            duration_ns=_duration_ns(load),
-        )
-        for worker in range(workers)
-    ]
-
-
-def _part(whole: int, worker: int, workers: int) -> int:
-    return whole // workers + (worker < whole % workers)
-
-
-def _duration_ns(load: Load) -> int | None:
-    if load.stages:
-        duration_s = sum(stage.duration_s or 0.0 for stage in load.stages)
-        if any(stage.duration_s is None for stage in load.stages):
-            return None
-    elif load.duration_s is not None:
-        duration_s = load.duration_s
-    else:
-        return None
-    return round((load.warmup_s + duration_s) * NS_PER_S)
-
-
-def _deal(weights: Sequence[float]) -> tuple[int, ...]:
-    """Return target indices to deal out in turn, each as often as its weight says and as evenly as it can be."""
-    slots = min(1000, max(len(weights), round(sum(weights) / min(weights))))
-    dealt = [0] * len(weights)
-    deal = []
-    for _ in range(slots):
-        index = min(range(len(weights)), key=lambda i: ((dealt[i] + 1) / weights[i], i))
-        dealt[index] += 1
-        deal.append(index)
-    return tuple(deal)
-
-
-def _most_connections(load: Load) -> int:
-    if not load.is_open:
-        return max(concurrency for _, concurrency in schedule.concurrency_steps(load))
-    return load.max_in_flight or (load.requests or 0 if load.arrivals == "burst" else 0)
+        tell(running.look())
 
 
 async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> tuple[Workload, bool]:
@@ -412,29 +364,6 @@ def host_facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-    }
-
-
-def _run_facts(campaign: Campaign, run: int, healths: Sequence[Health]) -> dict[str, Any]:
-    load, started = campaign.profile.load, campaign.manifest.pop("started")
-    warmup_ns = round(load.warmup_s * NS_PER_S)
-    first = min((h.first_intended_ns for h in healths if h.first_intended_ns is not None), default=0)
-    last = max((h.last_sent_ns for h in healths if h.last_sent_ns is not None), default=first)
-    duration = _duration_ns(load)
-    interrupted = any(h.interrupted for h in healths)
-    offered = sum(h.offered for h in healths) if load.is_open or load.requests is not None else None
-    return {
-        "run": run,
-        "start_ns": started["zero_ns"],
-        "wall_start": started["wall_start"],
-        "measured_from_ns": max(first, warmup_ns) if load.warmup_requests or not load.is_open else warmup_ns,
-        "measured_to_ns": last if duration is None or interrupted else duration,
-        "offered": offered,
-        "open_loop": load.is_open,
-        "concurrency_asked": None if load.is_open else _most_connections(load),
-        "concurrency_reached": None if load.is_open else sum(h.peak_in_flight for h in healths),
-        "interrupted": interrupted,
-        "no_progress": any(h.no_progress for h in healths),
     }
 
 

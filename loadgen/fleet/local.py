@@ -17,10 +17,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from loadgen.engine import Health
-from loadgen.fleet.share import Share, ShareRun, raise_file_limit
+from loadgen.fleet.share import Job, raise_file_limit
 from loadgen.loops import loop_factory
 from loadgen.tally import Tally
-from loadgen.workload import Workload
 
 __all__ = ["WorkerDied", "run_workers"]
 
@@ -34,20 +33,20 @@ class WorkerDied(Exception):
 
 
 async def run_workers(
-    shares: Sequence[Share], workload: Workload, loop: str, tell: Callable[[Tally], None], stop: asyncio.Event
+    jobs: Sequence[Job], loop: str, tell: Callable[[Tally], None], stop: asyncio.Event
 ) -> list[Health]:
-    """Run each share in a process of its own; return their healths in the same order.
+    """Run each job in a process of its own; return their healths in the same order.
 
     tell: gets the sum of the tallies, a few times a second. stop: set it to interrupt.
     Raises what a worker raised (OSError for a full disk), or WorkerDied.
     """
     context = multiprocessing.get_context("spawn")
     workers = []
-    for share in shares:
+    for job in jobs:
         # A pipe each way: an event loop makes what it watches non-blocking, and a large answer must not be cut.
         answers, answer = context.Pipe(duplex=False)
         order, orders = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(order, answer, share, workload, loop), daemon=True)
+        process = context.Process(target=_work, args=(order, answer, job, loop), daemon=True)
         with _signals_held():
             process.start()
         order.close()
@@ -123,24 +122,24 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(order: Connection, answer: Connection, share: Share, workload: Workload, loop: str) -> None:
+def _work(order: Connection, answer: Connection, job: Job, loop: str) -> None:
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
-            raise_file_limit(_sockets(share))
-            result: Any = runner.run(_work_in_loop(order, answer, share, workload))
+            raise_file_limit(job.sockets())
+            result: Any = runner.run(_work_in_loop(order, answer, job))
         except Exception as error:
             result = error
     with contextlib.suppress(BrokenPipeError):  # the parent is gone; the records are in the journal
         answer.send(result)
 
 
-async def _work_in_loop(order: Connection, answer: Connection, share: Share, workload: Workload) -> Health:
-    run = ShareRun(share, workload, Tally())
+async def _work_in_loop(order: Connection, answer: Connection, job: Job) -> Health:
+    run = job.start()
     loop = asyncio.get_running_loop()
 
     def ordered() -> None:
         loop.remove_reader(order.fileno())  # there is but one order; the end of the pipe means that the parent is gone
-        run.engine.stop(interrupted=True)
+        run.interrupt()
 
     async def tell() -> None:
         while True:
@@ -157,11 +156,3 @@ async def _work_in_loop(order: Connection, answer: Connection, share: Share, wor
         loop.remove_reader(order.fileno())
         with contextlib.suppress(BrokenPipeError):
             answer.send(run.look())
-
-
-def _sockets(share: Share) -> int:
-    """The most connections this share can have open."""
-    plan = share.plan
-    if plan.steps is not None:
-        return max(workers for _, workers in plan.steps)
-    return plan.max_in_flight or len(plan.seqs)

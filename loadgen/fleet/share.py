@@ -6,10 +6,10 @@ import asyncio
 import os
 import resource
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from loadgen.client import Client
 from loadgen.engine import Engine, Health, Plan
@@ -26,7 +26,7 @@ from loadgen.workload import Workload
 if TYPE_CHECKING:
     from loadgen.transport.kernel import Poller
 
-__all__ = ["Endpoint", "Share", "ShareRun", "open_transport", "raise_file_limit"]
+__all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "open_transport", "raise_file_limit"]
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
@@ -46,6 +46,7 @@ class Endpoint:
     api_key_env: str | None = None  # read where it is used, so that no file or pickle holds the key
     verify_tls: bool = True
     ca_file: str | None = None
+    agent: str = ""  # whose requests these are, where several agents have options of their own
 
     def address(self) -> Address:
         parts = urllib.parse.urlsplit(self.url)
@@ -88,10 +89,53 @@ class Share:
     proxy: str | None = None
 
 
+class Running(Protocol):
+    """What one process does in one run, while it does it. In the event loop it was started in."""
+
+    async def run(self) -> Health:
+        """Run to the end; every record is in the journal afterwards. Raises OSError for a full disk."""
+
+    def look(self) -> Tally:
+        """Bring the tally up to date and return it."""
+
+    def interrupt(self) -> None:
+        """Begin nothing new and give up what is in flight; `run` then returns. May be called at any time."""
+
+
+class Job(Protocol):
+    """What one process is to do in one run: a value that can be pickled, for it may be a process of its own."""
+
+    def start(self) -> Running:
+        """Open the transports in the running event loop."""
+
+    def sockets(self) -> int:
+        """Return the most connections it can have open."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareJob:
+    """A share and what its requests ask."""
+
+    share: Share
+    workload: Workload
+
+    def start(self) -> ShareRun:
+        return ShareRun(self.share, self.workload, Tally())
+
+    def sockets(self) -> int:
+        plan = self.share.plan
+        if plan.steps is not None:
+            return max(workers for _, workers in plan.steps)
+        return plan.max_in_flight or len(plan.seqs)
+
+
 class ShareRun:
     """Runs one Share in the current event loop. `tally` and `health` may be read, and `stop` called, at any time."""
 
-    def __init__(self, share: Share, workload: Workload, tally: Tally) -> None:
+    def __init__(
+        self, share: Share, workload: Workload, tally: Tally, hear: Callable[[int, str], None] | None = None
+    ) -> None:
+        """hear: see `Engine`."""
         self._share = share
         self.tally = tally
         self._poller = open_poller(share.tier)
@@ -104,11 +148,17 @@ class ShareRun:
             for endpoint in share.endpoints
         ]
         clients = [
-            Client(endpoint.name, endpoint.target, dialect(endpoint.target.api, endpoint.target.path), transport)
+            Client(
+                endpoint.name,
+                endpoint.target,
+                dialect(endpoint.target.api, endpoint.target.path),
+                transport,
+                endpoint.agent,
+            )
             for endpoint, transport in zip(share.endpoints, self._transports, strict=True)
         ]
         offset = self._poller.offset if self._poller else None
-        self.engine = Engine(share.plan, clients, share.deal, workload.ask, self._keep, offset)
+        self.engine = Engine(share.plan, clients, share.deal, workload.ask, self._keep, offset, hear)
 
     async def run(self) -> Health:
         """Run to the end; every record is in the journal's segments afterwards. Raises OSError for a full disk."""
@@ -133,6 +183,9 @@ class ShareRun:
         lags = self.engine.health.loop_lag_ns
         self.tally.loop_lag_ns = max(lags[-50:], default=0)
         return self.tally
+
+    def interrupt(self) -> None:
+        self.engine.stop(interrupted=True)
 
     def _keep(self, record: Record) -> None:
         if record.error is not None:

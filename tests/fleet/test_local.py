@@ -21,7 +21,7 @@ from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.engine import Health, Plan
-from loadgen.fleet import Endpoint, Share
+from loadgen.fleet import Endpoint, Share, ShareJob
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.journal import segments
 from loadgen.profile import Work
@@ -67,7 +67,9 @@ def run(
     async def main() -> list[Health]:
         stop = asyncio.Event()
         workload = open_workload(Work.model_validate({"prompt_tokens": 8, "output_tokens": output_tokens}), seed=1)
-        running = asyncio.create_task(run_workers(parts, workload, "uvloop", told.append, stop))
+        running = asyncio.create_task(
+            run_workers([ShareJob(part, workload) for part in parts], "uvloop", told.append, stop)
+        )
         while act is not None and not running.done():
             await asyncio.sleep(0.05)
             if told and told[-1].in_flight == 2 * WORKERS:
