@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from loadgen.record import TOKEN_KINDS, Outcome, Record
+from loadgen.record import TOKEN_KINDS, Outcome, Record, TokensFrom
 from loadgen.transport import Answer, Transport
 from loadgen.wire import Ask, Response, Target
 from loadgen.wire.dialects import Dialect
@@ -23,13 +23,14 @@ WANTS_UUID = frozenset({"llamacpp-python"})
 
 
 class Client:
-    """Requests to one endpoint."""
+    """Requests to one endpoint, of one agent where there are any."""
 
-    def __init__(self, name: str, target: Target, dialect: Dialect, transport: Transport) -> None:
-        self.name = name
+    def __init__(self, name: str, target: Target, dialect: Dialect, transport: Transport, agent: str = "") -> None:
+        self.name, self.agent = name, agent
         self.transport = transport
         self._target, self._dialect = target, dialect
         self._decode = remembering(dialect.decode)
+        self._streams = target.options.get("stream") is not False
 
     async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
         """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
@@ -52,6 +53,7 @@ class Client:
             self.name,
             intended_ns,
             Outcome.OK,
+            self.agent,
             session=ask.session,
             turn=ask.turn,
             input_tokens=ask.input_tokens,
@@ -75,22 +77,31 @@ class Client:
         return record
 
     def _read_answer(self, record: Record, response: Response, answer: Answer, zero_ns: int) -> None:
+        """Fill in what the answer says. One that was asked for in one piece has no events: when a token came is
+        not known, so no TTFT can be made of it.
+        """
         decoded = self._decode(response)
         stamps = answer.stamps_ns
         record.headers_ns = int(stamps[answer.head_read]) - zero_ns
         record.status = response.status
         record.outcome, record.error = decoded.outcome, decoded.error
-        record.event_ns = stamps[decoded.event_read]
-        record.event_ns -= zero_ns
-        record.event_kind, record.event_read = decoded.event_kind, decoded.event_read
-        record.event_tokens = decoded.event_tokens
+        if self._streams:
+            record.event_ns = stamps[decoded.event_read]
+            record.event_ns -= zero_ns
+            record.event_kind, record.event_read = decoded.event_kind, decoded.event_read
+            record.event_tokens = decoded.event_tokens
         if decoded.input_tokens is not None:
             record.input_tokens = decoded.input_tokens
-        record.output_tokens, record.tokens_from = decoded.output_tokens, decoded.tokens_from
+        if self._streams or decoded.tokens_from is not TokensFrom.EVENTS:
+            record.output_tokens, record.tokens_from = decoded.output_tokens, decoded.tokens_from
         record.cached_tokens, record.finish_reason = decoded.cached_tokens, decoded.finish_reason
         record.server_load_ns, record.server_queue_ns = decoded.server_load_ns, decoded.server_queue_ns
         record.server_prompt_eval_ns = decoded.server_prompt_eval_ns
         record.server_eval_ns = decoded.server_eval_ns
+
+    def text(self, response: Response) -> str:
+        """Return the text of an answer. It is decoded once more for it, so ask only where a later call needs it."""
+        return self._dialect.decode(response, keep_text=True).text or ""
 
     def _last_token_read(self, response: Response) -> int:
         decoded = self._dialect.decode(response)

@@ -2,7 +2,9 @@
 
 Closed loop: workers, each bound to one client, send their next request when the last is answered. Open loop: one
 dispatcher sends at absolute instants; one that is late sends at once and the record shows it. A cap on requests in
-flight makes the dispatcher wait, and the wait counts, because `intended_ns` stays what the schedule said.
+flight makes the dispatcher wait, and the wait counts, because `intended_ns` stays what the schedule said. Scripts:
+agents leave one barrier, the run's zero; each waits for one of the coordinator's permits, makes its calls one after the
+other and gives the permit back.
 
 Nothing here interprets an answer. Stopping has two steps: no new requests; then, after the drain limit, what is still
 in flight is cancelled and recorded as such. However a run ends, no task of it outlives `run`.
@@ -16,17 +18,17 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from loadgen.client import Client
 from loadgen.clock import NS_PER_MS, NS_PER_S, RealtimeOffset, Sleeper, cpu_ns, now_ns
-from loadgen.record import Int64, Record
+from loadgen.record import Int64, Outcome, Record
 from loadgen.transport import Answer
 from loadgen.wire import Ask
 
-__all__ = ["Engine", "Health", "Plan"]
+__all__ = ["Call", "Engine", "Health", "Plan", "Script"]
 
 HEARTBEAT_NS = 20 * NS_PER_MS
 BACKLOG = 32  # answers decoded together
@@ -36,15 +38,34 @@ BACKLOG_S = 0.05  # but no later than this
 SENDS_BEFORE_YIELD = 32  # a late dispatcher lets reads in between
 
 
+class Call(NamedTuple):
+    """One request of a script."""
+
+    seq: int
+    follows: bool = False  # it needs the text of the answer before it, and is left out if that failed
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one agent does in a run: its calls in order, all through one client."""
+
+    client: int  # index into the engine's clients
+    calls: tuple[Call, ...]
+    think_ns: int = 0  # from the end of a call to the next
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one process sends in one run. Exactly one of offsets_ns (open loop) and steps (closed loop) is set."""
+    """What one process sends in one run: exactly one of offsets_ns (open loop), steps (closed loop) and scripts."""
 
     run: int
     zero_ns: int  # the run's start, absolute monotonic; the same in every process
     seqs: Sequence[int]  # in order; a closed loop may stop before it has used them all
     offsets_ns: Int64 | None = None  # shape (len(seqs),), ascending
     steps: Sequence[tuple[int, int]] | None = None  # (from this instant of the run, this many workers)
+    scripts: Sequence[Script] = ()  # one an agent
+    permits: int | None = None  # scripts only: agents that may be at work at once; None: all
+    keep_text: bool = False  # scripts only: hand every answer's text on, not just those a later call needs
     duration_ns: int | None = None  # no request is begun later
     max_in_flight: int | None = None  # open loop only
     warmup_requests: int = 0  # seqs below this are not measured
@@ -54,6 +75,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ValueError("max_in_flight must be at least 1: nothing would ever be sent")
+        if self.permits is not None and self.permits < 1:
+            raise ValueError("permits must be at least 1: no agent would ever begin")
 
 
 @dataclass(slots=True)
@@ -68,6 +91,7 @@ class Health:
     ended_ns: int = 0
     interrupted: bool = False
     no_progress: bool = False
+    left_out: int = 0  # calls of scripts not made, for the answer they needed never came
     first_intended_ns: int | None = None  # of the requests that are not warm-up
     last_sent_ns: int | None = None
     clock_jump_ns: int = 0  # the largest step of the wall clock against the monotonic one
@@ -85,15 +109,18 @@ class Engine:
         ask: Callable[[int], Ask],
         keep: Callable[[Record], None],
         offset: RealtimeOffset | None = None,
+        hear: Callable[[int, str], None] | None = None,
     ) -> None:
-        """clients: one an endpoint. deal: client indices, dealt out in turn to workers or arrivals (their weights)."""
+        """clients: one an endpoint, with scripts one an agent. deal: client indices, dealt out in turn to workers or
+        arrivals (their weights). hear: gets (seq, text of the answer) before the call that needs it is asked for.
+        """
         self.health = Health(offered=len(plan.seqs))
         self.in_flight = 0
         self._plan, self._clients, self._deal, self._ask, self._keep = plan, clients, deal, ask, keep
-        self._offset = offset
+        self._offset, self._hear = offset, hear
         self._stopping = False
         self._failed: Exception | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._allowed = 0  # workers that may go on
         self._present: set[int] = set()  # workers that have not gone yet, perhaps busy with their last request
         self._seqs = iter(plan.seqs)
@@ -116,7 +143,7 @@ class Engine:
         with _no_garbage_collection():
             began, cpu_before = now_ns(), cpu_ns()
             heartbeat = asyncio.create_task(self._heartbeat())
-            feeder = asyncio.create_task(self._dispatch() if plan.offsets_ns is not None else self._staff())
+            feeder = asyncio.create_task(self._feed())
             try:
                 await self._until_done(feeder)
             finally:
@@ -193,18 +220,28 @@ class Engine:
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _feed(self) -> None:
+        plan = self._plan
+        if plan.offsets_ns is not None:
+            await self._dispatch()
+        elif plan.steps is not None:
+            await self._staff()
+        else:
+            await self._perform()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
 
-    def _reap(self, task: asyncio.Task[None]) -> None:
+    def _reap(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         self._freed.set()
         if not self._tasks:
             _settle(self._emptied)
 
-    async def _one(self, client: Client, seq: int, intended_ns: int) -> None:
+    async def _one(self, client: Client, seq: int, intended_ns: int, *, heed: bool = False) -> bool:
+        """Make one request. heed: decode its answer at once, hand on the text and return whether there was one."""
         plan = self._plan
         self.in_flight += 1
         if self.in_flight > self.health.peak_in_flight:
@@ -212,6 +249,8 @@ class Engine:
         try:
             ask = self._ask(seq)
             answer, body = await client.send(ask, f"{plan.run}-{seq}")
+            if heed:
+                return self._heed(client, ask, body, answer, seq, intended_ns)
             self._backlog.append((client, ask, body, answer, seq, intended_ns))
             if len(self._backlog) > MOST_BACKLOG:
                 self._make_record(*self._backlog.popleft())
@@ -224,6 +263,15 @@ class Engine:
         finally:
             self.in_flight -= 1
             self._finished += 1
+        return False
+
+    def _heed(self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int) -> bool:
+        record = self._make_record(client, ask, body, answer, seq, intended_ns)
+        if record is None or record.outcome is not Outcome.OK or answer.response is None:
+            return False
+        if self._hear is not None:
+            self._hear(seq, client.text(answer.response))
+        return True
 
     def _make_records(self) -> None:
         """Decode the answers that ended since the last time, for as long as reads may wait.
@@ -237,7 +285,9 @@ class Engine:
                 self._loop.call_soon(self._make_records)
                 return
 
-    def _make_record(self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int) -> None:
+    def _make_record(
+        self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int
+    ) -> Record | None:
         plan = self._plan
         try:
             record = client.record(
@@ -247,6 +297,8 @@ class Engine:
             self._keep(record)
         except Exception as error:
             self.fail(error)  # and go on: the others may still be kept
+            return None
+        return record
 
     def _note(self, record: Record) -> None:
         health = self.health
@@ -312,6 +364,53 @@ class Engine:
                 self._spawn(self._one(self._clients[deal[seq % len(deal)]], seq, at_ns))
         finally:
             alarm.close()
+
+    # Scripts
+
+    async def _perform(self) -> None:
+        """Let all agents go at the barrier."""
+        plan = self._plan
+        with closing(Sleeper()) as alarm:
+            await alarm.until(plan.zero_ns)
+        permits = asyncio.Semaphore(plan.permits or max(len(plan.scripts), 1))
+        for script in plan.scripts:
+            self._spawn(self._follow(script, permits))
+
+    async def _follow(self, script: Script, permits: asyncio.Semaphore) -> None:
+        """Make one agent's calls. Its first is due at the barrier, so a wait for the permit is in the record."""
+        plan, client = self._plan, self._clients[script.client]
+        async with permits:
+            due_ns, heard = 0, False
+            for at, call in enumerate(script.calls):
+                if self._stopping:
+                    return
+                if at:
+                    due_ns = now_ns() - plan.zero_ns
+                if call.follows and not heard:
+                    self._leave_out(client, call.seq, due_ns)
+                    continue
+                if at and script.think_ns:
+                    due_ns += script.think_ns
+                    await self._think_until(plan.zero_ns + due_ns)
+                    if self._stopping:
+                        return
+                needed = at + 1 < len(script.calls) and script.calls[at + 1].follows
+                heard = await self._one(client, call.seq, due_ns, heed=needed or plan.keep_text)
+
+    async def _think_until(self, at_ns: int) -> None:
+        """Sleep until then, or until the run is over."""
+        await asyncio.wait({self._closed}, timeout=max(at_ns - now_ns(), 0) / NS_PER_S)
+
+    def _leave_out(self, client: Client, seq: int, due_ns: int) -> None:
+        """Record a call that cannot be made, for the answer it needs did not come."""
+        why = "the call whose answer it needs failed"
+        self.health.left_out += 1
+        try:
+            self._keep(
+                Record(self._plan.run, seq, client.name, due_ns, Outcome.NOT_SENT, agent=client.agent, error=why)
+            )
+        except Exception as error:
+            self.fail(error)
 
     # The instrument's own health
 

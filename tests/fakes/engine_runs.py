@@ -71,8 +71,10 @@ def run_engine(
     keep: Callable[[Record], None] | None = None,
     at: Sequence[tuple[float, Callable[[Engine, Ran], None]]] = (),
     makes_server: bool = False,
+    agents: Sequence[str] = ("",),
+    hear: Callable[[int, str], None] | None = None,
 ) -> Ran:
-    """Run `plan` to its end.
+    """Run `plan` to its end. agents: one a client, dealt over the endpoints.
 
     keep: called before a record counts as kept. at: (second of the run, what to do then).
     makes_server: `serve` wants the loop and returns what serves.
@@ -82,14 +84,17 @@ def run_engine(
         ran = Ran()
         server = serve(loop) if makes_server else serve  # type: ignore[arg-type]
         ran.transports = [ScriptedTransport(server, loop) for _ in range(endpoints)]  # type: ignore[arg-type]
-        clients = [transport.client(f"endpoint-{i}") for i, transport in enumerate(ran.transports)]
+        clients = [
+            ran.transports[i % endpoints].client(f"endpoint-{i % endpoints}", agents[i % len(agents)])
+            for i in range(max(endpoints, len(agents)))
+        ]
 
         def kept(record: Record) -> None:
             if keep is not None:
                 keep(record)
             ran.records.append(record)
 
-        engine = Engine(plan, clients, deal, ask, kept)
+        engine = Engine(plan, clients, deal, ask, kept, hear=hear)
         for second, action in at:
             loop.call_at((ZERO_NS + round(second * NS_PER_S)) / NS_PER_S, action, engine, ran)
         try:

@@ -73,9 +73,9 @@ class ScriptedTransport:
 
     async def close(self) -> None: ...
 
-    def client(self, name: str = "scripted") -> Client:
+    def client(self, name: str = "scripted", agent: str = "") -> Client:
         target = Target("openai", "vllm", "emulated", "/v1/chat/completions")
-        return Client(name, target, dialect(target.api, target.path), self)
+        return Client(name, target, dialect(target.api, target.path), self, agent)
 
 
 def takes(seconds: float) -> Serve:
