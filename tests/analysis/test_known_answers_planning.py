@@ -1,0 +1,115 @@
+"""METHODOLOGY 15: K29, K30 and K40, and the looks of 6."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis import planning
+from analysis.intervals import t_quantile
+from analysis.planning import LOOKS, look, minimum_detectable, power, runs_needed
+
+
+def test_steins_two_stages():
+    assert planning.stein_runs(5, sd=3, half_width=2) == 18  # K29
+    assert planning.stein_runs(5, sd=0.1, half_width=2) == 5
+    values = [1.0, 4.0, 2.0, 5.0, 3.0, 9.0, 9.0]
+    low, high = planning.stein_interval(values, 5)
+    assert (low + high) / 2 == pytest.approx(33 / 7)
+    assert (high - low) / 2 == pytest.approx(t_quantile(4) * math.sqrt(2.5) / math.sqrt(7))  # sd of 1..5
+    with pytest.raises(ValueError, match="half_width must be > 0"):
+        planning.stein_runs(5, 3, 0)
+
+
+def test_runs_an_arm_for_an_effect_of_one_sd():
+    assert runs_needed(1.0, paired=False) == 17  # K29
+    assert power(1.0, 17, 17) == pytest.approx(0.80704, abs=1e-5)
+    assert power(1.0, 16, 16) < 0.8
+
+
+@pytest.mark.parametrize(("n", "effect"), [(5, 1.682), (6, 1.435), (8, 1.16), (10, 0.996)])
+def test_least_effect_that_pairs_find(n, effect):
+    assert minimum_detectable(n) == pytest.approx(effect, abs=5e-3 if n == 8 else 6e-4)  # K40; 8: METHODOLOGY 6
+
+
+@pytest.mark.parametrize(("n", "effect"), [(3, 3.071), (5, 2.024), (10, 1.325)])
+def test_least_effect_that_two_arms_find(n, effect):
+    assert minimum_detectable(n, n) == pytest.approx(effect, abs=6e-4)  # K40
+
+
+def test_effects_and_runs_are_each_others_inverse():
+    for n in (3, 5, 9, 30):
+        assert runs_needed(minimum_detectable(n) * 1.0001, paired=True) == n
+        assert runs_needed(minimum_detectable(n, n) * 1.0001, paired=False) == n
+
+
+def test_power_is_that_of_simulated_tests():
+    rng = np.random.default_rng(40)
+    x = rng.normal(1.435, 1, (4000, 6))
+    t = x.mean(axis=1) / (x.std(axis=1, ddof=1) / math.sqrt(6))
+    assert np.mean(t > t_quantile(5)) == pytest.approx(0.8, abs=0.02)
+
+
+def test_unequal_arms_are_worth_less_than_equal_ones_of_the_same_total():
+    assert minimum_detectable(3, 7) > minimum_detectable(5, 5)
+
+
+def test_too_few_runs_to_test_have_no_least_effect():
+    assert minimum_detectable(1) is None
+    assert minimum_detectable(1, 1) is None
+    assert minimum_detectable(2) > 5
+    assert runs_needed(1e-9, paired=True) is None
+
+
+def test_requests_a_run():
+    assert planning.optimal_requests(60, 0.5, 0.6, 0.03) == pytest.approx(219.089, abs=1e-3)  # K30
+    assert planning.optimal_requests(60, 0.5, 0.6, 0.0) == math.inf
+
+
+# --- looks ---
+
+
+def test_there_is_nothing_to_see_between_looks():
+    assert look([100.0] * 6, 0.5) == planning.Look(6, None, reached=False, next_look=8)
+    assert look([], 0.5).next_look == 5
+    assert look([100.0] * 5, 0.5) == planning.Look(5, 0.0, reached=True, next_look=None)
+
+
+def test_a_look_is_at_97_percent():
+    logs = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])
+    seen = look(list(100 * np.exp(logs)), 0.02)
+    half = 3.2976 * math.sqrt(0.001 / 4) / math.sqrt(5)  # K1: t_.985 of 4
+    assert seen.half_width == pytest.approx(math.expm1(half), rel=1e-4)
+    assert (seen.reached, seen.next_look) == (False, 8)
+    assert look(list(100 * np.exp(logs)), 0.024).reached
+
+
+def test_the_last_look_ends_it_whatever_it_shows():
+    rng = np.random.default_rng(1)
+    seen = look(list(rng.lognormal(0, 1, 55)), 0.05)
+    assert not seen.reached
+    assert seen.next_look is None
+    assert look(list(rng.lognormal(0, 1, 60)), 0.05).half_width is not None
+
+
+def test_values_of_zero_are_taken_on_the_raw_scale():
+    values = [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert look(values, 0.05).half_width == pytest.approx(3.2976 * math.sqrt(2.5 / 5) / 2, rel=1e-4)
+    assert look([-1.0, 0.0, 0.0, 0.0, 1.0], 0.05).half_width == math.inf
+
+
+def test_intervals_at_the_stop_cover_what_they_say():
+    """METHODOLOGY 14: looks at 97 % covered .955 with a mean of 16 runs where the CV is 1.5 times the width."""
+    rng = np.random.default_rng(6)
+    hits, runs = 0, 0
+    for _ in range(1500):
+        values = list(rng.normal(100, 3, LOOKS[-1]))
+        stopped = next(n for n in LOOKS if look(values[:n], 0.02).next_look is None)
+        kept = np.log(values[:stopped])
+        half = t_quantile(stopped - 1, planning.LOOK_CONFIDENCE) * kept.std(ddof=1) / math.sqrt(stopped)
+        hits += abs(kept.mean() - (math.log(100) - 0.03**2 / 2)) <= half  # E log x = log mu - CV^2 / 2, nearly
+        runs += stopped
+    assert hits / 1500 == pytest.approx(0.955, abs=0.018)
+    assert runs / 1500 == pytest.approx(16, abs=1)
