@@ -13,6 +13,7 @@ import typer
 
 from loadgen.cli.discover import NOBODY
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.target import headers, pairs
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,8 +91,8 @@ def run(
         "tokenizer": tokenizer,
         "ca_file": ca_file,
         "verify_tls": False if insecure else None,
-        "options": _pairs("--option", option) or None,
-        "headers": _headers(header) or None,
+        "options": pairs("--option", option) or None,
+        "headers": headers(header) or None,
     }
     overrides: dict[str, Any] = {
         "load": {
@@ -111,7 +112,7 @@ def run(
             "dataset": str(Path(dataset).expanduser()) if dataset else None,
             "cache": cache,
         },
-        "objectives": _pairs("--objective", objective) or None,
+        "objectives": pairs("--objective", objective) or None,
         "runs": runs,
         "seed": seed,
         "workers": workers,
@@ -268,33 +269,6 @@ def _all_failed(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(failed.items(), key=lambda item: -item[1]))
     errors = summary.get("errors") or []
     return f"every request failed: {counts}" + (f" ({errors[0]['error']})" if errors and "error" in errors[0] else "")
-
-
-def _pairs(name: str, given: list[str] | None) -> dict[str, Any]:
-    """Parse NAME=VALUE; the value as YAML would, so that 0.7 is a number and true a truth."""
-    import yaml
-
-    pairs = {}
-    for text in given or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise Stop(Exit.USAGE, f"{name} {text}: write it as NAME=VALUE")
-        try:
-            pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise Stop(Exit.USAGE, f"{name} {key}: its value is not YAML, put quotes around text") from None
-    return pairs
-
-
-def _headers(given: list[str] | None) -> dict[str, str]:
-    headers = {}
-    for text in given or ():
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            # It may be a secret without its name, so it is not repeated.
-            raise Stop(Exit.USAGE, "--header has no colon: write it as 'Name: value'")
-        headers[name.strip()] = value.strip()
-    return headers
 
 
 def _new_directory() -> Path:
