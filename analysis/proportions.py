@@ -1,0 +1,68 @@
+"""Two success rates compared, and what no failure at all can prove: METHODOLOGY 8. One rate: intervals.proportion.
+
+Two independent sets of trials and the same tasks tried in both arms are different questions. The usual case is the
+second (one list of tasks, several servers), and the formulas for the first are then far too wide.
+"""
+
+from __future__ import annotations
+
+import math
+
+from analysis import intervals
+from analysis.estimate import Estimate
+
+__all__ = ["boschloo_p", "fisher_p", "mcnemar_p", "newcombe", "zero_failures_bound"]
+
+CONFIDENCE = 0.95
+
+
+def newcombe(k: int, n: int, k0: int, n0: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return k/n - k0/n0 of two independent sets, with Newcombe's interval (1998, method 10).
+
+    The gaps from each rate to the ends of its Wilson interval are added as roots of sums of squares. n, n0 > 0.
+    """
+    one = intervals.proportion(k, n, confidence=confidence)
+    other = intervals.proportion(k0, n0, confidence=confidence)
+    a, b = _ends(one), _ends(other)
+    difference = a[1] - b[1]
+    low = difference - math.hypot(a[1] - a[0], b[2] - b[1])
+    high = difference + math.hypot(a[2] - a[1], b[1] - b[0])
+    return Estimate(difference, low, high, confidence, n + n0)
+
+
+def _ends(share: Estimate) -> tuple[float, float, float]:
+    if share.value is None or share.low is None or share.high is None:
+        raise ValueError("a rate of no trials")
+    return share.low, share.value, share.high
+
+
+def fisher_p(k: int, n: int, k0: int, n0: int) -> float:
+    """Return Fisher's exact two-sided p that two independent sets have one rate; conservative."""
+    from scipy import stats  # 0.6 s to import, and needed only here
+
+    return float(stats.fisher_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
+
+
+def boschloo_p(k: int, n: int, k0: int, n0: int) -> float:
+    """Return Boschloo's exact two-sided p of the same: more power than Fisher's."""
+    from scipy import stats  # 0.6 s to import, and needed only here
+
+    # scipy takes the columns as the arms; the transposed table has another p, and no error.
+    return float(stats.boschloo_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
+
+
+def mcnemar_p(only_one: int, only_other: int) -> float:
+    """Return McNemar's exact two-sided p for the same tasks in both arms, from those that only one arm solved."""
+    discordant = only_one + only_other
+    if discordant == 0:
+        return 1.0
+    from scipy import stats  # 0.6 s to import, and needed only here
+
+    return float(stats.binomtest(only_one, discordant).pvalue)
+
+
+def zero_failures_bound(n: int, confidence: float = CONFIDENCE) -> float:
+    """Return the highest failure rate that n trials without a failure leave open: 1 - (1-c)^(1/n), about 3/n."""
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    return -math.expm1(math.log1p(-confidence) / n)
