@@ -28,6 +28,7 @@ class Client:
     def __init__(self, name: str, target: Target, dialect: Dialect, transport: Transport, agent: str = "") -> None:
         self.name, self.agent = name, agent
         self.transport = transport
+        self.in_flight = 0  # kept by whoever sends
         self._target, self._dialect = target, dialect
         self._decode = remembering(dialect.decode)
         self._streams = target.options.get("stream") is not False

@@ -115,7 +115,7 @@ class Engine:
         arrivals (their weights). hear: gets (seq, text of the answer) before the call that needs it is asked for.
         """
         self.health = Health(offered=len(plan.seqs))
-        self.in_flight = 0
+        self.begun = self.in_flight = 0
         self._plan, self._clients, self._deal, self._ask, self._keep = plan, clients, deal, ask, keep
         self._offset, self._hear = offset, hear
         self._stopping = False
@@ -155,6 +155,13 @@ class Engine:
         if self._failed is not None:
             raise self._failed
         return health
+
+    def due(self) -> int:
+        """Return how many requests the schedule wanted sent by now; without a schedule, how many were begun."""
+        plan = self._plan
+        if plan.offsets_ns is None:
+            return self.begun
+        return int(np.searchsorted(plan.offsets_ns, now_ns() - plan.zero_ns, side="right"))
 
     def stop(self, *, interrupted: bool = False) -> None:
         """Begin no new request; when interrupted, give up what is in flight as well."""
@@ -243,7 +250,9 @@ class Engine:
     async def _one(self, client: Client, seq: int, intended_ns: int, *, heed: bool = False) -> bool:
         """Make one request. heed: decode its answer at once, hand on the text and return whether there was one."""
         plan = self._plan
+        self.begun += 1
         self.in_flight += 1
+        client.in_flight += 1
         if self.in_flight > self.health.peak_in_flight:
             self.health.peak_in_flight = self.in_flight
         try:
@@ -262,6 +271,7 @@ class Engine:
             self.fail(error)  # ours, for the peer's failures are records
         finally:
             self.in_flight -= 1
+            client.in_flight -= 1
             self._finished += 1
         return False
 

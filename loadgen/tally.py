@@ -1,78 +1,193 @@
-"""Live counters of a run: what a progress line or an exporter reads while records go to disk.
+"""Live counters of a campaign: what a progress line or an exporter reads while records go to disk.
 
-One `add` a request, nothing a token. Latencies go into logarithmic buckets 1 % wide, enough for a live quantile and of
-constant size; the report never uses them.
+One `add` a request, nothing a token. What can be told apart is told apart by endpoint and agent. Latencies are counted
+twice: in few buckets with round bounds, which dashboards add up, and in buckets 2 % wide, from which a live quantile
+comes. The report uses neither.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 
-from loadgen.record import Outcome, Record
+from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 
-__all__ = ["Buckets", "Tally"]
+__all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally"]
 
-LOWEST_NS = 1_000  # 1 µs
-LOG_WIDTH = math.log(1.01)
-COUNT = 2_600  # up to 1 µs × 1.01^2600 ≈ 48 h
+# From 100 µs (gaps of a fast server on this host) to 10 minutes (the total limit), 1-2.5-5.
+BOUNDS_NS = tuple(round(step * 10**power) for power in range(5, 12) for step in (1, 2.5, 5))[:-1]
+BOUNDS_ARRAY_NS = np.array(BOUNDS_NS, np.int64)
+
+# Bucket i of the fine ones ends at 2^(i/32) s: the native histogram schema 5 of Prometheus.
+GROWTH = 32
+LOWEST, HIGHEST = -GROWTH * 20, GROWTH * 17  # about 1 µs to 36 hours
+LOG2_NS_PER_S = math.log2(1e9)
+
+IS_TOKEN = np.zeros(256, np.bool_)
+IS_TOKEN[list(TOKEN_KINDS)] = True
+
+
+Who = tuple[str, str]  # (endpoint, agent)
 
 
 @dataclass(slots=True)
 class Buckets:
-    """Counts of durations in logarithmic buckets."""
+    """Counts of durations. `exemplars` holds the latest (request, duration in ns, wall time in s) of a round bucket."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * COUNT)
+    round: Int64 = field(default_factory=lambda: np.zeros(len(BOUNDS_NS) + 1, np.int64))  # the last: above all bounds
+    fine: Int64 = field(default_factory=lambda: np.zeros(HIGHEST - LOWEST + 1, np.int64))
+    sum_ns: int = 0
+    exemplars: dict[int, tuple[str, int]] = field(default_factory=dict)  # place in `round` -> (request, duration in ns)
 
-    def add(self, duration_ns: int) -> None:
-        index = int(math.log(duration_ns / LOWEST_NS) / LOG_WIDTH) if duration_ns > LOWEST_NS else 0
-        self.counts[min(index, COUNT - 1)] += 1
+    @property
+    def n(self) -> int:
+        return int(self.round.sum())
+
+    def add(self, duration_ns: int, request: str) -> None:
+        at = bisect_left(BOUNDS_NS, duration_ns)
+        self.round[at] += 1
+        self.exemplars[at] = request, duration_ns
+        fine = math.ceil((math.log2(duration_ns) - LOG2_NS_PER_S) * GROWTH) if duration_ns > 0 else LOWEST
+        self.fine[min(max(fine, LOWEST), HIGHEST) - LOWEST] += 1
+        self.sum_ns += duration_ns
+
+    def add_many(self, durations_ns: Int64) -> None:
+        """durations_ns: shape (n,)."""
+        at = np.searchsorted(BOUNDS_ARRAY_NS, durations_ns)
+        self.round += np.bincount(at, minlength=len(self.round))
+        fine = np.ceil((np.log2(np.maximum(durations_ns, 1)) - LOG2_NS_PER_S) * GROWTH).astype(np.int64)
+        self.fine += np.bincount(np.clip(fine, LOWEST, HIGHEST) - LOWEST, minlength=len(self.fine))
+        self.sum_ns += int(durations_ns.sum())
+
+    def plus(self, other: Buckets) -> Buckets:
+        return Buckets(
+            self.round + other.round,
+            self.fine + other.fine,
+            self.sum_ns + other.sum_ns,
+            {**self.exemplars, **other.exemplars},
+        )
 
     def quantile_ms(self, q: float) -> float | None:
-        """Return the middle of the bucket that holds the q-quantile, in ms; None when empty."""
-        cumulative = np.cumsum(self.counts)
+        """Return the middle of the fine bucket that holds the q-quantile, in ms; None when empty."""
+        cumulative = np.cumsum(self.fine)
         if cumulative[-1] == 0:
             return None
         index = int(np.searchsorted(cumulative, q * cumulative[-1]))
-        return LOWEST_NS * math.exp((index + 0.5) * LOG_WIDTH) / 1e6
+        return float(2 ** ((index + LOWEST - 0.5) / GROWTH)) * 1e3
+
+
+@dataclass(slots=True)
+class Series:
+    """What became of the requests of one agent at one endpoint."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    token_events: int = 0
+    censored_events: int = 0  # share a read with a later one
+    stale_connections: int = 0
+    ttft: Buckets = field(default_factory=Buckets)
+    event_gap: Buckets = field(default_factory=Buckets)
+    tpot: Buckets = field(default_factory=Buckets)
+    e2e: Buckets = field(default_factory=Buckets)
+    queue: Buckets = field(default_factory=Buckets)
+
+    def add(self, record: Record) -> None:
+        self.outcomes[record.outcome] += 1
+        self.stale_connections += record.stale_connections
+        request = f"{record.run}-{record.seq}"
+        if record.sent_ns is not None:
+            self.queue.add(record.sent_ns - record.intended_ns, request)
+        if record.outcome is not Outcome.OK:
+            return
+        self.input_tokens += record.input_tokens or 0
+        self.output_tokens += record.output_tokens or 0
+        first_ns = record.first_token_ns()
+        if first_ns is None:
+            return
+        self.ttft.add(first_ns - record.intended_ns, request)
+        last_ns = first_ns
+        if len(record.event_ns) > 1:
+            last_ns = self._add_events(record, first_ns)
+        else:
+            self.token_events += 1
+        self.e2e.add(last_ns - record.intended_ns, request)
+
+    def _add_events(self, record: Record, first_ns: int) -> int:
+        """Count gaps and TPOT; return when the last token came."""
+        bearing = IS_TOKEN[record.event_kind]
+        stamps, reads = record.event_ns[bearing], record.event_read[bearing]
+        self.token_events += len(stamps)
+        last_ns = int(stamps[-1])
+        if len(stamps) == 1:
+            return last_ns
+        self.censored_events += int((reads[1:] == reads[:-1]).sum())
+        self.event_gap.add_many(np.diff(stamps))
+        first_tokens = 1 if record.event_tokens is None else int(record.event_tokens[bearing][0])
+        if record.output_tokens is not None and record.output_tokens > first_tokens:
+            self.tpot.add(
+                round((last_ns - first_ns) / (record.output_tokens - first_tokens)), f"{record.run}-{record.seq}"
+            )
+        return last_ns
+
+    def plus(self, other: Series) -> Series:
+        return Series(
+            self.outcomes + other.outcomes,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.token_events + other.token_events,
+            self.censored_events + other.censored_events,
+            self.stale_connections + other.stale_connections,
+            self.ttft.plus(other.ttft),
+            self.event_gap.plus(other.event_gap),
+            self.tpot.plus(other.tpot),
+            self.e2e.plus(other.e2e),
+            self.queue.plus(other.queue),
+        )
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts since the start of the campaign, over all runs and endpoints of one process."""
+    """Counts of one process since it began, or the sum of several."""
 
-    in_flight: int = 0
-    finished: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    stale_connections: int = 0
-    loop_lag_ns: int = 0  # the worst since the last look
-    outcomes: Counter[str] = field(default_factory=Counter)
-    ttft: Buckets = field(default_factory=Buckets)
+    in_flight: dict[Who, int] = field(default_factory=dict)
+    due: int = 0  # by the schedule; without one, as many as were begun
+    begun: int = 0
+    loop_lag_ns: int = 0  # the worst of the last second
+    cpu_ns: int = 0  # of this process, since the run began
+    series: dict[Who, Series] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
-        self.finished += 1
-        self.outcomes[record.outcome] += 1
-        self.stale_connections += record.stale_connections
-        if record.outcome is Outcome.OK:
-            self.input_tokens += record.input_tokens or 0
-            self.output_tokens += record.output_tokens or 0
-            first_ns = record.first_token_ns()
-            if first_ns is not None:
-                self.ttft.add(first_ns - record.intended_ns)
+        key = record.endpoint, record.agent
+        series = self.series.get(key)
+        if series is None:
+            series = self.series[key] = Series()
+        series.add(record)
+
+    def total(self) -> Series:
+        """Return the sum over endpoints and agents."""
+        return reduce(Series.plus, list(self.series.values()), Series())
 
     def plus(self, other: Tally) -> Tally:
-        """Return the sum, for the tallies of several processes."""
+        """Return the sum, for the tallies of several processes or of runs one after the other."""
+        flying, keys = {*self.in_flight, *other.in_flight}, {*self.series, *other.series}
         return Tally(
-            self.in_flight + other.in_flight,
-            self.finished + other.finished,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.stale_connections + other.stale_connections,
+            {who: self.in_flight.get(who, 0) + other.in_flight.get(who, 0) for who in sorted(flying)},
+            self.due + other.due,
+            self.begun + other.begun,
             max(self.loop_lag_ns, other.loop_lag_ns),
-            self.outcomes + other.outcomes,
-            Buckets([a + b for a, b in zip(self.ttft.counts, other.ttft.counts, strict=True)]),
+            self.cpu_ns + other.cpu_ns,
+            {who: self.series.get(who, NOTHING).plus(other.series.get(who, NOTHING)) for who in sorted(keys)},
         )
+
+    def at_rest(self) -> Tally:
+        """Return what stays of it once its run is over."""
+        return replace(self, in_flight=dict.fromkeys(self.in_flight, 0), loop_lag_ns=0)
+
+
+NOTHING = Series()

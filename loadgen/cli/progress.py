@@ -30,10 +30,7 @@ class Progress:
         if not self._shown or present - self._drawn < (ON_TERMINAL_S if self._terminal else ELSEWHERE_S):
             return
         self._drawn = present
-        if present - self._rated > 1.0:
-            self._rate = (tally.output_tokens - self._tokens) / (present - self._rated)
-            self._rated, self._tokens = present, tally.output_tokens
-        line = self._line(tally, present - self._began)
+        line = self._line(tally, present)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write("\r\x1b[K" + line[:width])
@@ -47,12 +44,16 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def _line(self, tally: Tally, elapsed_s: float) -> str:
-        p50, p99 = tally.ttft.quantile_ms(0.5), tally.ttft.quantile_ms(0.99)
+    def _line(self, tally: Tally, present: float) -> str:
+        total = tally.total()
+        if present - self._rated > 1.0:
+            self._rate = (total.output_tokens - self._tokens) / (present - self._rated)
+            self._rated, self._tokens = present, total.output_tokens
+        p50, p99 = total.ttft.quantile_ms(0.5), total.ttft.quantile_ms(0.99)
         ttft = "TTFT –" if p50 is None or p99 is None else f"TTFT p50 {p50:.3g} p99 {p99:.3g} ms"
-        errors = sum(n for outcome, n in tally.outcomes.items() if outcome != Outcome.OK)
-        lag_ms = tally.loop_lag_ns / 1e6
+        finished = sum(total.outcomes.values())
         return (
-            f"{elapsed_s:.0f} s  {tally.finished} done  {tally.in_flight} in flight  {self._rate:,.0f} tok/s  {ttft}"
-            f"  {errors} errors  own lag {lag_ms:.1f} ms"
+            f"{present - self._began:.0f} s  {finished} done  {sum(tally.in_flight.values())} in flight"
+            f"  {self._rate:,.0f} tok/s  {ttft}  {finished - total.outcomes[Outcome.OK]} errors"
+            f"  own lag {tally.loop_lag_ns / 1e6:.1f} ms"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from loadgen.client import Client
+from loadgen.clock import cpu_ns
 from loadgen.engine import Engine, Health, Plan
 from loadgen.journal import Journal
 from loadgen.profile import REDACTED
@@ -30,6 +31,7 @@ __all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "open_
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
+LAGS_SHOWN = 50  # heartbeats: the last second
 PLENTY_OF_FILES = 65_536
 SHORTEST_SECRET = 6  # a shorter word may be part of any text
 
@@ -138,6 +140,7 @@ class ShareRun:
         """hear: see `Engine`."""
         self._share = share
         self.tally = tally
+        self._cpu_before_ns = cpu_ns()
         self._poller = open_poller(share.tier)
         self._journal = Journal(share.journal, share.writer)
         self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
@@ -147,7 +150,7 @@ class ShareRun:
             open_transport(endpoint, share.tier, share.limits, self._poller, share.proxy)
             for endpoint in share.endpoints
         ]
-        clients = [
+        self._clients = [
             Client(
                 endpoint.name,
                 endpoint.target,
@@ -158,7 +161,7 @@ class ShareRun:
             for endpoint, transport in zip(share.endpoints, self._transports, strict=True)
         ]
         offset = self._poller.offset if self._poller else None
-        self.engine = Engine(share.plan, clients, share.deal, workload.ask, self._keep, offset, hear)
+        self.engine = Engine(share.plan, self._clients, share.deal, workload.ask, self._keep, offset, hear)
 
     async def run(self) -> Health:
         """Run to the end; every record is in the journal's segments afterwards. Raises OSError for a full disk."""
@@ -179,10 +182,15 @@ class ShareRun:
 
     def look(self) -> Tally:
         """Bring the tally up to date and return it."""
-        self.tally.in_flight = self.engine.in_flight
-        lags = self.engine.health.loop_lag_ns
-        self.tally.loop_lag_ns = max(lags[-50:], default=0)
-        return self.tally
+        tally, engine = self.tally, self.engine
+        tally.in_flight = {}
+        for client in self._clients:
+            key = client.name, client.agent
+            tally.in_flight[key] = tally.in_flight.get(key, 0) + client.in_flight
+        tally.begun, tally.due = engine.begun, engine.due()
+        tally.loop_lag_ns = max(engine.health.loop_lag_ns[-LAGS_SHOWN:], default=0)
+        tally.cpu_ns = cpu_ns() - self._cpu_before_ns
+        return tally
 
     def interrupt(self) -> None:
         self.engine.stop(interrupted=True)

@@ -55,7 +55,7 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         async def watch() -> None:
             while True:
                 await asyncio.sleep(0.2)
-                done = share_run.tally.finished
+                done = sum(share_run.tally.total().outcomes.values())
                 if done >= options.requests // 5:
                     rss_at.setdefault("fifth", rss_mib())
 
