@@ -1,0 +1,296 @@
+"""How throughput goes with the number of clients: laws, their fits, the knee, and Little's law as a check on our books.
+
+Two families. Whole-system laws say X(N), the throughput at N in flight: Amdahl, Karp-Flatt and Gunther's universal
+scalability law (METHODOLOGY 10). Per-agent laws say eta(N), what is left of one agent's rate when N share the server
+(SYSTEMS 1.9). A fit that the data cannot carry is refused in words: a peak far beyond what was tried is no finding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.estimate import Estimate, refused
+from analysis.intervals import t_quantile
+from analysis.timeline import time_in_flight
+from loadgen.record import Int64
+
+__all__ = [
+    "EtaFit",
+    "Knee",
+    "Usl",
+    "amdahl",
+    "efficiency",
+    "fit_eta_amdahl",
+    "fit_eta_power",
+    "fit_usl",
+    "halving_level",
+    "jain",
+    "karp_flatt",
+    "knee",
+    "little_gap",
+    "little_sides",
+    "usl",
+    "usl_peak",
+]
+
+Float64 = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+LEAST_LEVELS = 6
+LEAST_SPAN = 16  # largest level over smallest
+LEAST_RUNS = 3  # a level
+FURTHEST_PEAK = 2  # times the largest level tried: beyond it the peak's interval covered 76 %
+KNEE_SHARE = 0.9
+HALF = 0.5
+LITTLE_GAP = 0.02
+TOO_WIDE = math.log(1e6)  # half-width of a logarithm: what a parameter at its boundary of zero has
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+
+def amdahl(n: float, serial: float) -> float:
+    """Return the speedup S(N) = 1 / (sigma + (1-sigma)/N) where the share `serial` of the work cannot be divided."""
+    return 1 / (serial + (1 - serial) / n)
+
+
+def karp_flatt(speedup: float, n: float) -> float:
+    """Return the serial share that a measured speedup at N > 1 amounts to; if it rises with N, overhead grows."""
+    return (1 / speedup - 1 / n) / (1 - 1 / n)
+
+
+def usl(n: Float64, gamma: float, alpha: float, beta: float) -> Float64:
+    """Return X(N) = gamma N / (1 + alpha (N-1) + beta N (N-1)): contention alpha, coherency beta (Gunther)."""
+    return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+
+
+def usl_peak(gamma: float, alpha: float, beta: float) -> tuple[float, float]:
+    """Return (N*, X at N*): the level of most throughput, sqrt((1-alpha)/beta); infinite if nothing is retrograde."""
+    if beta <= 0:
+        return math.inf, (gamma / alpha if alpha > 0 else math.inf)
+    level = math.sqrt(max(1 - alpha, 0.0) / beta)
+    return level, float(usl(np.array([level]), gamma, alpha, beta)[0])
+
+
+# --- the fit of the universal scalability law ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usl:
+    """A fitted law. gamma: throughput of one; alpha, beta without a unit. Each has its interval or says why not."""
+
+    gamma: Estimate
+    alpha: Estimate
+    beta: Estimate
+    peak_level: Estimate
+    peak_rate: Estimate
+
+
+def fit_usl(levels: Sequence[float], rates: Sequence[float], confidence: float = CONFIDENCE) -> Usl:
+    """Fit X(N) to run values: `levels`, shape (points,), and the throughput at each, one point a run, all > 0.
+
+    Least squares on log X with log parameters; t intervals of points - 3 degrees, N* by the delta method on log N*.
+    Refused: fewer than 6 levels or less than a factor 16 between them. Without intervals: fewer than 3 runs at some
+    level. Without a peak: N* beyond twice the largest level, where it is the noise's invention.
+    """
+    n, x = np.asarray(levels, np.float64), np.asarray(rates, np.float64)
+    tried, runs = np.unique(n, return_counts=True)
+    reason = _unfit(tried, x)
+    if reason:
+        return _refused_usl(reason, len(n))
+    found = _fit_log(n, x)
+    if found is None:
+        return _refused_usl("the universal scalability law does not fit", len(n))
+    logs, covariance = found
+    gamma, alpha, beta = np.exp(logs).tolist()
+    note = None if int(runs.min()) >= LEAST_RUNS else f"no interval: fewer than {LEAST_RUNS} runs at some level"
+    t = t_quantile(len(n) - 3, confidence)
+
+    def told(value: float, gradient: Sequence[float]) -> Estimate:
+        """gradient: of the logarithm of `value`, by the logarithms of the parameters."""
+        if note:
+            return Estimate(value, n=len(n), notes=(note,))
+        g = np.asarray(gradient)
+        half = t * math.sqrt(max(float(g @ covariance @ g), 0.0))
+        if not half < TOO_WIDE:
+            return Estimate(value, n=len(n), notes=("no interval: the data do not settle it",))
+        return Estimate(value, value * math.exp(-half), value * math.exp(half), confidence, len(n))
+
+    estimates = (told(gamma, (1, 0, 0)), told(alpha, (0, 1, 0)), told(beta, (0, 0, 1)))
+    level, rate = usl_peak(gamma, alpha, beta)
+    largest = float(tried[-1])
+    if not level <= FURTHEST_PEAK * largest:
+        best = float(max(x[n == one].mean() for one in tried))
+        plateau = f"no retrograde up to {largest:g}: plateau, most measured {best:.4g}"
+        return Usl(*estimates, refused(plateau, len(n)), refused(plateau, len(n)))
+    by_level = (0.0, -alpha / (2 * (1 - alpha)), -0.5) if alpha < 1 else (0.0, 0.0, 0.0)
+    # At the peak dX/dN = 0: the rate there depends on the parameters alone, not on where the peak moves.
+    below = 1 + alpha * (level - 1) + beta * level * (level - 1)
+    by_rate = (1.0, -alpha * (level - 1) / below, -beta * level * (level - 1) / below)
+    return Usl(*estimates, told(level, by_level), told(rate, by_rate))
+
+
+def _refused_usl(reason: str, n: int) -> Usl:
+    nothing = refused(reason, n)
+    return Usl(nothing, nothing, nothing, nothing, nothing)
+
+
+def _unfit(tried: Float64, rates: Float64) -> str | None:
+    if len(rates) == 0 or float(rates.min()) <= 0 or float(tried[0]) <= 0:
+        return "levels and throughputs must be above zero"
+    if len(tried) < LEAST_LEVELS:
+        return f"{len(tried)} levels; a fit needs {LEAST_LEVELS}"
+    if tried[-1] < LEAST_SPAN * tried[0]:
+        return f"levels from {tried[0]:g} to {tried[-1]:g}; a fit needs a factor of {LEAST_SPAN}"
+    return None
+
+
+def _fit_log(n: Float64, x: Float64) -> tuple[Float64, Float64] | None:
+    """Return the log parameters and their covariance, from the best of a few starts; None if none converges."""
+    from scipy import optimize  # slow to import, and needed only here
+
+    def log_usl(n: Float64, *logs: float) -> Float64:
+        gamma, alpha, beta = np.exp(np.clip(logs, -60, 60))
+        return np.log(usl(n, gamma, alpha, beta))
+
+    def residuals(logs: Float64) -> Float64:
+        return np.log(x) - log_usl(n, *logs)
+
+    first = math.log(float(np.median(x[n == n.min()])) / float(n.min()))
+    best: Any = None
+    for alpha, beta in ((0.1, 1e-3), (0.01, 1e-5), (0.5, 1e-4)):
+        found = optimize.least_squares(residuals, (first, math.log(alpha), math.log(beta)), xtol=1e-14, ftol=1e-14)
+        if found.success and (best is None or found.cost < best.cost):
+            best = found
+    if best is None:
+        return None
+    spread = 2 * best.cost / (len(n) - 3)
+    return best.x, spread * np.linalg.pinv(best.jac.T @ best.jac)
+
+
+# --- the knee --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The least level with 90 % of the most throughput, and the levels tried on either side of it."""
+
+    level: float
+    below: float | None  # None: already the smallest level
+    above: float | None  # None: throughput still rose at the largest level
+    most_power: float | None  # the level with the largest X/R (Kleinrock); None without latencies
+
+
+def knee(levels: Sequence[float], rates: Sequence[float], latencies: Sequence[float] | None = None) -> Knee:
+    """Return the knee of throughputs at ascending distinct levels; latencies: of the same levels, any unit."""
+    if not levels or len(levels) != len(rates) or any(b <= a for a, b in pairwise(levels)):
+        raise ValueError("levels must ascend, one throughput each")
+    place = next(i for i, rate in enumerate(rates) if rate >= KNEE_SHARE * max(rates))
+    power = None if latencies is None else [rate / latency for rate, latency in zip(rates, latencies, strict=True)]
+    return Knee(
+        level=levels[place],
+        below=levels[place - 1] if place else None,
+        above=levels[place + 1] if place + 1 < len(levels) else None,
+        most_power=None if power is None else levels[power.index(max(power))],
+    )
+
+
+# --- Little's law ----------------------------------------------------------------------------------------------------
+
+
+def little_sides(starts_ns: Int64, ends_ns: Int64) -> tuple[int, int]:
+    """Return (the integral of N(t) dt, the sum of R_i) in request-nanoseconds, in whole numbers: they must be equal.
+
+    starts_ns, ends_ns: shape (n,), of the same requests, all of them ended. The integral walks the events in order of
+    time and knows no pairs, so that a request counted twice, or ended without having begun, shows.
+    """
+    events = sorted([(at, 1) for at in starts_ns.tolist()] + [(at, -1) for at in ends_ns.tolist()])
+    area = held = 0
+    before = events[0][0] if events else 0
+    for at, step in events:
+        area += held * (at - before)
+        held += step
+        before = at
+    return area, sum(ends_ns.tolist()) - sum(starts_ns.tolist())
+
+
+def little_gap(starts_ns: Int64, ends_ns: Int64, from_ns: int, to_ns: int) -> float | None:
+    """Return |N - X R| / N over a window: N in flight on average, X ended in it per time, R their mean time inside.
+
+    Above LITTLE_GAP the window cuts requests off, or the system is not in balance. None if nothing was in flight.
+    """
+    edges = np.array([from_ns, to_ns], np.float64)
+    area = float(np.diff(time_in_flight(starts_ns, ends_ns, edges))[0])
+    if area <= 0:
+        return None
+    ended = (ends_ns >= from_ns) & (ends_ns < to_ns)
+    return abs(area - float((ends_ns - starts_ns)[ended].sum())) / area
+
+
+# --- what is left of one agent's rate --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EtaFit:
+    """A law of one parameter fitted to eta(N); r_squared: against the mean of eta, as the sources have it."""
+
+    parameter: Estimate
+    r_squared: float | None
+
+
+def efficiency(per_agent: dict[int, float]) -> dict[int, float]:
+    """Return eta(N) = an agent's rate among N / its rate alone. per_agent: the rate by N; must have N = 1."""
+    if 1 not in per_agent:
+        raise ValueError("no rate of one agent alone: eta has no base")
+    return {n: rate / per_agent[1] for n, rate in sorted(per_agent.items())}
+
+
+def halving_level(eta: dict[int, float]) -> int | None:
+    """Return N*, the smallest N tried with eta below a half; None if there is none."""
+    return next((n for n in sorted(eta) if eta[n] < HALF), None)
+
+
+def jain(rates: Sequence[float]) -> float | None:
+    """Return (sum x)^2 / (n sum x^2): 1 if all get the same, 1/n if one gets all; None if nobody gets anything."""
+    square = sum(rate * rate for rate in rates)
+    return sum(rates) ** 2 / (len(rates) * square) if square > 0 else None
+
+
+def fit_eta_amdahl(eta: dict[int, float]) -> EtaFit:
+    """Fit eta = 1 / (s + (1-s) N). s is the *parallel* share: s = 1 keeps every agent at its full rate."""
+    return _fit_eta(eta, lambda n, s: 1 / (s + (1 - s) * n), 0.5, (0.0, 1.0))
+
+
+def fit_eta_power(eta: dict[int, float]) -> EtaFit:
+    """Fit eta = N^-alpha: 0 keeps every agent at its full rate, 1 shares one rate among all."""
+    return _fit_eta(eta, lambda n, alpha: n**-alpha, 0.5, (-1.0, 10.0))
+
+
+def _fit_eta(
+    eta: dict[int, float], law: Callable[[Float64, float], Float64], start: float, limits: tuple[float, float]
+) -> EtaFit:
+    n, values = np.array(sorted(eta), np.float64), np.array([eta[one] for one in sorted(eta)])
+    informing = int((n > 1).sum())
+    if informing < 2:
+        return EtaFit(refused("a fit needs two levels above one agent", len(n)), None)
+    from scipy import optimize  # slow to import, and needed only here
+
+    def residuals(parameter: Float64) -> Float64:
+        difference: Float64 = law(n, float(parameter[0])) - values
+        return difference
+
+    found = optimize.least_squares(residuals, (start,), bounds=([limits[0]], [limits[1]]), xtol=1e-14, ftol=1e-14)
+    value, squares = float(found.x[0]), float((found.fun**2).sum())
+    total = float(((values - values.mean()) ** 2).sum())
+    r_squared = 1 - squares / total if total > 0 else None
+    # eta(1) = 1 by definition and holds no information: it is no degree of freedom.
+    error = math.sqrt(squares / (informing - 1) / max(float((found.jac**2).sum()), 1e-300))
+    half = t_quantile(informing - 1) * error
+    return EtaFit(Estimate(value, value - half, value + half, CONFIDENCE, len(n)), r_squared)
