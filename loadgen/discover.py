@@ -14,8 +14,18 @@ import aiohttp
 
 from loadgen.transport import tls_context
 from loadgen.wire.identify import PROBES, Identity, Probe, identify
+from loadgen.wire.slots import SLOT_ROUTES, slots_told
 
-__all__ = ["LENDS_TOKENIZER", "LOCAL_SERVERS", "Unreachable", "ask_server", "find_local", "root_url", "token_counter"]
+__all__ = [
+    "LENDS_TOKENIZER",
+    "LOCAL_SERVERS",
+    "Unreachable",
+    "ask_server",
+    "find_local",
+    "root_url",
+    "slots_of",
+    "token_counter",
+]
 
 LOCAL_SERVERS = {
     "Ollama": "http://127.0.0.1:11434",
@@ -68,6 +78,26 @@ async def ask_server(
     answers = {PROBES[0]: first}
     answers.update({path: probe for path, probe in zip(PROBES[1:], rest, strict=True) if isinstance(probe, Probe)})
     return identify(answers)
+
+
+async def slots_of(
+    url: str,
+    kind: str,
+    model: str,
+    *,
+    headers: Mapping[str, str],
+    verify_tls: bool = True,
+    ca_file: str | None = None,
+    proxy: str | None = None,
+) -> tuple[int, str] | None:
+    """Return how many slots the server says it has, and where it says so; None if it does not tell."""
+    paths = SLOT_ROUTES.get(kind, ())
+    connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
+    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+        got = await asyncio.gather(*(_probe(session, root_url(url), path, proxy) for path in paths))
+    answers = {path: probe for path, probe in zip(paths, got, strict=True) if isinstance(probe, Probe)}
+    return slots_told(kind, model, answers)
 
 
 async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dict[str, Identity]:

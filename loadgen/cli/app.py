@@ -19,6 +19,7 @@ from loadgen.cli.emulate import emulate
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.report import report
 from loadgen.cli.run import run
+from loadgen.cli.slots import slots
 from loadgen.cli.verify import verify
 
 __all__ = ["run_app"]
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, discover, report, verify, calibrate):
+for _command in (run, discover, report, verify, calibrate, slots):
     app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(

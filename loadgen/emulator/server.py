@@ -492,6 +492,7 @@ class Server:
             "load_ns": job.load_ns,
             "prefill_ns": job.prefill_ns,
             "input_tokens": job.prompt_tokens,
+            "cached_tokens": job.cached_tokens,
             "fault": None if fault is None else str(fault),
         }
         self.truth.add(fields)

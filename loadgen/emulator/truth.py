@@ -38,6 +38,7 @@ class Truth:
     input_tokens: int
     output_tokens: int  # those really sent
     fault: str | None
+    cached_tokens: int  # of the prompt, which cost no prefill
     complete: bool  # the whole answer, terminal marker included, was given to the kernel
 
 

@@ -1,0 +1,137 @@
+"""Whether a prompt that was sent before is answered sooner: the doubt that a server which cannot be flushed leaves.
+
+Prompts come in trios, one request at a time: a fresh one, exactly the same again at once, and another fresh one, which
+stands before or after the two by lot. The repeat is compared with both fresh ones, so that a drift of the server falls
+out: d = ln(repeat) - (ln(fresh) + ln(other)) / 2, log-t over the trios. The two fresh ones compared with each other are
+the control, whose ratio must be near 1.
+
+Above 1 - `NEGLIGIBLE` the effect is too small to matter. A server that tells how many prompt tokens it had cached is
+taken at its word that there is a cache, whatever the times say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.estimate import Estimate, refused, significant
+from analysis.intervals import CONFIDENCE, log_t_half_width
+from loadgen.record import Outcome, Record
+
+__all__ = ["NEGLIGIBLE", "PrefixCache", "Trio", "find_cache", "trio"]
+
+NEGLIGIBLE = 0.05  # of the TTFT
+LEAST_TRIOS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trio:
+    """TTFT of three requests, s, all > 0; cached prompt tokens as the server told them, None if it did not."""
+
+    fresh_s: float
+    repeat_s: float
+    other_s: float
+    cached_fresh: int | None = None
+    cached_repeat: int | None = None
+    input_tokens: int | None = None  # of the repeat
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """The answer. ratio: TTFT of a repeat over that of a fresh prompt; control: of one fresh prompt over another."""
+
+    verdict: Literal["polluted", "negligible", "clean", "inconclusive"]
+    ratio: Estimate
+    control: Estimate
+    fresh_ms: float | None
+    repeat_ms: float | None
+    told: str | None  # what the server says of cached tokens
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "ratio": self.ratio.to_json(),
+            "control": self.control.to_json(),
+            "fresh_ttft_ms": significant(self.fresh_ms, 6),
+            "repeat_ttft_ms": significant(self.repeat_ms, 6),
+            "told": self.told,
+            "sentence": self.sentence,
+        }
+
+
+def trio(fresh: Record, repeat: Record, other: Record) -> Trio | None:
+    """Return the TTFTs of three records, None unless all three were answered."""
+    seconds = []
+    for record in (fresh, repeat, other):
+        first = record.first_token_ns()
+        if record.outcome is not Outcome.OK or first is None or record.sent_ns is None or first <= record.sent_ns:
+            return None
+        seconds.append((first - record.sent_ns) / 1e9)
+    fresh_s, repeat_s, other_s = seconds
+    return Trio(fresh_s, repeat_s, other_s, fresh.cached_tokens, repeat.cached_tokens, repeat.input_tokens)
+
+
+def find_cache(trios: Sequence[Trio], sent: int) -> PrefixCache:
+    """Infer from the trios that were answered out of `sent`."""
+    told, told_hit = _told(trios)
+    if len(trios) < LEAST_TRIOS:
+        reason = f"{len(trios)} of {sent} trios of requests were answered: at least {LEAST_TRIOS} are needed"
+        nothing = refused(reason, len(trios))
+        return PrefixCache("inconclusive", nothing, nothing, None, None, told, reason)
+    times = np.array([(one.fresh_s, one.repeat_s, one.other_s) for one in trios])
+    fresh, repeat, other = np.log(times).T
+    ratio = _ratio(repeat - (fresh + other) / 2)
+    control = _ratio(fresh - other)
+    fresh_ms, repeat_ms = 1e3 * math.exp(float(np.mean((fresh + other) / 2))), 1e3 * math.exp(float(repeat.mean()))
+    verdict = _verdict(ratio, told_hit)
+    return PrefixCache(verdict, ratio, control, fresh_ms, repeat_ms, told, _sentence(verdict, ratio, told_hit))
+
+
+def _ratio(logs: np.ndarray) -> Estimate:
+    value, half = math.exp(float(logs.mean())), log_t_half_width(np.exp(logs))
+    assert half is not None
+    return Estimate(value, value / math.exp(half), value * math.exp(half), CONFIDENCE, len(logs))
+
+
+def _verdict(ratio: Estimate, told_hit: bool) -> Literal["polluted", "negligible", "clean", "inconclusive"]:
+    assert ratio.low is not None
+    assert ratio.high is not None
+    edge = 1 - NEGLIGIBLE
+    if ratio.high < edge:
+        return "polluted"
+    if ratio.low >= edge:
+        return "negligible" if ratio.high < 1 or told_hit else "clean"
+    return "inconclusive"
+
+
+def _sentence(verdict: str, ratio: Estimate, told_hit: bool) -> str:
+    assert ratio.value is not None
+    assert ratio.low is not None
+    assert ratio.high is not None
+    saved = f"{1 - ratio.value:.1%} ({1 - ratio.high:.1%} to {1 - ratio.low:.1%})"
+    if verdict == "polluted":
+        return f"a prefix cache is at work: a repeated prompt has its first token {saved} sooner; use each prompt once"
+    if verdict == "negligible":
+        return f"a repeated prompt gains {saved}, which is negligible at this length; longer prompts may gain more"
+    if verdict == "clean":
+        return f"no effect of repeating a prompt beyond {NEGLIGIBLE:.0%} of the TTFT at this length"
+    if told_hit:
+        return "the server tells of cached tokens; how much sooner a repeat is answered these trios can't say"
+    return f"these trios can't say: a repeat may gain {1 - ratio.high:.1%} to {1 - ratio.low:.1%}; more --rounds would"
+
+
+def _told(trios: Sequence[Trio]) -> tuple[str | None, bool]:
+    """Return what the server's own count of cached tokens says, and whether it says that repeats were cached."""
+    repeats = [one.cached_repeat for one in trios if one.cached_repeat is not None]
+    if not repeats:
+        return None, False
+    fresh = [one.cached_fresh or 0 for one in trios]
+    of = [one.input_tokens for one in trios if one.input_tokens is not None]
+    length = f" of {np.median(of):.0f}" if of else ""
+    hit, miss = float(np.median(repeats)), float(np.median(fresh))
+    return f"{hit:.0f}{length} prompt tokens of a repeat cached, {miss:.0f} of a fresh prompt", hit > miss

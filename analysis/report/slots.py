@@ -1,0 +1,121 @@
+"""What `loadgen slots` found, for people: text of 80 columns, and markdown, both made from its JSON alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.report import figures
+
+__all__ = ["slots_markdown", "slots_text"]
+
+WIDTH = 80
+LABEL = 14
+COLUMNS = (4, 16, 12, 16, 16, 12)
+TOLD = {"agrees": "which agrees", "disagrees": "which DISAGREES with what was measured", "unknown": "not confirmed"}
+HEAD = ("sent", "began at once", "undecided", "first TTFT ms", "last TTFT ms", "tokens/s")
+
+Result = Mapping[str, Any]
+
+
+def slots_text(result: Result) -> str:
+    """Return the result as text, no line wider than 80 columns, ending in a newline."""
+    lines = [*_wrapped(_target(result)), ""]
+    for label, text in _facts(result):
+        lines += textwrap.wrap(
+            _clean(text),
+            WIDTH,
+            initial_indent=f"{label:<{LABEL}}",
+            subsequent_indent=" " * LABEL,
+            break_on_hyphens=False,
+        )
+    lines += ["", *(_row(row) for row in (HEAD, *_rows(result)))]
+    if result["advice"]:
+        lines += ["", *(line for text in result["advice"] for line in _wrapped(text))]
+    return "\n".join(lines) + "\n"
+
+
+def slots_markdown(result: Result) -> str:
+    """Return the result as a section of markdown, ending in a newline."""
+    lines = ["## Slots", "", _escaped(_target(result)), ""]
+    lines += [f"- **{label}:** {_escaped(text)}" for label, text in _facts(result)]
+    lines += ["", f"| {' | '.join(HEAD)} |", f"|{'---:|' * len(HEAD)}"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(result)]
+    if result["advice"]:
+        lines += ["", *(f"- {_escaped(text)}" for text in result["advice"])]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, COLUMNS, strict=True))
+
+
+def _target(result: Result) -> str:
+    target = result["target"]
+    return " · ".join(str(target[key]) for key in ("url", "version", "model") if target.get(key))
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    facts = [("slots", _slots(result))]
+    told = result["told"]
+    if told is None:
+        facts.append(("it says", "nothing about its slots"))
+    else:
+        facts.append(("it says", f"{told['slots']} ({told['from']}), {TOLD[told['verdict']]}"))
+    if result["turned_away"]:
+        facts.append(("turned away", result["turned_away"]))
+    cache = result["cache"]
+    if cache is not None:
+        facts.append(("prefix cache", cache["sentence"]))
+        if cache["fresh_ttft_ms"] is not None:
+            facts.append(("", _cache_figures(cache)))
+        if cache["told"]:
+            facts.append(("", f"it says: {cache['told']}"))
+    return facts
+
+
+def _slots(result: Result) -> str:
+    estimate = result["slots"]
+    if result["verdict"] == "inconclusive":
+        begin = f"inconclusive: {result['reason']}"
+        return begin if estimate["low"] is None else f"{begin} (at least {estimate['low']:g} were worked on at once)"
+    notes = "; ".join(estimate["notes"])
+    if result["verdict"] == "at-least":
+        return f"at least {estimate['low']:g} ({notes})"
+    low, high = estimate["low"], estimate["high"]
+    sure = f"{100 * estimate['confidence']:.1f} %" if estimate["confidence"] < 0.999 else "over 99.9 %"
+    return f"{estimate['value']:g} ({sure} sure of {f'{low:g}' if low == high else f'{low:g} to {high:g}'}; {notes})"
+
+
+def _cache_figures(cache: Mapping[str, Any]) -> str:
+    ratio, control = cache["ratio"], cache["control"]
+    return (
+        f"TTFT {cache['fresh_ttft_ms']:.4g} ms fresh, {cache['repeat_ttft_ms']:.4g} ms repeated; ratio "
+        f"{figures.value(ratio)} {figures.interval(ratio)}, of two fresh ones {figures.value(control)} "
+        f"{figures.interval(control)}; {ratio['n']} trios"
+    )
+
+
+def _rows(result: Result) -> list[list[str]]:
+    rows = []
+    for size in result["sizes"]:
+        counts = sorted(set(size["at_once"]))
+        began = "–" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+        figures_ = (size["ttft_first_ms"], size["ttft_last_ms"], size["output_tokens_per_s"])
+        cells = ["–" if figure is None else f"{figure:.4g}" for figure in figures_]
+        rows.append([str(size["k"]), began, f"{size['undecided']}/{size['bursts']}", *cells])
+    return rows
+
+
+def _clean(text: object) -> str:
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _escaped(text: str) -> str:
+    """Return text that markdown shows as it is: a server's words must not become a link or a tag."""
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in _clean(text))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(_clean(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False)

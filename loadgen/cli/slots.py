@@ -1,0 +1,258 @@
+"""`loadgen slots`: how many requests a server really works on at once, and whether it remembers prompts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loadgen.cli.discover import NOBODY
+from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.target import headers, pairs
+
+if TYPE_CHECKING:
+    from analysis.prefix_cache import PrefixCache
+    from analysis.slots import Burst
+    from loadgen.probe import Send
+    from loadgen.profile import Profile
+    from loadgen.wire import Ask
+
+__all__ = ["slots"]
+
+SHORT_PROMPT, LONG_PROMPT = 24, 512  # words: quickly read beside the answer; worth caching in a context of 2,048 tokens
+FEW_TOKENS = 4  # of an answer whose first token alone is of interest
+TRIOS_A_ROUND = 2
+LEAST_TOP = 4  # bursts of up to so many, even where a limit shows at two: more sizes than one should speak
+OF_REQUESTS = ("Content-Type", "Accept")  # headers that say what a request's body and its answer are
+
+
+def slots(
+    url: Annotated[str | None, typer.Option("--url", help="The server; else the first local one that answers.")] = None,
+    api: Annotated[str | None, typer.Option("--api", help="auto, openai, ollama or lmstudio.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model; auto takes the first one listed.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="The request path, such as /v1/completions.")] = None,
+    most: Annotated[int, typer.Option("--most", min=2, help="The largest burst.")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each size of burst is sent.")] = 5,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", min=2, help="Length of the answers.")] = 32,
+    agents: Annotated[int | None, typer.Option("--agents", min=1, help="Say if so many find a slot each.")] = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Also look for a prefix cache, by repeating prompts.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="Sent to the server, NAME=VALUE; repeat for several.")
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", help="'Name: value'; repeat for several.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", help="The environment variable that holds the key.")
+    ] = None,
+    ca_file: Annotated[str | None, typer.Option("--ca-file", help="A PEM file of certificates to trust.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Do not verify the certificate.")] = False,
+    proxy: Annotated[str | None, typer.Option("--proxy", help="An HTTP proxy (lowers the tier to aiohttp).")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the prompts and the order of the bursts.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> int:
+    """Find how many requests the server really works on at once, and say what to set."""
+    from analysis.report.slots import slots_text
+
+    target = {
+        "api": api,
+        "model": model,
+        "path": path,
+        "options": pairs("--option", option) or None,
+        "headers": headers(header) or None,
+        "api_key_env": api_key_env,
+        "ca_file": ca_file,
+        "verify_tls": False if insecure else None,
+    }
+    profile = _profile(url, target, proxy, seed, quiet=quiet)
+    result = _measure(profile, _Wanted(most, rounds, output_tokens, agents, cache, quiet))
+    typer.echo(json.dumps(result, indent=1) if json_ else slots_text(result), nl=json_)
+    sys.stdout.flush()  # before the line that says why it is not known
+    if not result["answered"]:
+        raise Stop(Exit.UNREACHABLE, f"every request failed: {result['turned_away']}")
+    if result["verdict"] == "inconclusive":
+        raise Stop(Exit.INCONCLUSIVE, f"slots inconclusive: {result['reason']}")
+    if cache and result["cache"]["verdict"] == "inconclusive":
+        raise Stop(Exit.INCONCLUSIVE, f"prefix cache inconclusive: {result['cache']['sentence']}")
+    return Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What was asked for."""
+
+    most: int
+    rounds: int
+    output_tokens: int
+    agents: int | None
+    cache: bool
+    quiet: bool
+
+    def say(self, line: str) -> None:
+        if not self.quiet:
+            print(line, file=sys.stderr)
+
+
+def _profile(url: str | None, target: dict[str, Any], proxy: str | None, seed: int | None, *, quiet: bool) -> Profile:
+    """Validate what was given the way `run` does; without an address look for a server on this machine."""
+    import asyncio
+
+    from loadgen.discover import find_local
+    from loadgen.profile import ProfileError, load
+
+    if url is None:
+        found = asyncio.run(find_local())
+        if not found:
+            raise Stop(Exit.UNREACHABLE, NOBODY)
+        url, identity = next(iter(found.items()))
+        if not quiet:
+            print(f"no --url given: taking {identity.label} at {url}", file=sys.stderr)
+    given = {key: value for key, value in target.items() if value is not None}
+    overrides = {
+        "target": [{"url": url, **given}],
+        "load": {"concurrency": 1, "requests": 1},
+        "proxy": proxy,
+        "seed": seed,
+    }
+    try:
+        return load(None, overrides)
+    except ProfileError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+
+
+def _measure(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
+    import asyncio
+
+    from loadgen.discover import Unreachable
+    from loadgen.loops import loop_factory
+    from loadgen.probe import ClockJumped
+    from loadgen.profile import ProfileError
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(profile.loop)) as runner:
+            return runner.run(_probe(profile, wanted))
+    except ProfileError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    except Unreachable as error:
+        raise Stop(Exit.UNREACHABLE, str(error)) from None
+    except (ClockJumped, OSError) as error:
+        raise Stop(Exit.VOID, str(error)) from None
+
+
+async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
+    """Ask the server, send the bursts and the trios, and put together what they say."""
+    import secrets
+
+    from analysis.slots import advice, by_size, compare_told, find
+    from loadgen import __version__
+    from loadgen.campaign import choose_tier
+    from loadgen.clock import wall_iso
+    from loadgen.discover import slots_of
+    from loadgen.probe import open_sender, prompt
+    from loadgen.resolve import describe_endpoint, resolve
+    from loadgen.wire import Ask
+
+    [spec] = profile.targets
+    endpoint = await resolve(spec, profile.proxy)
+    kind, model, about = endpoint.target.kind, endpoint.target.model, endpoint.request_headers()
+    told = await slots_of(
+        endpoint.url,
+        kind,
+        model,
+        headers={name: value for name, value in about.items() if name not in OF_REQUESTS},
+        verify_tls=endpoint.verify_tls,
+        ca_file=endpoint.ca_file,
+        proxy=profile.proxy,
+    )
+    tier, _ = choose_tier(profile.tier, profile.proxy)
+    seed = profile.seed if profile.seed is not None else secrets.randbits(32)
+    numbers = itertools.count()
+
+    def ask(words: int, tokens: int) -> Ask:
+        return Ask(prompt=prompt(words, seed, next(numbers)), output_tokens=tokens)
+
+    async with open_sender(endpoint, tier, most=wanted.most, proxy=profile.proxy) as send:
+        # Loads the model where it is not loaded; not measured.
+        [first] = await send([ask(SHORT_PROMPT, wanted.output_tokens)])
+        if first.first_token_ns() is None:
+            why = f": {first.error}" if first.error else ""
+            raise Stop(Exit.UNREACHABLE, f"{spec.url}: the first request ended as {first.outcome.value}{why}")
+        bursts = await _bursts(send, ask, wanted, seed)
+        cache = await _cache(send, ask, wanted, seed) if wanted.cache else None
+    found = find(bursts, wanted.output_tokens)
+    return {
+        "schema": "loadgen.slots/1",
+        "loadgen": __version__,
+        "wall": wall_iso(),
+        "target": {**describe_endpoint(endpoint)},
+        "tier": tier,
+        "seed": seed,
+        "most": wanted.most,
+        "rounds": wanted.rounds,
+        "output_tokens": wanted.output_tokens,
+        "answered": sum(one.answered for one in bursts),
+        "slots": found.estimate.to_json(),
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "turned_away": found.turned_away,
+        "told": None if told is None else {"slots": told[0], "from": told[1], "verdict": compare_told(found, told[0])},
+        "agents": wanted.agents,
+        "advice": advice(found, kind, wanted.agents),
+        "sizes": by_size(bursts, found),
+        "cache": None if cache is None else cache.to_json(),
+    }
+
+
+async def _bursts(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> list[Burst]:
+    """Look by doubling where a limit may be, then send the rounds that are judged, no larger than that calls for."""
+    from analysis.slots import burst, find, plan, scouted
+
+    async def together(k: int) -> Burst:
+        return burst(await send([ask(SHORT_PROMPT, wanted.output_tokens) for _ in range(k)]))
+
+    scouts = []
+    near = None
+    for k in [
+        *itertools.takewhile(lambda k: k < wanted.most, (1 << power for power in itertools.count())),
+        wanted.most,
+    ]:
+        wanted.say(f"looking for a limit: {k} at once")
+        scouts.append(await together(k))
+        near = scouted(scouts)
+        if near is not None:
+            break
+    top = wanted.most if near is None else min(wanted.most, max(scouts[-1].k, LEAST_TOP))
+    bursts: list[Burst] = []
+    while True:
+        at = 0
+        for number, k in plan(top, near, wanted.rounds, seed):
+            if number == at:
+                wanted.say(f"round {number + 1} of {wanted.rounds}: bursts of 1 to {top}, in random order")
+                at += 1
+            bursts.append(await together(k))
+        if top == wanted.most or find(bursts, wanted.output_tokens).verdict != "at-least":
+            return bursts
+        top, near = wanted.most, None  # what looked like a limit was chance
+
+
+async def _cache(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> PrefixCache:
+    from analysis.prefix_cache import find_cache, trio
+
+    trios, sent = [], wanted.rounds * TRIOS_A_ROUND
+    draw = random.Random(f"cache {seed}")
+    wanted.say(f"repeating prompts: {sent} trios of {LONG_PROMPT} words")
+    for _ in range(sent):
+        same, different = ask(LONG_PROMPT, FEW_TOKENS), ask(LONG_PROMPT, FEW_TOKENS)
+        other_first = draw.random() < 0.5
+        order = (different, same, same) if other_first else (same, same, different)
+        records = [(await send([one]))[0] for one in order]
+        other, fresh, repeat = records if other_first else (records[2], records[0], records[1])
+        measured = trio(fresh, repeat, other)
+        if measured is not None:
+            trios.append(measured)
+    return find_cache(trios, sent)
