@@ -30,6 +30,7 @@ __all__ = [
     "ProfileError",
     "Stage",
     "TargetSpec",
+    "Telemetry",
     "Work",
     "load",
     "shipped",
@@ -39,6 +40,7 @@ __all__ = [
 COMMAND_LINE = "command line"
 MOST_SCHEDULED = 100_000_000  # offsets are drawn before the run, 8 bytes each: 0.8 GB
 MOST_TOKENS = 10_000_000
+SHORTEST_INTERVAL_S = 0.02  # between samples; below it looking disturbs what is looked at
 REDACTED = "[redacted]"
 
 
@@ -442,6 +444,30 @@ class Limits(_Model):
     no_progress_s: Positive = 180.0  # nothing at all arrived on any connection
 
 
+class Telemetry(_Model):
+    """What is sampled beside the runs: the host, GPUs, what the servers and exporters tell of themselves."""
+
+    interval_s: Annotated[float, Field(ge=0)] = 0.25  # 0: nothing is sampled
+    gpu: Literal["auto", "nvml", "amdgpu", "off"] = "auto"
+    exporters: tuple[str, ...] = Field(default=(), strict=False)  # URLs of a dcgm-exporter or node exporter
+
+    @field_validator("interval_s")
+    @classmethod
+    def _not_too_often(cls, interval_s: float) -> float:
+        if 0 < interval_s < SHORTEST_INTERVAL_S:
+            _fault(f"must be 0 (off) or at least {SHORTEST_INTERVAL_S:g}, got {interval_s:g}")
+        return interval_s
+
+    @field_validator("exporters")
+    @classmethod
+    def _absolute(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = _http_parts(url, shown=f", got {_shown(url)}")
+            if parts.username or parts.password:
+                _fault("must not hold credentials: exporters are asked without any")
+        return urls
+
+
 OBJECTIVE_METRICS = ("ttft", "ttft_service", "event_gap", "itl", "tpot", "e2e", "queue")
 OBJECTIVE_STATS = ("mean", "p50", "p90", "p95", "p99", "p999")
 OBJECTIVE_SCALARS = ("requests_per_s_min", "output_tokens_per_s_min", "goodput_per_s_min", "error_rate")
@@ -459,6 +485,7 @@ class Profile(_Model):
     workers: Count = 1
     objectives: dict[str, float] = Field(default_factory=dict)
     limits: Limits = Field(default_factory=Limits)
+    telemetry: Telemetry = Field(default_factory=Telemetry)
     tier: Literal["auto", "kernel", "callback", "aiohttp"] = "auto"
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     proxy: str | None = None
@@ -520,6 +547,7 @@ class Profile(_Model):
             target["options"] = _without_secrets(target["options"])
             target["url"] = without_secret_query(target["url"])
             target["path"] = target["path"] and without_secret_query(target["path"])
+        plain["telemetry"]["exporters"] = [without_secret_query(url) for url in self.telemetry.exporters]
         if self.proxy is not None:
             parts = urlsplit(self.proxy)
             plain["proxy"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,136 @@
+"""Samples on disk: telemetry.parquet, a row a sample.
+
+`time` is in ns on the clock of the records: since the zero of `run`, so that a request and a sample of the same run
+compare as they are. A sample from before the zero has a negative time; what is taken between two runs belongs to the
+one before, until the next one has been announced. As in journal.py a segment is a whole file, renamed when it is
+complete, and closing copies the segments together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loadgen.telemetry import Look
+
+__all__ = ["SCHEMA", "Log", "close_log"]
+
+ROW_GROUP_ROWS = 500_000
+
+SCHEMA = pa.schema(
+    [
+        pa.field("run", pa.int32(), nullable=False),
+        pa.field("time", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("labels", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # gauge | counter
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+_TEXTS = ["run", "source", "name", "labels", "kind", "value"]
+
+
+def _writer(path: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        SCHEMA,
+        compression="zstd",
+        use_dictionary=_TEXTS,
+        column_encoding={"time": "DELTA_BINARY_PACKED"},
+        write_statistics=False,
+        store_schema=False,
+    )
+
+
+class Log:
+    """What was seen and is not on disk yet. One thread appends; `begin` and `flush` may come from others."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._count = 0
+        self._begun: list[tuple[int, int]] = []  # (run, zero_ns), in order
+        self._pending: list[tuple[int, str, Look]] = []  # with how many runs had begun
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, run: int, zero_ns: int) -> None:
+        """From now on samples belong to `run`; those from before the first run belong to it as well."""
+        self._begun.append((run, zero_ns))
+
+    def append(self, source: str, look: Look) -> None:
+        self._pending.append((len(self._begun), source, look))
+
+    def flush(self) -> None:
+        """Make what is pending survive a crash. Waits for the first run, without whose zero there is no time.
+
+        Raises OSError; the samples then stay pending.
+        """
+        if not self._pending or not self._begun:
+            return
+        path = self._directory / f"{self._count:06d}.parquet"
+        partial = path.with_suffix(".tmp")
+        pending = self._pending[:]  # more may be added while this is written
+        try:
+            with _writer(partial) as writer:
+                writer.write_table(self._table(pending))
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        self._count += 1
+        del self._pending[: len(pending)]
+
+    def _table(self, pending: list[tuple[int, str, Look]]) -> pa.Table:
+        runs, times, sources, names, labels, kinds, values = [], [], [], [], [], [], []
+        for begun, source, look in pending:
+            run, zero_ns = self._begun[max(0, begun - 1)]
+            n = len(look.values)
+            runs += [run] * n
+            times += [look.time_ns - zero_ns] * n
+            sources += [source] * n
+            for value in look.values:
+                names.append(value.name)
+                labels.append(value.labels)
+                kinds.append("counter" if value.counter else "gauge")
+                values.append(value.value)
+        columns = (runs, times, sources, names, labels, kinds, values)
+        return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def close_log(directory: Path, destination: Path) -> int:
+    """Copy all segments into `destination` and remove them; return the number of samples.
+
+    Without a sample there is no file. On OSError (a full disk) the segments are left as they were.
+    """
+    paths = sorted(directory.glob("*.parquet"))
+    samples = 0
+    if paths:
+        partial = destination.with_suffix(".tmp")
+        try:
+            with _writer(partial) as writer:
+                for table in _batches(paths):
+                    writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                    samples += table.num_rows
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        os.replace(partial, destination)
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
+    return samples
+
+
+def _batches(paths: list[Path]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    for path in paths:
+        held.append(pq.read_table(path, schema=SCHEMA, memory_map=False))
+        if sum(table.num_rows for table in held) > ROW_GROUP_ROWS:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)

@@ -1,0 +1,202 @@
+"""Sources looked at beside the runs of a campaign, at a stated rate, and written down.
+
+All of it happens in one thread with an event loop of its own, so that neither a slow driver nor a large page of metrics
+delays a request; drivers are asked in further threads. What is shared with the measuring thread is the interpreter:
+the work of one look is a millisecond or two, and no token's stamp depends on when that thread gets its turn.
+
+The looks keep to a grid from the start of the sampler on. A look that takes longer than its place leaves places out;
+none is made up for, so that a slow server is not asked more often for being slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadgen.clock import NS_PER_S, now_ns
+from loadgen.fleet.share import Endpoint
+from loadgen.profile import Telemetry
+from loadgen.telemetry import Absent, Lost, Missed, Source
+from loadgen.telemetry.amdgpu import open_amdgpu
+from loadgen.telemetry.host import open_host, open_process
+from loadgen.telemetry.log import Log
+from loadgen.telemetry.nvml import open_nvml
+from loadgen.telemetry.servers import open_exporter, open_server
+
+__all__ = ["Sampler", "start_sampler"]
+
+GPU_INTERVAL_S = 0.1  # METHODOLOGY 13: the energy counter steps about as often
+READY_S = 6.0  # a server that does not answer within its time is not waited for any longer
+FLUSH_S = 5.0
+JOIN_S = 10.0
+
+Opening = Callable[[], Awaitable[Source]]
+
+
+async def start_sampler(
+    settings: Telemetry, endpoints: Sequence[Endpoint], directory: Path, proxy: str | None = None
+) -> Sampler | None:
+    """Start sampling into segments in `directory`; None where the profile wants none.
+
+    Returns once each source has been looked at, so that a run has samples from its first moment on.
+    """
+    if settings.interval_s == 0:
+        return None
+    sampler = Sampler(settings, endpoints, directory, proxy)
+    sampler.thread.start()
+    await asyncio.to_thread(sampler.ready.wait, READY_S)
+    return sampler
+
+
+class Sampler:
+    """The thread and what it found. `begin` and `stop` are for the thread that measures."""
+
+    def __init__(
+        self, settings: Telemetry, endpoints: Sequence[Endpoint], directory: Path, proxy: str | None = None
+    ) -> None:
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._settings = settings
+        self._endpoints = endpoints
+        self._proxy = proxy
+        self._log = Log(directory)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._failed: BaseException | None = None
+        self._sources: list[dict[str, Any]] = []
+        self._absent: list[dict[str, str]] = []
+        self._notes: list[str] = []
+        self._missed: Counter[tuple[str, str]] = Counter()
+
+    def begin(self, run: int, zero_ns: int) -> None:
+        """Samples belong to `run` from now on; its zero may still be to come."""
+        self._log.begin(run, zero_ns)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is sampled, and what is not and why: the manifest's `telemetry`."""
+        missed = [f"{who}: {n} looks without an answer ({why})" for (who, why), n in sorted(self._missed.items())]
+        return {
+            "interval_s": self._settings.interval_s,
+            "sources": list(self._sources),
+            "absent": list(self._absent),
+            "notes": [*self._notes, *missed],
+        }
+
+    async def stop(self) -> dict[str, Any]:
+        """Look a last time, write everything down and return `describe()`. Raises what was wrong in the thread."""
+        if self._loop is not None and self.thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        await asyncio.to_thread(self.thread.join, JOIN_S)
+        if self._failed is not None:
+            raise self._failed
+        if self.thread.is_alive():
+            self._notes.append(f"the last samples are missing: a source did not answer within {JOIN_S:g} s")
+        return self.describe()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self._failed = error
+        finally:
+            self.ready.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        opened = await asyncio.gather(*(self._open(name, opening) for name, opening in self._openings()))
+        sources = [source for source in opened if source is not None]
+        self._sources = [{"source": source.name, **source.facts} for source in sources]
+        start_ns = now_ns()
+        async with asyncio.TaskGroup() as tasks:
+            firsts = [asyncio.Event() for _ in sources]
+            for source, first in zip(sources, firsts, strict=True):
+                tasks.create_task(self._sample(source, start_ns, first))
+            tasks.create_task(self._flush())
+            await asyncio.gather(*(first.wait() for first in firsts))
+            self.ready.set()
+        for source in sources:
+            await source.close()
+        self._keep()
+
+    def _openings(self) -> list[tuple[str, Opening]]:
+        wanted, proxy = self._settings, self._proxy
+        openings: list[tuple[str, Opening]] = [("host", _in_thread(open_host)), ("process", _in_thread(open_process))]
+        if wanted.gpu in ("auto", "nvml"):
+            openings.append(("nvml", _in_thread(open_nvml)))
+        if wanted.gpu in ("auto", "amdgpu"):
+            openings.append(("amdgpu", _in_thread(open_amdgpu)))
+        for endpoint in {endpoint.url: endpoint for endpoint in self._endpoints}.values():
+            openings.append(("server", _asked(open_server, endpoint, proxy)))
+        for url in wanted.exporters:
+            openings.append(("exporter", _asked(open_exporter, url, proxy)))
+        return openings
+
+    async def _open(self, name: str, opening: Opening) -> Source | None:
+        try:
+            return await opening()
+        except Absent as absent:
+            self._absent.append({"source": name, "reason": str(absent)})
+            return None
+
+    async def _sample(self, source: Source, start_ns: int, first: asyncio.Event) -> None:
+        interval_s = self._settings.interval_s
+        if source.name in ("nvml", "amdgpu"):
+            interval_s = min(interval_s, GPU_INTERVAL_S)
+        interval_ns = round(interval_s * NS_PER_S)
+        who = next((str(source.facts[key]) for key in ("endpoint", "exporter") if key in source.facts), source.name)
+        stopping = False
+        while True:
+            try:
+                self._log.append(source.name, await source.read())
+            except Missed as missed:
+                self._missed[who, str(missed)] += 1
+            except Lost as lost:
+                self._notes.append(f"{who}: {lost}")
+                first.set()
+                return
+            first.set()
+            if stopping:
+                return
+            stopping = await self._slept((now_ns() - start_ns) // interval_ns * interval_ns + interval_ns + start_ns)
+
+    async def _slept(self, until_ns: int) -> bool:
+        """Sleep until then; return True, at once, when it is time to stop."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), max(0.0, (until_ns - now_ns()) / NS_PER_S))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _flush(self) -> None:
+        while not await self._slept(now_ns() + round(FLUSH_S * NS_PER_S)):
+            await asyncio.to_thread(self._keep)
+
+    def _keep(self) -> None:
+        try:
+            self._log.flush()
+        except OSError as error:
+            # The records say themselves that the disk is full; that there are fewer samples is no reason to stop.
+            note = f"samples are missing: {os.strerror(error.errno) if error.errno else error}"
+            if note not in self._notes:
+                self._notes.append(note)
+
+
+def _in_thread(opening: Callable[[], Source]) -> Opening:
+    async def opened() -> Source:
+        return await asyncio.to_thread(opening)
+
+    return opened
+
+
+def _asked(opening: Callable[..., Awaitable[Source]], *arguments: object) -> Opening:
+    async def opened() -> Source:
+        return await opening(*arguments)
+
+    return opened
