@@ -30,6 +30,7 @@ __all__ = [
     "cpu_ns",
     "now_ns",
     "wall_iso",
+    "wall_ns",
 ]
 
 NS_PER_S = 1_000_000_000
@@ -45,6 +46,11 @@ JUMP_NS = 50_000  # METHODOLOGY 3.3: a larger change of the offset voids the tie
 def wall_iso() -> str:
     """Return the wall time in UTC, ISO 8601, for labels only."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def wall_ns() -> int:
+    """Return the wall time in ns since 1970, for labels only."""
+    return time.time_ns()
 
 
 def clock_source() -> str:

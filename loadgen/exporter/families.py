@@ -1,0 +1,296 @@
+"""What a scrape says: every metric declared once, and the families made of what was shown last.
+
+A scrape reads the sums that the campaign shows anyway (`show`), so exporting costs a request nothing and a token
+nothing. What is shown is replaced as a whole and never changed, so a scrape may come from any thread. Dashboards, rules
+and documents are held against METRICS. Round buckets for everybody, with the latest request of each as exemplar where
+OpenMetrics is spoken; native histograms where the scraper accepts them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.samples import BucketSpan, Exemplar, NativeHistogram
+
+from loadgen.clock import NS_PER_S
+from loadgen.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tally, Who
+
+__all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]
+
+WHO = ("endpoint", "agent")
+BOUNDS = ("value", "low", "high")
+VERDICTS = ("running", "ok", "generator-limited", "unstable", "failed")
+CONTENDED = {"contention": 1, "none": 0}
+ZERO_S = 2.0 ** (LOWEST / GROWTH)  # the lowest fine bucket holds zeros as well
+
+
+class Metric(NamedTuple):
+    """One family. A counter's samples are called name + _total, an info's name + _info."""
+
+    kind: str  # counter | gauge | histogram | info
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Mapping[str, Metric] = {
+    "loadgen": Metric("info", "What runs.", ("version", "profile", "tier", "directory")),
+    "loadgen_target": Metric("info", "A server under load.", ("endpoint", "url", "api", "model", "server")),
+    "loadgen_requests": Metric("counter", "Requests that ended, by outcome.", ("outcome", *WHO)),
+    "loadgen_requests_offered": Metric("counter", "Requests due by the schedule so far."),
+    "loadgen_requests_sent": Metric("counter", "Requests begun so far."),
+    "loadgen_input_tokens": Metric("counter", "Prompt tokens of the requests answered.", WHO),
+    "loadgen_output_tokens": Metric("counter", "Tokens received with the requests answered.", WHO),
+    "loadgen_token_events": Metric("counter", "Events that carried tokens.", WHO),
+    "loadgen_censored_events": Metric("counter", "Of these, those that share a read with a later one.", WHO),
+    "loadgen_stale_connections": Metric("counter", "Kept connections found closed by the server.", WHO),
+    "loadgen_cpu_seconds": Metric("counter", "CPU time of the load generator's own processes."),
+    "loadgen_runs_finished": Metric("counter", "Runs of the campaign that are over."),
+    "loadgen_runs_planned": Metric("gauge", "Runs the campaign is to have."),
+    "loadgen_in_flight": Metric("gauge", "Requests begun and not ended.", WHO),
+    "loadgen_waiting": Metric("gauge", "Requests due that wait for a place under the cap."),
+    "loadgen_loop_lag_seconds": Metric("gauge", "How late our own event loop was, at worst in the last second."),
+    "loadgen_censored_share": Metric("gauge", "Censored events over events; above 0.05 the stamps are void."),
+    "loadgen_verdict": Metric("gauge", "1 for what holds: running, and at the end the verdict.", ("verdict",)),
+    "loadgen_ttft_seconds": Metric("histogram", "Time to first token, from the intended start.", WHO),
+    "loadgen_event_gap_seconds": Metric("histogram", "Between two events that carry tokens.", WHO),
+    "loadgen_tpot_seconds": Metric("histogram", "Mean time per output token after the first, per request.", WHO),
+    "loadgen_e2e_seconds": Metric("histogram", "From the intended start to the last token.", WHO),
+    "loadgen_queue_seconds": Metric("histogram", "From the intended start to the first byte sent.", WHO),
+    "loadgen_speedup": Metric("gauge", "Speedup of the agents so far, with its interval.", ("bound",)),
+    "loadgen_efficiency": Metric("gauge", "Speedup over the number of agents, with its interval.", ("bound",)),
+    "loadgen_overlap_efficiency": Metric("gauge", "The overlap measure: no speedup, for it has no solo run."),
+    "loadgen_contention": Metric("gauge", "1 if the agents slow each other down, 0 if not, absent if unknown."),
+}
+FAMILIES: Mapping[str, Callable[..., Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
+}
+
+
+def names() -> set[str]:
+    """Return the name of every series that /metrics may hold."""
+    series = set()
+    for name, metric in METRICS.items():
+        match metric.kind:
+            case "counter":
+                series.add(f"{name}_total")
+            case "info":
+                series.add(f"{name}_info")
+            case "histogram":
+                series |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+            case _:
+                series.add(name)
+    return series
+
+
+class Exporter:
+    """What is shown last is what a scrape sees. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self._info: Mapping[str, str] = {}
+        self._targets: Sequence[Mapping[str, str]] = ()
+        self._runs = (0, 0)  # finished, planned
+        self._verdict = VERDICTS[0]
+        self._agents: Mapping[str, Any] = {}
+        self._over = False
+        self._seen_final = threading.Event()
+
+    def show(self, tally: Tally) -> None:
+        """tally: the sum over the campaign so far; not to be changed afterwards."""
+        self._tally = tally
+
+    def describe(self, manifest: Mapping[str, Any], profile: str, directory: str) -> None:
+        """Take over from a manifest what runs and against what."""
+        self._info = {
+            "version": str(manifest["loadgen"]),
+            "profile": profile,
+            "tier": str(manifest["instrument"]["tier"]),
+            "directory": directory,
+        }
+        self._targets = [
+            {
+                "endpoint": str(target["name"]),
+                "url": str(target["url"]),
+                "api": str(target.get("api") or ""),
+                "model": str(target.get("model") or ""),
+                "server": str(target.get("label") or target.get("kind") or ""),
+            }
+            for target in manifest["targets"]
+        ]
+
+    def count_runs(self, finished: int, planned: int) -> None:
+        self._runs = finished, planned
+
+    def show_agents(self, section: Mapping[str, Any]) -> None:
+        """section: the `agents` part of a summary."""
+        self._agents = section
+
+    def conclude(self, verdict: str) -> None:
+        """No count changes any more."""
+        self._verdict, self._over = verdict, True
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def wait_for_last_scrape(self, limit_s: float) -> bool:
+        """Return once the final counts were fetched, or False after `limit_s`."""
+        return self._seen_final.wait(limit_s)
+
+    def note_scrape(self, *, final: bool) -> None:
+        if final:
+            self._seen_final.set()
+
+    def families(self, *, native: bool) -> Iterator[Family]:
+        """Yield every family that has something to say."""
+        tally = self._tally
+        yield from _infos(self._info, self._targets)
+        yield from _counts(tally)
+        yield from _state(tally, self._runs, self._verdict)
+        for name, metric in METRICS.items():
+            if metric.kind == "histogram":
+                yield _histogram(name, tally.series, native=native)
+        yield from _agents(self._agents)
+
+
+class _Collector(Collector):
+    def __init__(self, exporter: Exporter, *, native: bool) -> None:
+        self._exporter, self._native = exporter, native
+
+    def collect(self) -> Iterable[Family]:
+        return self._exporter.families(native=self._native)
+
+
+def registry(exporter: Exporter, *, native: bool = False) -> CollectorRegistry:
+    made = CollectorRegistry(auto_describe=False)
+    made.register(_Collector(exporter, native=native))
+    return made
+
+
+def _family(name: str, **kwargs: Any) -> Any:
+    metric = METRICS[name]
+    return FAMILIES[metric.kind](name, metric.help, labels=metric.labels, **kwargs)
+
+
+def _infos(info: Mapping[str, str], targets: Sequence[Mapping[str, str]]) -> Iterator[Family]:
+    for name, values in (("loadgen", [info] if info else []), ("loadgen_target", targets)):
+        family = InfoMetricFamily(name, METRICS[name].help)
+        for value in values:
+            family.add_metric([], dict(value))
+        yield family
+
+
+def _counts(tally: Tally) -> Iterator[Family]:
+    requests = _family("loadgen_requests")
+    for who, series in tally.series.items():
+        for outcome, n in sorted(series.outcomes.items()):
+            requests.add_metric([str(outcome), *who], n)
+    yield requests
+    for name in ("input_tokens", "output_tokens", "token_events", "censored_events", "stale_connections"):
+        family = _family(f"loadgen_{name}")
+        for who, series in tally.series.items():
+            family.add_metric(who, getattr(series, name))
+        yield family
+    for name, value in (
+        ("loadgen_requests_offered", tally.due),
+        ("loadgen_requests_sent", tally.begun),
+        ("loadgen_cpu_seconds", tally.cpu_ns / NS_PER_S),
+    ):
+        yield _single(name, value)
+
+
+def _state(tally: Tally, runs: tuple[int, int], verdict: str) -> Iterator[Family]:
+    flying = _family("loadgen_in_flight")
+    for who, n in tally.in_flight.items():
+        flying.add_metric(who, n)
+    yield flying
+    events = sum(series.token_events for series in tally.series.values())
+    censored = sum(series.censored_events for series in tally.series.values())
+    yield _single("loadgen_runs_finished", runs[0])
+    yield _single("loadgen_runs_planned", runs[1])
+    yield _single("loadgen_waiting", max(tally.due - tally.begun, 0))
+    yield _single("loadgen_loop_lag_seconds", tally.loop_lag_ns / NS_PER_S)
+    yield _single("loadgen_censored_share", censored / events if events else 0.0)
+    verdicts = _family("loadgen_verdict")
+    for name in VERDICTS:
+        verdicts.add_metric([name], float(name == verdict))
+    yield verdicts
+
+
+def _single(name: str, value: float) -> Family:
+    family: Family = _family(name)
+    family.add_metric([], value)  # type: ignore[attr-defined]
+    return family
+
+
+def _histogram(name: str, series: Mapping[Who, Series], *, native: bool) -> Family:
+    family: Family = _family(name)
+    which = name.removeprefix("loadgen_").removesuffix("_seconds")
+    for who, one in series.items():
+        buckets: Buckets = getattr(one, which)
+        family.add_metric(who, _round(buckets), buckets.sum_ns / NS_PER_S)  # type: ignore[attr-defined]
+        if native:
+            labels = dict(zip(WHO, who, strict=True))
+            family.add_sample(name, labels, 0, native_histogram=_native(buckets))
+    return family
+
+
+def _round(buckets: Buckets) -> list[Any]:
+    rows: list[Any] = []
+    bounds = [*(f"{bound / NS_PER_S:g}" for bound in BOUNDS_NS), "+Inf"]
+    for at, (bound, cumulative) in enumerate(zip(bounds, accumulate(buckets.round.tolist()), strict=True)):
+        example = buckets.exemplars.get(at)
+        if example is None:
+            rows.append((bound, cumulative))
+        else:
+            rows.append((bound, cumulative, Exemplar({"request": example[0]}, example[1] / NS_PER_S)))
+    return rows
+
+
+def _native(buckets: Buckets) -> NativeHistogram:
+    """The fine buckets as spans of filled ones and the differences between neighbours, as the format wants them."""
+    zeros, counts = int(buckets.fine[0]), buckets.fine[1:]
+    filled = np.flatnonzero(counts)
+    spans: list[BucketSpan] = []
+    deltas: list[int] = []
+    before = end = 0
+    for at in filled.tolist():
+        index = at + LOWEST + 1
+        if spans and index == end:
+            spans[-1] = BucketSpan(spans[-1].offset, spans[-1].length + 1)
+        else:
+            spans.append(BucketSpan(index - end if spans else index, 1))
+        deltas.append(int(counts[at]) - before)
+        before, end = int(counts[at]), index + 1
+    schema = GROWTH.bit_length() - 1
+    return NativeHistogram(
+        buckets.n, buckets.sum_ns / NS_PER_S, schema, ZERO_S, zeros, tuple(spans), (), tuple(deltas), ()
+    )
+
+
+def _agents(section: Mapping[str, Any]) -> Iterator[Family]:
+    for name in ("speedup", "efficiency"):
+        family = _family(f"loadgen_{name}")
+        for bound in BOUNDS:
+            value = (section.get(name) or {}).get(bound)
+            if value is not None:
+                family.add_metric([bound], value)
+        yield family
+    overlap = (section.get("overlap_efficiency") or {}).get("value")
+    contended = CONTENDED.get(str((section.get("contention") or {}).get("verdict")))
+    for name, single in (("loadgen_overlap_efficiency", overlap), ("loadgen_contention", contended)):
+        family = _family(name)
+        if single is not None:
+            family.add_metric([], single)
+        yield family

@@ -1,0 +1,101 @@
+"""How live counters get out: /metrics on a port of its own, a push gateway, remote write.
+
+The server lives in threads of its own, for a scrape has to be answered while the loop is overloaded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from socketserver import ThreadingMixIn
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app, push_to_gateway
+
+from loadgen.clock import wall_ns
+from loadgen.exporter.families import Exporter, registry
+
+__all__ = ["ExportError", "push", "remote_write", "serve"]
+
+JOB = "loadgen"
+PATIENCE_S = 10.0  # of a push
+
+
+class ExportError(Exception):
+    """One line: a port that is taken, a gateway that does not take the push."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Scrapes are no news."""
+
+
+class _Sent:
+    """A body that says when it was sent."""
+
+    def __init__(self, body: Iterable[bytes], sent: Callable[[], None]) -> None:
+        self._body, self._sent = body, sent
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        self._sent()
+
+
+def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
+    """Answer GET /metrics in threads until the result's `shutdown`. Raises ExportError if the port cannot be had."""
+    plain = make_wsgi_app(registry(exporter))
+    native = make_wsgi_app(registry(exporter, native=True))
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        final = exporter.over and environ["REQUEST_METHOD"] == "GET"
+        app = native if "openmetrics-text; version=2" in environ.get("HTTP_ACCEPT", "").replace(";v", "; v") else plain
+        return _Sent(app(environ, start_response), lambda: exporter.note_scrape(final=final))
+
+    try:
+        server = make_server(host, port, app, _Server, _Quiet)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"--prometheus-port {port}: {reason}; name a free port") from None
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
+
+
+def push(exporter: Exporter, url: str, instance: str) -> None:
+    """Push what there is to a push gateway. Raises ExportError."""
+    try:
+        push_to_gateway(url, JOB, registry(exporter), grouping_key={"instance": instance}, timeout=PATIENCE_S)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ExportError(f"--push-gateway {urlsplit(url).netloc or url}: {reason}") from None
+
+
+def remote_write(exporter: Exporter, url: str, instance: str) -> None:
+    """Write what there is as one sample a series. Raises ExportError."""
+    try:
+        from prometheus_remote_writer import RemoteWriter
+    except ModuleNotFoundError:
+        raise ExportError("--remote-write needs an extra: pip install 'loadgen[remote-write]'") from None
+    at_ms = wall_ns() // 1_000_000
+    rows = [
+        {
+            "metric": sample.labels | {"__name__": sample.name, "job": JOB, "instance": instance},
+            "values": [sample.value],
+            "timestamps": [at_ms],
+        }
+        for family in exporter.families(native=False)
+        for sample in family.samples
+    ]
+    try:
+        # Once: a second try would only hide that the first was refused.
+        with RemoteWriter(url, timeout=PATIENCE_S, retries=0) as writer:
+            writer.send(rows)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ExportError(f"--remote-write {urlsplit(url).netloc or url}: {error}") from None
