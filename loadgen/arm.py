@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Arm:
     facts: from the jobs' healths, in their order, what the manifest says of the run: measured_from_ns, measured_to_ns,
     offered, open_loop, concurrency_asked, concurrency_reached. The campaign adds the rest.
     endpoints: which servers it uses; they are unloaded, and asked whether they still answer, before a run.
+    warm_up: what to send before a run begins, in no record; awaited each time, and cancelled by an interruption.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Arm:
     facts: Callable[[Sequence[Health]], dict[str, Any]]
     endpoints: tuple[Endpoint, ...]
     agents: tuple[str, ...] = ()
+    warm_up: Callable[[], Awaitable[None]] | None = None
 
 
 def load_arm(

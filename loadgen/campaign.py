@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,24 @@ import aiohttp
 import psutil
 
 import analysis
+from analysis.planning import LOOKS, look
 from loadgen import __version__, calibrate, sizing
+from loadgen.agents import CONCURRENT, agents_arms, agents_work
 from loadgen.arm import MAIN, Arm, Occasion, limits_of, load_arm, most_connections
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.design import CONTROL, Design, Planned
-from loadgen.discover import LENDS_TOKENIZER, token_counter
+from loadgen.discover import LENDS_TOKENIZER, Unreachable, ask_server, token_counter
 from loadgen.engine import Health, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Running, raise_file_limit
 from loadgen.fleet.local import WorkerDied, run_workers
-from loadgen.journal import close_segments, segments
+from loadgen.isolation import NotClearedError, clear
+from loadgen.journal import close_segments, reopen, segments
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
-from loadgen.workload import Workload, open_workload, tokenizer_count
+from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 
-__all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "write_reports"]
+__all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "resume", "write_reports"]
 
 SEED_BITS = 62
 LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
@@ -53,6 +56,7 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "journal",
 )
 
+WRITTEN_LAST = ("finished", "halted", "wall_end", "sha256", "manifest_sha256")
 PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
 BLANK_SHA256 = "0" * 64
 MANIFEST_SHA256 = re.compile(rb'(\n "manifest_sha256": ")[0-9a-f]{64}(?="\n}\n\Z)')
@@ -72,6 +76,7 @@ class Campaign:
     guesses_ratio: bool  # nobody has told yet how many tokens a word of a prompt is
     arms: tuple[Arm, ...] = ()
     design: Design = field(default_factory=lambda: Design((), "", 0))
+    say: Callable[[str], None] = lambda line: None  # what a user should know between runs
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,13 +84,16 @@ class Campaign:
 class Finished:
     """What is on disk at the end.
 
-    error: why it ended early, in one line, if something of ours failed. halted: the same, if the servers fell silent.
+    error: why it ended early, in one line, if something of ours failed. halted: the same, if a server was to blame.
+    unreachable: it was because a server no longer answers. missing: planned runs that were not made.
     """
 
     summary: dict[str, Any] | None
     interrupted: bool
     error: str | None = None
     halted: str | None = None
+    unreachable: bool = False
+    missing: int = 0
 
 
 def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
@@ -110,42 +118,110 @@ def _no_kernel_stamps() -> str | None:
     return stamping_works()
 
 
-def one_arm(campaign: Campaign) -> tuple[Arm, ...]:
-    """Return the arm that the profile's load makes."""
+def profile_arms(campaign: Campaign) -> Sequence[Arm]:
+    """Return the arms that the profile makes: its load, or its agents alone and together."""
+    if campaign.profile.agents is not None:
+        return agents_arms(campaign)
     return (load_arm(campaign.profile, campaign.seed, campaign.endpoints, campaign.workload, campaign.tier),)
 
 
 async def prepare(
-    profile: Profile, directory: Path, arms_of: Callable[[Campaign], Sequence[Arm]] = one_arm, primary: str = MAIN
+    profile: Profile, directory: Path, arms_of: Callable[[Campaign], Sequence[Arm]] = profile_arms, primary: str = ""
 ) -> Campaign:
     """Ask the targets who they are and make the workload, the arms and the directory.
 
     arms_of: gets the campaign, all but arms and design ready, and returns the arms; it may add to its manifest.
-    primary: the arm that the summary's figures are about.
+    primary: the arm that the summary's figures are about; "" takes the one of all agents, or the only one.
     Raises ProfileError, or discover.Unreachable if a target does not answer.
     """
     _check_free(directory)
+    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
+    campaign = await _resolved(profile, directory, seed)
+    _make(directory)
+    campaign.manifest = _manifest(campaign)
+    campaign.arms = tuple(arms_of(campaign))
+    campaign.design = _design(campaign, primary or (MAIN if profile.agents is None else CONCURRENT))
+    campaign.manifest["design"] = campaign.design.to_json()
+    return campaign
+
+
+async def resume(
+    profile: Profile,
+    directory: Path,
+    before: dict[str, Any],
+    arms_of: Callable[[Campaign], Sequence[Arm]] = profile_arms,
+) -> Campaign:
+    """Return the campaign of `directory` such that `measure` makes the runs that are missing in it.
+
+    profile: as it was, its secrets filled in. before: the manifest. What runs left that did not finish is dropped.
+    Raises ProfileError where the same could not be measured any more, Unreachable, or OSError.
+    """
+    campaign = await _resolved(profile, directory, before["seed"])
+    ratio = before["workload"].get("tokens_per_word")
+    if campaign.guesses_ratio and before["workload"].get("ratio_from", "default") != "default":
+        campaign.workload.learn(ratio)
+        campaign.guesses_ratio = False
+    again = _manifest(campaign)
+    again["workload"] |= {key: before["workload"][key] for key in ("ratio_from",) if key in before["workload"]}
+    _check_same(before, again)
+    runs = [entry for entry in before["runs"] if not entry["interrupted"] and not entry["no_progress"]]
+    campaign.manifest = {key: value for key, value in before.items() if key not in WRITTEN_LAST}
+    campaign.manifest |= {"runs": runs, "resumed": [*before.get("resumed", []), wall_iso()]}
+    campaign.arms = tuple(arms_of(campaign))
+    campaign.design = Design.from_json(before["design"])
+    if [arm.name for arm in campaign.arms] != [name for name, _ in campaign.design.arms]:
+        raise ProfileError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
+    finished = {entry["run"] for entry in runs}
+    reopen(directory / JOURNAL, directory / RECORDS, finished, lambda writer: writer // WRITERS)
+    for name in (SUMMARY, REPORT):
+        (directory / name).unlink(missing_ok=True)
+    _write_manifest(campaign)
+    return campaign
+
+
+def _check_same(before: dict[str, Any], again: dict[str, Any]) -> None:
+    """Refuse to put runs of something else beside those that are there."""
+    for key, what in (("loadgen", "loadgen"), ("targets", "the server"), ("workload", "the workload")):
+        if before[key] != again[key]:
+            was, now = before[key], again[key]
+            if key == "targets":
+                was, now = (", ".join(f"{one['version']} with {one['model']}" for one in side) for side in (was, now))
+            detail = "" if key == "workload" else f": it was {was}, it is {now}"
+            raise ProfileError(f"{what} has changed since{detail}; start a new campaign")
+    was, now = (manifest["instrument"]["tier"] for manifest in (before, again))
+    if was != now:
+        raise ProfileError(f"stamps were made by the {was} tier, here is only {now}; start a new campaign")
+
+
+async def _resolved(profile: Profile, directory: Path, seed: int) -> Campaign:
     tier, reason = choose_tier(profile.tier, profile.proxy)
     endpoints = tuple(await asyncio.gather(*(resolve(spec, profile.proxy) for spec in profile.targets)))
-    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
     workload, counted = await _workload(profile, endpoints, seed)
     try:
         raise_file_limit(most_connections(profile.load))
     except OSError as error:
         raise ProfileError(str(error)) from None
-    _make(directory)
     guesses = not counted and profile.work.dataset is None
-    campaign = Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
-    campaign.manifest = _manifest(campaign)
-    campaign.arms = tuple(arms_of(campaign))
-    campaign.design = Design(
+    return Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
+
+
+def _design(campaign: Campaign, primary: str) -> Design:
+    wanted = campaign.profile.campaign
+    names = [arm.name for arm in campaign.arms]
+    if wanted.control is not None and (len(names) < 2 or wanted.control not in names):
+        cure = f"name one of {', '.join(names)}" if len(names) > 1 else "there is but one arm, remove it"
+        raise ProfileError(f"campaign.control must name an arm, got {wanted.control!r}: {cure}")
+    return Design(
         arms=tuple((arm.name, arm.agents) for arm in campaign.arms),
         primary=primary,
-        blocks=profile.runs,
-        order_seed=seed,
+        blocks=LOOKS[0] if wanted.until is not None else campaign.profile.runs,
+        order=wanted.order,
+        order_seed=campaign.seed,
+        isolation=wanted.isolation,
+        cooldown_s=wanted.cooldown_s,
+        control=wanted.control,
+        until=wanted.until,
     )
-    campaign.manifest["design"] = campaign.design.to_json()
-    return campaign
 
 
 def _check_free(directory: Path) -> None:
@@ -163,35 +239,134 @@ def _make(directory: Path) -> None:
 async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
     """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts."""
     error = halted = None
+    unreachable = False
     health: list[Health] = []
+    before = dict(campaign.manifest["instrument"])
     try:
         _write_manifest(campaign)
         if campaign.guesses_ratio:
             await _learn_ratio(campaign, stop)
-        for run, planned in enumerate(campaign.design.planned):
+        first = True
+        while (following := _following(campaign)) is not None:
+            run, planned = following
+            if not first and not await _ready_again(campaign, planned, stop):
+                break
+            await _isolate(campaign, planned)
+            first = False
             healths = await _run_once(campaign, run, planned, tell, stop)
             health += healths
+            campaign.manifest["instrument"] = _with_health(before, health)
             _write_manifest(campaign)
             if any(one.no_progress for one in healths):
                 limit_s = campaign.profile.limits.no_progress_s
                 halted = f"nothing arrived on any connection for {limit_s:g} s (limits.no_progress_s)"
             if stop.is_set() or halted is not None:
                 break
+    except Unreachable as gone:
+        halted, unreachable = str(gone), True
+    except NotClearedError as failed:
+        halted = str(failed)
     except OSError as failed:
         error = _told(campaign, failed)
     except WorkerDied as died:
         error = f"{died}; the system may have been out of memory"
-    campaign.manifest["instrument"] |= _instrument(health)
+    campaign.manifest["instrument"] = _with_health(before, health)
     campaign.manifest["finished"] = error is None and halted is None and not stop.is_set()
+    campaign.manifest["halted"] = error or halted or ("interrupted" if stop.is_set() else None)
     campaign.manifest["wall_end"] = wall_iso()
+    missing = len(campaign.design.planned) - len(_made(campaign))
     try:
         close_directory(campaign.directory, campaign.manifest)
         summary = write_reports(campaign.directory, campaign.manifest)
     except OSError as failed:
         with contextlib.suppress(OSError):  # the one on disk is older, but whole
             _write_manifest(campaign)
-        return Finished(None, stop.is_set(), error or _told(campaign, failed))
-    return Finished(summary, stop.is_set(), error, halted)
+        return Finished(None, stop.is_set(), error or _told(campaign, failed), missing=missing)
+    return Finished(summary, stop.is_set(), error, halted, unreachable, missing)
+
+
+def _made(campaign: Campaign) -> set[Planned]:
+    """Return what was planned and made to the end."""
+    entries = campaign.manifest["runs"]
+    return {(one["block"], one["arm"]) for one in entries if not one["interrupted"] and not one["no_progress"]}
+
+
+def _following(campaign: Campaign) -> tuple[int, Planned] | None:
+    """Return the next run to make and its number, after a look at those made where the campaign decides by looks."""
+    while True:
+        made, design = _made(campaign), campaign.design
+        missing = [(run, planned) for run, planned in enumerate(design.planned) if planned not in made]
+        before_end = [one for one in missing if one[1][0] < design.blocks]  # all but the control at the end
+        if before_end or design.until is None or not _grow(campaign, design.until):
+            return next(iter(before_end or missing), None)
+
+
+def _grow(campaign: Campaign, within: float) -> bool:
+    """Look at the runs made; plan those until the next look, or return False: settled, or no look is left."""
+    manifest, blocks = campaign.manifest, campaign.design.blocks
+    looks: list[dict[str, Any]] = manifest.setdefault("looks", [])
+    if looks and looks[-1]["runs"] == blocks:
+        return False
+    asked = campaign.profile.campaign.until_metric
+    metrics = ("ttft_ms", "output_tokens_per_s") if asked == "both" else (asked,)
+    per_run = analysis.summarise(campaign.directory)["per_run"]
+    widths: dict[str, float | None] = {}
+    following: set[int | None] = set()
+    for metric in metrics:
+        values = [run["ttft_mean_ms" if metric == "ttft_ms" else metric] for run in per_run]
+        if None in values:
+            widths[metric] = None
+            campaign.say(f"no more runs: a run has no {metric}, so its width cannot be known")
+            following = {None}
+            break
+        told = look(values, within)
+        widths[metric] = told.half_width
+        following.add(told.next_look)
+    reached = all(width is not None and width <= within for width in widths.values())
+    looks.append({"runs": blocks, "half_width": widths, "reached": reached})
+    following.discard(None)
+    later = min((at for at in following if at is not None), default=None)
+    shown = ", ".join(f"{name} ±{100 * width:.2g} %" for name, width in widths.items() if width is not None)
+    going = f"going on to {later} runs" if later is not None else "narrow enough" if reached else "no look is left"
+    campaign.say(f"{blocks} runs: {shown} (97 %, wanted {100 * within:g} %); {going}")
+    if later is not None:
+        campaign.design = campaign.design.with_blocks(later)
+        manifest["design"] = campaign.design.to_json()
+    _write_manifest(campaign)
+    return later is not None
+
+
+async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event) -> bool:
+    """Cool down and ask the servers whether they still answer. False: interrupted. Raises Unreachable."""
+    if campaign.design.cooldown_s:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), campaign.design.cooldown_s)
+    for endpoint in _arm(campaign, planned).endpoints if not stop.is_set() else ():
+        await ask_server(
+            endpoint.url,
+            headers=endpoint.headers,
+            api_key_env=endpoint.api_key_env,
+            verify_tls=endpoint.verify_tls,
+            ca_file=endpoint.ca_file,
+            proxy=campaign.profile.proxy,
+        )
+    return not stop.is_set()
+
+
+async def _isolate(campaign: Campaign, planned: Planned) -> None:
+    """Make the servers forget, where they can. Raises Unreachable or NotClearedError."""
+    if campaign.design.isolation != "unload":
+        return
+    cleared: dict[str, str] = campaign.manifest.setdefault("cleared", {})
+    for endpoint in _arm(campaign, planned).endpoints:
+        done = await clear(endpoint, campaign.profile.proxy)
+        if done is None and endpoint.name not in cleared:
+            campaign.say(f"{endpoint.name}: {endpoint.label} offers no way to unload a model or to empty its cache")
+        cleared[endpoint.name] = done or "offers no way"
+
+
+def _arm(campaign: Campaign, planned: Planned) -> Arm:
+    return next(arm for arm in campaign.arms if arm.name == planned[1].removeprefix(CONTROL))
 
 
 def _told(campaign: Campaign, error: OSError) -> str:
@@ -263,7 +438,9 @@ async def _run_once(
 ) -> list[Health]:
     """Make one run; append its facts to the manifest."""
     block, name = planned
-    arm = next(arm for arm in campaign.arms if arm.name == name.removeprefix(CONTROL))
+    arm = _arm(campaign, planned)
+    if arm.warm_up is not None:
+        await _until_stopped(arm.warm_up(), stop)
     fresh = campaign.design.isolation == "process"
     lead = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
     wall_start, zero_ns = wall_iso(), now_ns() + lead
@@ -287,6 +464,18 @@ async def _run_once(
     return healths
 
 
+async def _until_stopped(work: Awaitable[None], stop: asyncio.Event) -> None:
+    """Await `work`, or give it up once `stop` is set."""
+    working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if working.done():
+        working.result()
+        return
+    working.cancel()
+    await asyncio.wait({working})
+
+
 async def _run_here(running: Running, tell: Callable[[Tally], None], stop: asyncio.Event) -> Health:
     async def look() -> None:
         while True:
@@ -307,6 +496,19 @@ async def _run_here(running: Running, tell: Callable[[Tally], None], stop: async
 
 
 async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> tuple[Workload, bool]:
+    """Open the workload; return it and whether its lengths are known without asking a server for its usage."""
+    if profile.agents is None:
+        return await _sized_workload(profile, endpoints, seed)
+    if profile.agents.workload != "synthetic":
+        return agents_work(profile, seed), True
+    # The agents' own prefixes tell requests apart.
+    work = profile.work.model_copy(update={"cache": "none"})
+    lengths, counted = await _sized_workload(profile.model_copy(update={"work": work}), endpoints, seed)
+    assert isinstance(lengths, Synthetic)
+    return agents_work(profile, seed, lengths), counted
+
+
+async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> tuple[Workload, bool]:
     """Open the workload; return it and whether a tokenizer sized it, the user's or a server's."""
     counting = next((e for e in endpoints if e.target.kind in LENDS_TOKENIZER), None)
     tokenizer = next((spec.tokenizer for spec in profile.targets if spec.tokenizer), None)
@@ -331,6 +533,7 @@ def _manifest(campaign: Campaign) -> dict[str, Any]:
         "loadgen": __version__,
         "wall_start": wall_iso(),
         "profile": profile.resolved(),
+        "withheld": profile.withheld(),
         "seed": campaign.seed,
         "targets": [dict(describe_endpoint(endpoint)) for endpoint in campaign.endpoints],
         "workload": _describe_workload(campaign),
@@ -365,6 +568,19 @@ def host_facts() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
     }
+
+
+def _with_health(before: dict[str, Any], healths: Sequence[Health]) -> dict[str, Any]:
+    """Return what the manifest says of the instrument; of a campaign that was resumed, the worst of its parts."""
+    now = _instrument(healths)
+    if not healths or "loop_lag_ms" not in before:
+        return before | (now if healths or "loop_lag_ms" not in before else {})
+    for key in ("cpu_share", "clock_jump_us"):
+        now[key] = max((one for one in (before[key], now[key]) if one is not None), default=None)
+    now["unstamped_reads"] += before["unstamped_reads"]
+    lags = before["loop_lag_ms"] or {}
+    now["loop_lag_ms"] = {name: max(lag, lags.get(name, lag)) for name, lag in now["loop_lag_ms"].items()}
+    return before | now
 
 
 def _instrument(healths: Sequence[Health]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Randomised order: a random permutation and in the next block its reverse, drawn 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,12 @@ class Design:
 
     def with_blocks(self, blocks: int) -> Design:
         return replace(self, blocks=blocks)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Design:
+        """Return the design that `to_json` told of."""
+        arms = tuple((arm["name"], tuple(arm["agents"])) for arm in told["arms"])
+        return cls(arms, **{key: value for key, value in told.items() if key not in ("arms", "planned")})
 
     def to_json(self) -> dict[str, Any]:
         return {

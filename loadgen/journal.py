@@ -11,7 +11,8 @@ Encodings are chosen for a token's cost on disk: stamps as delta bit-packed inte
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ import pyarrow.parquet as pq
 
 from loadgen.record import Record
 
-__all__ = ["SCHEMA", "Journal", "close_segments", "segments"]
+__all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments"]
 
+KEPT = "kept.parquet"  # the segment made of an earlier records.parquet
 FLUSH_EVENTS = 500_000
 FLUSH_RECORDS = 20_000
 ROW_GROUP_EVENTS = 1_000_000  # tens of MB in memory when a reader takes one row group
@@ -153,16 +155,43 @@ def close_segments(directory: Path, destination: Path) -> int:
     return records
 
 
+def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
+    """Make a journal to go on with out of what a campaign left: its finished `runs`, nothing of the others.
+
+    records: what an earlier close wrote, if it did; it counts in place of the journal and becomes a segment of it.
+    run_of: the run that a writer's number belongs to. Killed in between, it can be done again. Raises OSError.
+    """
+    if records.exists():
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir()
+        kept = directory / KEPT
+        partial = kept.with_suffix(".tmp")
+        wanted = sorted(runs)
+        with _writer(partial) as writer, pq.ParquetFile(records) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                writer.write_table(table.filter(pa.array(np.isin(table["run"].to_numpy(), wanted))))
+        os.replace(partial, kept)
+        records.unlink()
+        return
+    for path in directory.iterdir() if directory.exists() else ():
+        if path.name != KEPT and (path.suffix != ".parquet" or run_of(int(path.name.partition("-")[0])) not in runs):
+            path.unlink()
+
+
 def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
     events = 0
     for path in paths:
-        table = pq.read_table(path, schema=SCHEMA, memory_map=False)
-        held.append(table)
-        events += sum(len(chunk.values) for chunk in table["event_ns"].chunks)
-        if events > ROW_GROUP_EVENTS:
-            yield pa.concat_tables(held)
-            held, events = [], 0
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group).cast(SCHEMA)
+                held.append(table)
+                events += sum(len(chunk.values) for chunk in table["event_ns"].chunks)
+                if events > ROW_GROUP_EVENTS:
+                    yield pa.concat_tables(held)
+                    held, events = [], 0
     if held:
         yield pa.concat_tables(held)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -23,9 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 __all__ = [
+    "CampaignSpec",
     "Dist",
     "Limits",
     "Load",
+    "Member",
     "Profile",
     "ProfileError",
     "Stage",
@@ -35,6 +37,7 @@ __all__ = [
     "load",
     "shipped",
     "without_secret_query",
+    "without_secrets",
 ]
 
 COMMAND_LINE = "command line"
@@ -444,6 +447,189 @@ class Limits(_Model):
     no_progress_s: Positive = 180.0  # nothing at all arrived on any connection
 
 
+class CampaignSpec(_Model):
+    """How several runs are put together; what one run does is said by load and work."""
+
+    order: Literal["randomised", "fixed"] = "randomised"  # of the arms within a block
+    cooldown_s: Annotated[float, Field(ge=0)] = 0.0  # between runs
+    isolation: Literal["none", "unload", "process"] = "none"
+    control: str | None = None  # this arm is run once more at the start and at the end
+    until: Annotated[float, Field(gt=0, lt=1)] | None = None  # repeat until so narrow, relative; 2% or 0.02
+    until_metric: Literal["both", "ttft_ms", "output_tokens_per_s"] = "both"
+
+    @classmethod
+    def _completed(cls, data: Any) -> Any:
+        until = data.get("until") if isinstance(data, dict) else None
+        if not isinstance(until, str):
+            return data
+        number = until.strip().removesuffix("%")
+        try:
+            return {**data, "until": float(number) / (100 if number != until.strip() else 1)}
+        except ValueError:
+            _fault(f"must be a share such as 2% or 0.02, got {_shown(until)}", at="until")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CampaignSpec:
+        if self.until is None and self.until_metric != "both":
+            _fault("has a meaning only beside until: remove it", "until_metric")
+        return self
+
+
+ROLES = ("collector", "insight")
+SCENARIOS = ("baseline_vs_chimera", "chimera_hetero", "chimera_homo")
+CALLS = {"two-stage": 2, "micro": 1, "single": 1, "synthetic": 1}  # of one agent in one round
+CHIMERA_DEFAULTS = {"top_p": 0.9, "top_k": 40, "repeat_penalty": 1.1}
+DEFAULT_AGENT_TOKENS = 256
+
+Options = dict[str, Any]
+
+
+class Member(_Model):
+    """One agent. Its options go into the request as those of a target do, over that target's own."""
+
+    name: str
+    target: int | str | None = None  # a place in the list of targets or a name; left out: dealt out in turn
+    role: Literal["collector", "insight"] | None = None  # which prompt of the workload; left out: in turn
+    options: Options = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_an_arm(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            _fault(f"must be letters, digits, dots, hyphens and underscores, got {_shown(name)}")
+        return name
+
+
+class _Crew(_Model):
+    """What may differ between the configurations of a sweep."""
+
+    @field_validator("members", mode="before", check_fields=False)
+    @classmethod
+    def _is_a_list(cls, data: Any) -> Any:
+        return tuple(data) if isinstance(data, list) else data
+
+    @field_validator("members", check_fields=False)
+    @classmethod
+    def _names_differ(cls, members: tuple[Member, ...] | None) -> tuple[Member, ...] | None:
+        seen: set[str] = set()
+        for member in members or ():
+            if member.name in seen:
+                _fault(f"has two agents named {member.name}: give each its own name")
+            seen.add(member.name)
+        return members
+
+
+class Configuration(_Crew):
+    """One test of a sweep: what it sets goes over the section around it."""
+
+    id: int | str
+    phase: Count = 1
+    scenario: str | None = None
+    count: Count | None = None
+    members: tuple[Member, ...] | None = None
+    permits: Count | None = None
+    think_ms: Annotated[float, Field(ge=0)] | None = None
+    rounds: Count | None = None
+    baseline: Options | None = None
+    chimera: Options | None = None
+    chimera2: Options | None = None
+
+    @field_validator("id")
+    @classmethod
+    def _can_be_a_folder(cls, name: int | str) -> int | str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
+            _fault(f"must be letters, digits, dots, hyphens and underscores, got {_shown(name)}")
+        return name
+
+
+class Agents(_Crew):
+    """Agents that work at the same time. Without `members` the scenario makes `count` of them.
+
+    baseline_vs_chimera  the first has the options of `baseline`, the second those of `chimera`, and so on in turn
+    chimera_hetero       those of `chimera` and of `chimera2` in turn; of `chimera` alone where there is no other
+    chimera_homo         all have those of `chimera`
+    Any other scenario is what its `members` are.
+    """
+
+    scenario: str
+    workload: Literal["two-stage", "micro", "single", "synthetic"] = "two-stage"
+    count: Count = 2
+    members: tuple[Member, ...] = ()
+    permits: Count | None = None  # agents that may be at work at once; left out: all
+    think_ms: Annotated[float, Field(ge=0)] = 0.0  # from an answer to the agent's next call
+    rounds: Count = 1  # how often each agent does its work in a run
+    warmup_requests: Annotated[int, Field(ge=0)] = 1  # of each agent before each run, not recorded
+    solo: bool = True  # measure each agent alone as well; without it no speedup can be told
+    data: str | None = None  # a folder to list in the prompts; left out: a made-up listing
+    artifacts: bool = False  # keep the answers' text, and write the files of the multi-agent guide
+    baseline: Options = Field(default_factory=dict)
+    chimera: Options = Field(default_factory=dict)
+    chimera2: Options | None = None
+    configurations: tuple[Configuration, ...] = Field(default=(), strict=False)
+
+    @classmethod
+    def _completed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("scenario") is None:
+            if data.get("members"):
+                return {**data, "scenario": "members"}
+            listed = data.get("configurations")
+            # Where every configuration names its own, there is none to name for all.
+            if isinstance(listed, list) and listed and all(isinstance(c, dict) and c.get("scenario") for c in listed):
+                return {**data, "scenario": listed[0]["scenario"]}
+            _fault(f"is missing: choose one of {', '.join(SCENARIOS)}, or list members", at="scenario")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Agents:
+        _check_scenario(self.scenario, self.members, "scenario")
+        seen: set[str] = set()
+        for index, one in enumerate(self.configurations):
+            at = f"configurations[{index}]"
+            if str(one.id) in seen:
+                _fault(f"has the id {one.id} of another one: give each its own", at)
+            seen.add(str(one.id))
+            members = self.members if one.members is None else one.members
+            _check_scenario(one.scenario or self.scenario, members, f"{at}.scenario" if one.scenario else at)
+        return self
+
+    def configured(self, one: Configuration) -> Agents:
+        """Return the agents of one configuration of the sweep."""
+        given = {key: value for key, value in one if key not in ("id", "phase") and value is not None}
+        return self.model_copy(update={**given, "configurations": ()})
+
+    @property
+    def calls_each(self) -> int:
+        """Calls of one agent in one run."""
+        return self.rounds * CALLS[self.workload]
+
+    @property
+    def crew(self) -> tuple[Member, ...]:
+        """The agents, each with its name, role and options."""
+        members = self.members or [Member(name=name, options=self._options(i)) for i, name in enumerate(self._names())]
+        return tuple(
+            member.model_copy(update={"role": member.role or ROLES[i % len(ROLES)]}) for i, member in enumerate(members)
+        )
+
+    def _names(self) -> list[str]:
+        return [f"{ROLES[i % 2]}-{i // 2 + 1}" if i > 1 else ROLES[i] for i in range(self.count)]
+
+    def _options(self, index: int) -> Options:
+        first = index % 2 == 0
+        if self.scenario == "baseline_vs_chimera" and first:
+            return self.baseline
+        if self.scenario == "chimera_hetero" and not first and self.chimera2 is not None:
+            return {**CHIMERA_DEFAULTS, **self.chimera2}
+        return {**CHIMERA_DEFAULTS, **self.chimera}
+
+
+def _check_scenario(scenario: str, members: tuple[Member, ...], at: str) -> None:
+    if members and scenario in SCENARIOS:
+        _fault(f"{scenario} makes its own agents: remove members, or give the scenario another name", at)
+    if not members and scenario not in SCENARIOS:
+        hint = _did_you_mean(scenario, SCENARIOS)
+        _fault(f"must be one of {', '.join(SCENARIOS)}, or list members, got {_shown(scenario)}{hint}", at)
+
+
 class Telemetry(_Model):
     """What is sampled beside the runs: the host, GPUs, what the servers and exporters tell of themselves."""
 
@@ -474,13 +660,36 @@ OBJECTIVE_SCALARS = ("requests_per_s_min", "output_tokens_per_s_min", "goodput_p
 OBJECTIVES = frozenset(OBJECTIVE_SCALARS) | {f"{m}_{s}_ms" for m in OBJECTIVE_METRICS for s in OBJECTIVE_STATS}
 
 
+NO_LOAD = {"concurrency": 1, "requests": 1}  # in place of that of agents with a fault, which is told in its place
+
+
+def agents_load(agents: Agents) -> dict[str, Any]:
+    """Return the load that the agents amount to."""
+    most = len(agents.crew)
+    return {"concurrency": most, "requests": most * agents.calls_each}
+
+
+def _is_sound(given: Any, model: type[_Model] = Agents) -> bool:
+    try:
+        model.model_validate(given)
+    except ValidationError:
+        return False
+    return True
+
+
+def _same_load(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return Load.model_validate(one) == Load.model_validate(other)
+
+
 class Profile(_Model):
     """Everything a run is told. `target` may be empty: then the caller finds a server or says that there is none."""
 
     target: tuple[TargetSpec, ...] = Field(default=(), strict=False)
-    load: Load
+    load: Load  # with agents: as many in flight as there are agents, until their calls are made
     work: Work = Field(default_factory=lambda: Work.model_validate({}))
     runs: Count = 1
+    agents: Agents | None = None
+    campaign: CampaignSpec = Field(default_factory=CampaignSpec)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None  # None: the caller draws one and records it
     workers: Count = 1
     objectives: dict[str, float] = Field(default_factory=dict)
@@ -489,6 +698,58 @@ class Profile(_Model):
     tier: Literal["auto", "kernel", "callback", "aiohttp"] = "auto"
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     proxy: str | None = None
+
+    @classmethod
+    def _completed(cls, data: Any) -> Any:
+        given = data.get("agents") if isinstance(data, dict) else None
+        if given is None:
+            return data
+        agents = given if isinstance(given, Agents) else Agents.model_validate(given) if _is_sound(given) else None
+        load = NO_LOAD if agents is None else agents_load(agents)
+        stated = data.get("load")  # by a manifest, but by nobody else
+        if stated and agents is not None and not (_is_sound(stated, Load) and _same_load(stated, load)):
+            _fault("has no meaning beside agents, whose calls are the load: remove it", at="load")
+        work = data.get("work") or {}
+        if isinstance(work, dict):
+            work = {"output_tokens": DEFAULT_AGENT_TOKENS, **work}
+        return {**data, "load": load, "work": work}
+
+    @model_validator(mode="after")
+    def _agents_fit(self) -> Profile:
+        agents = self.agents
+        if agents is None:
+            return self
+        if self.workers > 1:
+            _fault("cannot go with agents, which share one coordinator: remove it", at="workers")
+        if self.work.dataset is not None:
+            _fault("has no meaning beside agents: remove it", at="work.dataset")
+        if self.work.output_tokens is None or self.work.output_tokens.fixed is None:
+            _fault("must be one number beside agents, whose work is the same in every run", at="work.output_tokens")
+        if agents.workload != "synthetic" and self.work.prompt_tokens != Dist(fixed=DEFAULT_PROMPT_TOKENS):
+            _fault(f"has no meaning beside the workload {agents.workload}: remove it", at="work.prompt_tokens")
+        for name in ("system", "shared_prefix_tokens"):
+            if getattr(self.work, name) is not None:
+                _fault("has no meaning beside agents: remove it", at=f"work.{name}")
+        if self.work.cache != "unique":
+            _fault("must be unique beside agents, or a run would be answered from the cache of another", "work.cache")
+        if self.target:
+            self._check_members(agents)
+        return self
+
+    def _check_members(self, agents: Agents) -> None:
+        names = [target.name for target in self.target]
+        for one in (agents, *(agents.configured(c) for c in agents.configurations)):
+            for index, member in enumerate(one.members):
+                at = f"agents.members[{index}].target"
+                if isinstance(member.target, int) and not 0 <= member.target < len(names):
+                    _fault(f"must be from 0 to {len(names) - 1}, for there are {len(names)}, got {member.target}", at)
+                if isinstance(member.target, str) and member.target not in names:
+                    _fault(f"is none of the targets {', '.join(names)}, got {_shown(member.target)}", at)
+
+    def with_agents(self, agents: Agents, **more: Any) -> Profile:
+        """Return the same profile for other agents; more: other fields to set."""
+        load = Load.model_validate(agents_load(agents))
+        return self.model_copy(update={"agents": agents, "load": load, **more})
 
     @field_validator("target", mode="before")
     @classmethod
@@ -531,6 +792,24 @@ class Profile(_Model):
             _http_parts(proxy)  # it may hold credentials, so no message repeats it
         return proxy
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.campaign.until is not None and "runs" in self.model_fields_set:
+            _fault("has no meaning beside campaign.until, which decides how many runs are made: remove it", "runs")
+        load, workers = self.load, self.workers
+        if load.max_in_flight is not None and load.max_in_flight < workers:
+            most, name = load.max_in_flight, "load.max_in_flight"
+        elif not load.is_open:
+            most = max(int(stage.ramp_to or 0) for stage in load.stages) if load.stages else 0
+            most = max(most, load.concurrency or 0, *(stage.concurrency or 0 for stage in load.stages))
+            name = "the concurrency of load"
+        else:
+            return self
+        if most < workers:
+            text = f"must be at most {name} ({most}), got {workers}: some would have nothing to send, lower it"
+            _fault(text, "workers")
+        return self
+
     @property
     def targets(self) -> tuple[TargetSpec, ...]:
         """The servers to load, in the order given."""
@@ -541,29 +820,55 @@ class Profile(_Model):
         plain: dict[str, Any] = self.model_dump(mode="json")
         if self.load.arrivals != "gamma":
             del plain["load"]["burstiness"]
+        if self.campaign.until is not None:
+            del plain["runs"]
         for target in plain["target"]:
             # Not by name: whatever a gateway calls its key, it must not get out.
             target["headers"] = dict.fromkeys(target["headers"], REDACTED)
-            target["options"] = _without_secrets(target["options"])
+            target["options"] = without_secrets(target["options"])
             target["url"] = without_secret_query(target["url"])
             target["path"] = target["path"] and without_secret_query(target["path"])
+        if self.agents is None:
+            del plain["agents"]
+        else:
+            plain["agents"] = without_secrets(plain["agents"])
+            if self.agents.workload != "synthetic":
+                plain["work"] = {"output_tokens": plain["work"]["output_tokens"]}
         plain["telemetry"]["exporters"] = [without_secret_query(url) for url in self.telemetry.exporters]
         if self.proxy is not None:
             parts = urlsplit(self.proxy)
             plain["proxy"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         return plain
 
+    def withheld(self) -> list[str]:
+        """Return the options that would have to be given again, for `resolved()` leaves out what may be a secret."""
+        return list(dict.fromkeys(_withheld(self)))
+
+
+def _withheld(profile: Profile) -> Iterator[str]:
+    for target in profile.target:
+        for name in target.headers:
+            yield f"--header '{name}: ...'"
+        redacted = without_secrets(target.options)
+        yield from (f"--option {name}=..." for name, value in target.options.items() if redacted[name] != value)
+        if target.path and without_secret_query(target.path) != target.path:
+            yield "--path"
+        if without_secret_query(target.url) != target.url:
+            yield "--url"
+    if profile.proxy is not None and "@" in urlsplit(profile.proxy).netloc:
+        yield "--proxy"
+
 
 _SECRET = re.compile(r"(?i)auth|api[-_]?key|^key$|[-_]key$|token$|secret|password|cookie|credential|signature")
 
 
-def _without_secrets(value: Any) -> Any:
+def without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: REDACTED if _SECRET.search(str(key)) and isinstance(item, str) else _without_secrets(item)
+            key: REDACTED if _SECRET.search(str(key)) and isinstance(item, str) else without_secrets(item)
             for key, item in value.items()
         }
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+    return [without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def without_secret_query(url: str) -> str:
@@ -661,7 +966,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     """Make the file names inside `data` relative to `folder`, in place."""
     target = data.get("target")
     holders = [(t, key) for t in (target if isinstance(target, list) else [target]) for key in ("tokenizer", "ca_file")]
-    for holder, key in [*holders, (data.get("work"), "dataset")]:
+    for holder, key in [*holders, (data.get("work"), "dataset"), (data.get("agents"), "data")]:
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = str(folder / Path(holder[key]).expanduser())
 
@@ -681,10 +986,13 @@ _REPLACES = {
 }
 
 
+_AS_GIVEN = ("options", "objectives")  # their keys are the user's, and so is a null there
+
+
 def _without_nones(given: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping in which nothing is left was not given either, or a fault of the file would be laid to the options."""
     pruned = {
-        key: _without_nones(value) if isinstance(value, Mapping) else value
+        key: _without_nones(value) if isinstance(value, Mapping) and key not in _AS_GIVEN else value
         for key, value in given.items()
         if value is not None
     }
@@ -693,6 +1001,11 @@ def _without_nones(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     out = dict(data)
+    campaign = out.get("campaign")
+    if (given.get("campaign") or {}).get("until") is not None:
+        out.pop("runs", None)
+    elif given.get("runs") is not None and isinstance(campaign, dict):
+        out["campaign"] = {key: value for key, value in campaign.items() if key not in ("until", "until_metric")}
     for key, value in given.items():
         old = out.get(key)
         if key in _REPLACES and isinstance(old, dict) and isinstance(value, dict):

@@ -120,7 +120,8 @@ FAULTS = {
     "targets: {}": "targets is not a known key (did you mean target?)",
     MINIMAL + "7: 5": (
         "7 is not a known key; "
-        "known keys: target, load, work, runs, seed, workers, objectives, limits, tier, loop, proxy"
+        "known keys: target, load, work, runs, agents, campaign, seed, workers, objectives, limits, telemetry, tier, loop, "
+        "proxy"
     ),
     "": "load needs concurrency (a closed loop) or rate_per_s (an open loop)",
     "[1]": "must be a mapping with load and work at its top, got a list",

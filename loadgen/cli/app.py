@@ -13,11 +13,13 @@ from typing import Annotated
 import typer
 
 from loadgen import __version__
+from loadgen.cli.agents import agents
 from loadgen.cli.calibrate import calibrate
 from loadgen.cli.discover import discover
 from loadgen.cli.emulate import emulate
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.report import report
+from loadgen.cli.resume import resume
 from loadgen.cli.run import run
 from loadgen.cli.slots import slots
 from loadgen.cli.verify import verify
@@ -33,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, discover, report, verify, calibrate, slots):
+for _command in (run, agents, resume, discover, report, verify, calibrate, slots):
     app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(

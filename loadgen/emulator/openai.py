@@ -14,10 +14,20 @@ import orjson
 
 from .answers import Generation, Site
 from .http import Reply, Request
-from .physics import Job
+from .physics import Job, Prefixes
 from .text import FIRST_ID, WORDS, count_tokens, ids, token_id, words
 
-__all__ = ["FLAVOURS", "Flavour", "chat", "completions", "error", "models", "prompt_ids", "timings"]
+__all__ = [
+    "FLAVOURS",
+    "Flavour",
+    "chat",
+    "completions",
+    "error",
+    "models",
+    "prompt_ids",
+    "reset_prefix_cache",
+    "timings",
+]
 
 DONE = b"data: [DONE]\n\n"
 _CLOSE = b"]}\n\n"
@@ -367,6 +377,14 @@ def tokenize(site: Site, request: Request) -> Reply:
     if site.presents == "llamacpp":
         return Reply(200, {"tokens": tokens})
     return Reply(200, {"count": count_tokens(prompt), "max_model_len": site.max_model_len, "tokens": tokens})
+
+
+def reset_prefix_cache(site: Site, request: Request) -> Reply:
+    """POST /reset_prefix_cache; as with a vLLM that is not in development mode, not there without --prefix-cache."""
+    if not site.physics.law.prefix_cache:
+        return Reply(404, {"detail": "Not Found"})
+    site.physics.instances[request.instance].prefixes = Prefixes()
+    return Reply(200, b"")
 
 
 def vllm_metrics(site: Site, request: Request) -> Reply:

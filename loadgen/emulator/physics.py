@@ -140,6 +140,7 @@ class Instance:
         "kv_before",
         "kv_used",
         "loads",
+        "prefixes",
         "queue",
         "ready_ns",
         "released_ns",
@@ -156,8 +157,13 @@ class Instance:
         self.released_ns = -NEVER
         self.ready_ns = -NEVER if law.load_s == 0 else NEVER  # NEVER: not loaded
         self.idle_ns = -NEVER  # when the last request finished, or the load ended
-        self.keep_ns = NEVER if law.keep_alive_s is None else round(law.keep_alive_s * NS_PER_S)
+        self.keep_ns = _default_keep_ns(law)
         self.loads = 0
+        self.prefixes = Prefixes()
+
+
+def _default_keep_ns(law: Law) -> int:
+    return NEVER if law.keep_alive_s is None else round(law.keep_alive_s * NS_PER_S)
 
 
 class Prefixes:
@@ -252,12 +258,17 @@ class Physics:
         self.instances[index].keep_ns = NEVER if keep_ns is None else keep_ns
 
     def unload(self, index: int) -> None:
-        """Forget the model now, if nothing runs on it; otherwise when the last request finishes."""
+        """Forget the model now, if nothing runs on it; otherwise when the last request finishes.
+
+        A model that is loaded again knows neither the prefixes it saw nor how long it was to be kept.
+        """
         instance = self.instances[index]
         if instance.running or instance.queue:
             instance.keep_ns = 0
         else:
             instance.ready_ns = NEVER
+            instance.keep_ns = _default_keep_ns(self.law)
+            instance.prefixes = Prefixes()
 
     def advance(self, now_ns: int, limit: int = 1 << 30) -> list[Job]:
         """Return the jobs with an event due by `now_ns`, in order of their deadlines, one entry an event.

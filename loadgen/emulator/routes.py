@@ -42,6 +42,7 @@ _OWN: dict[str, dict[tuple[str, str], Handler]] = {
         ("GET", "/metrics"): openai.vllm_metrics,
         ("POST", "/tokenize"): openai.tokenize,
         ("POST", "/detokenize"): openai.detokenize,
+        ("POST", "/reset_prefix_cache"): openai.reset_prefix_cache,
     },
     "openai": {},
     "llamacpp": {

@@ -36,7 +36,7 @@ from .faults import AT_ONCE, Fault, FaultPlan, from_header
 from .http import LAST_CHUNK, BadRequest, Reply, Request, parse, stream_head
 from .openai import prompt_ids
 from .options import Options, OptionsError
-from .physics import NEVER, NS_PER_S, Job, Physics, Prefixes
+from .physics import NEVER, NS_PER_S, Job, Physics
 from .stream import Stream
 from .text import WORDS
 from .truth import TruthLog
@@ -87,7 +87,6 @@ class Server:
         self._epoll_list = [self.epoll.fileno()]
         self._spin_ns = 0  # how long it may spin now
         self._slept_ns = monotonic_ns()
-        self._prefixes = [Prefixes() for _ in range(options.law.instances)]
         self._seq = 0
         self._offset_ns = realtime_offset_ns()
         self._parent = os.getppid()
@@ -355,7 +354,8 @@ class Server:
             tokens_per_event=per_event,
         )
         if self.options.law.prefix_cache:
-            job.cached_tokens = self._prefixes[connection.instance].lookup(prompt_ids(generation.prompt))
+            prefixes = physics.instances[connection.instance].prefixes
+            job.cached_tokens = prefixes.lookup(prompt_ids(generation.prompt))
         stream = Stream(self, connection, generation, request, job, fault)
         job.owner = connection.stream = stream
         if fault is None or fault.name != "stall":

@@ -1,0 +1,205 @@
+"""What commands that measure have in common: from options to a profile, from a profile to an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from loadgen.cli.discover import NOBODY
+from loadgen.cli.exits import Exit, Stop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from loadgen.campaign import Campaign, Finished
+    from loadgen.profile import Profile
+
+__all__ = ["conclude", "in_loop", "load_profile", "maybe_emulator", "new_directory", "prepare_and_measure", "prepared"]
+
+_T = TypeVar("_T")
+
+
+@contextlib.contextmanager
+def maybe_emulator(wanted: bool, instances: int = 1) -> Iterator[list[str] | None]:
+    """Start an emulator of so many servers, if wanted; yield their URLs."""
+    if not wanted:
+        yield None
+        return
+    from loadgen.emulator import Law, spawn
+
+    with spawn(Law(jitter=0.1, batch_slope_s=0.0002, instances=instances)) as running:
+        yield running.urls
+
+
+def load_profile(
+    source: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any], *, quiet: bool
+) -> Profile:
+    """Read the profile, if there is one; where nobody named a target, look for one on this machine.
+
+    target: what the options say of every target. overrides: what they say of the rest, nested like a profile.
+    """
+    import asyncio
+
+    from loadgen.discover import find_local
+    from loadgen.profile import ProfileError, load
+
+    given = {key: value for key, value in target.items() if value is not None}
+    if urls:
+        overrides["target"] = [{"url": one, **given} for one in urls]
+    elif given:
+        overrides["target"] = given
+    try:
+        profile = load(source, overrides)
+        if profile.targets:
+            return profile
+        found = asyncio.run(find_local())
+        if not found:
+            raise Stop(Exit.UNREACHABLE, NOBODY)
+        at, identity = next(iter(found.items()))
+        if not quiet:
+            print(f"no --url given: taking {identity.label} at {at}", file=sys.stderr)
+        return load(source, {**overrides, "target": [{"url": at, **given}]})
+    except ProfileError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+
+
+def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
+    """Run `work` in an event loop of that kind; Ctrl-C and SIGTERM set the event it gets. Faults become exit codes."""
+    import asyncio
+
+    from loadgen.discover import Unreachable
+    from loadgen.loops import loop_factory
+    from loadgen.profile import ProfileError
+
+    async def main() -> _T:
+        stop = asyncio.Event()
+        with _signals(stop):
+            return await work(stop)
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            return runner.run(main())
+    except ProfileError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    except ModuleNotFoundError as error:
+        if error.name != "uvloop":
+            raise
+        raise Stop(Exit.USAGE, "--loop uvloop: uvloop is not installed; use --loop auto") from None
+    except Unreachable as error:
+        raise Stop(Exit.UNREACHABLE, str(error)) from None
+    except OSError as error:
+        raise Stop(Exit.VOID, str(error)) from None
+
+
+async def prepare_and_measure(
+    prepare: Awaitable[Campaign], stop: asyncio.Event, *, progress: bool, quiet: bool
+) -> Finished:
+    """Await the campaign and measure it. Raises Stop if `stop` is set before there is anything to measure."""
+    from loadgen.campaign import measure
+    from loadgen.cli.progress import Progress
+
+    campaign = await prepared(prepare, stop, quiet=quiet)
+    draw = Progress(shown=progress)
+
+    def say(line: str) -> None:
+        draw.close()
+        print(line, file=sys.stderr)
+
+    if not quiet:
+        campaign.say = say
+    try:
+        return await measure(campaign, draw, stop)
+    finally:
+        draw.close()
+
+
+async def prepared(prepare: Awaitable[Campaign], stop: asyncio.Event, *, quiet: bool) -> Campaign:
+    """Await the campaign and say if it has a lower tier. Raises Stop if `stop` is set before."""
+    import asyncio
+
+    preparing, stopped = asyncio.ensure_future(prepare), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not preparing.done():
+        preparing.cancel()
+        await asyncio.wait({preparing})
+        raise Stop(Exit.INTERRUPTED, "interrupted before anything was measured")
+    campaign = preparing.result()
+    if campaign.tier_reason is not None and not quiet:
+        print(f"stamps by the {campaign.tier} tier: {campaign.tier_reason}", file=sys.stderr)
+    return campaign
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run; what was measured is kept."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -> int:
+    """Print the report; return the exit code, or raise Stop with the line that says why it is not 0."""
+    import analysis
+
+    summary = finished.summary
+    if summary is None:
+        raise Stop(Exit.VOID, f"{finished.error}; loadgen report {directory} shows what was measured until then")
+    if json_:
+        typer.echo(analysis.to_json(summary), nl=False)
+    elif not quiet:
+        typer.echo(analysis.terminal_report(summary, colour=sys.stdout.isatty()))
+        typer.echo(f"\n{directory}/report.html")
+    sys.stdout.flush()  # before the line that says how it ended
+    kept = f"what was measured until then is in {directory}"
+    if finished.missing and (finished.missing > 1 or summary["runs"]):
+        kept += f"; missing runs: {finished.missing}, loadgen resume {directory} makes them"
+    if finished.interrupted:
+        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}")
+    if finished.error is not None:
+        raise Stop(Exit.VOID, f"{finished.error}; {kept}")
+    if finished.halted is not None:
+        code = Exit.UNREACHABLE if finished.unreachable or summary["verdict"] == "failed" else Exit.VOID
+        raise Stop(code, f"{finished.halted}; {kept}")
+    if summary["verdict"] == "failed":
+        raise Stop(Exit.UNREACHABLE, _all_failed(summary))
+    if summary["verdict"] == "generator-limited":
+        raise Stop(Exit.VOID, f"generator-limited: {'; '.join(summary['verdict_reasons'])}")
+    for verdict, code in (("failed", Exit.OBJECTIVE), ("inconclusive", Exit.INCONCLUSIVE)):
+        names = [one["name"] for one in summary.get("objectives") or () if one["verdict"] == verdict]
+        if names:
+            raise Stop(code, f"objective {verdict}: {', '.join(names)}")
+    return Exit.OK
+
+
+def _all_failed(summary: dict[str, Any]) -> str:
+    failed = summary["requests"]["failed"]
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(failed.items(), key=lambda item: -item[1]))
+    errors = summary.get("errors") or []
+    return f"every request failed: {counts}" + (f" ({errors[0]['error']})" if errors and "error" in errors[0] else "")
+
+
+def new_directory() -> Path:
+    """Return a free directory below ./loadgen-runs, named after the time."""
+    from loadgen.clock import wall_iso
+
+    base = Path("loadgen-runs") / wall_iso()[:19].replace(":", "").replace("-", "").replace("T", "-")
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path

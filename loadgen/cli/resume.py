@@ -1,0 +1,49 @@
+"""`loadgen resume`: make the runs that a campaign lacks, in its own directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loadgen.cli import options
+from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
+from loadgen.cli.target import headers, pairs
+
+__all__ = ["resume"]
+
+
+def resume(
+    directory: Annotated[Path, typer.Argument(help="The directory of a campaign.", metavar="DIR")],
+    header: Annotated[
+        list[str] | None, typer.Option("--header", help="A header again, as 'Name: value', for none is kept.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="An option again, as NAME=VALUE, if it may be secret.")
+    ] = None,
+    path: Annotated[str | None, typer.Option("--path", help="The request path again, if it holds a secret.")] = None,
+    proxy: Annotated[str | None, typer.Option("--proxy", help="The proxy again, if it has a password.")] = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    no_progress: options.NoProgress = False,
+) -> int:
+    """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
+    from loadgen.campaign import resume as resumed
+    from loadgen.profile import ProfileError
+    from loadgen.resume import profile_of, read_manifest
+
+    given = headers(header), pairs("--option", option)
+    try:
+        manifest = read_manifest(directory)
+        profile = profile_of(manifest, headers=given[0], options=given[1], path=path, proxy=proxy)
+    except ProfileError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    finished = in_loop(
+        profile.loop,
+        lambda stop: prepare_and_measure(
+            resumed(profile, directory, manifest), stop, progress=not (quiet or no_progress), quiet=quiet
+        ),
+    )
+    return conclude(finished, directory, json_=json_, quiet=quiet)

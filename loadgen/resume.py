@@ -1,0 +1,86 @@
+"""From the manifest of a campaign that did not finish to the profile it can be finished with.
+
+A manifest holds no secrets: values of headers, options that look like one, credentials of a proxy. What was withheld is
+listed there, and has to be given again. Everything that does not fit is a ProfileError, one line with the cure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from loadgen.profile import REDACTED, Profile, ProfileError
+
+__all__ = ["profile_of", "read_manifest"]
+
+NEEDED = ("design", "profile", "runs", "seed", "targets", "withheld", "workload")
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return the manifest of a directory that can be resumed."""
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ProfileError(f"{directory}: no manifest.json in it; name a run's directory") from None
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ProfileError(f"{path}: is not JSON; start a new campaign") from None
+    missing = [key for key in NEEDED if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise ProfileError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
+    return dict(manifest)
+
+
+def profile_of(
+    manifest: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str],
+    options: Mapping[str, Any],
+    path: str | None = None,
+    proxy: str | None = None,
+) -> Profile:
+    """Return the profile that was measured, with what the manifest withheld filled in from the arguments."""
+    plain = json.loads(json.dumps(manifest["profile"]))
+    asked_for = [name for name in manifest["withheld"] if not _is_given(name, headers, options, path, proxy)]
+    if asked_for:
+        raise ProfileError(f"not kept, for it may be secret: give it again with {' '.join(asked_for)}")
+    for key, given, option in (("headers", headers, "--header"), ("options", options, "--option")):
+        for name, value in given.items():
+            _fill([target[key] for target in plain["target"]], name, value, option)
+    for target in plain["target"]:
+        if REDACTED in (target["path"] or ""):
+            target["path"] = path
+    if "--proxy" in manifest["withheld"]:
+        plain["proxy"] = proxy
+    try:
+        return Profile.model_validate(plain)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProfileError(f"manifest.json: profile.{where}: {first['msg']}; start a new campaign") from None
+
+
+def _is_given(
+    name: str, headers: Mapping[str, str], options: Mapping[str, Any], path: str | None, proxy: str | None
+) -> bool:
+    if name.startswith("--header"):
+        return name.removeprefix("--header '").partition(":")[0] in headers
+    if name.startswith("--option"):
+        return name.removeprefix("--option ").partition("=")[0] in options
+    return {"--path": path, "--proxy": proxy}.get(name) is not None
+
+
+def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str) -> None:
+    """Put a value where it was withheld; nothing else may change, or the runs would not be of one kind."""
+    holders = [one for one in settings if name in one]
+    withheld = [one for one in holders if REDACTED in json.dumps(one[name])]
+    if not withheld and not any(one[name] == value for one in holders):
+        raise ProfileError(f"{option} {name}: was not part of the campaign like that; start a new campaign")
+    for one in withheld:
+        one[name] = value
