@@ -1,7 +1,8 @@
 """Was it the server or were we the bottleneck? The instrument's own state, and the verdict on a campaign.
 
 Verdicts, worst first: `failed` (nothing was answered), `generator-limited` (we could not offer the load or cannot
-trust the stamps), `unstable` (an open loop faster than the server: latency then measures how long we watched), `ok`.
+trust the stamps), `unstable` (an open loop faster than the server, or a drift: latency then measures how long we
+watched), `ok`.
 Every rule that fires is told in words, with the run it fired in, whatever the verdict is.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import latency
+from analysis import latency, settling
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.quantiles import SortedArray, type7
@@ -130,6 +131,8 @@ def judge(m: Measured, instrument: Instrument) -> Verdict:
         growth = _growth(m, window)
         if growth is not None:
             unstable.append(f"{place}the server did not keep up: of the arrivals, {growth:.0%} piled up")
+    for run, reason in settling.drifting(m):
+        unstable.append(f"run {run}: {reason}" if len(m.windows) > 1 else reason)
     name = "generator-limited" if limited else "unstable" if unstable else "ok"
     return Verdict(name, (*limited, *unstable))
 

@@ -1,12 +1,11 @@
-"""From samples to intervals. The only place that knows what the unit of replication is.
+"""From samples to intervals. The only place that knows what the unit of replication is: the run.
 
-At present every interval is of the *within-run* kind: it says how far the figure would move if the same run had gone
-on, not what a new run would give, and each one is labelled so. Requests of one run are not independent, and what can
-be done about that inside a run is done: means use as many samples as the series is worth (Geyer's initial monotone
-positive sequence), means of gaps take the request as the unit, percentiles of gaps and throughput take ten spans of
-the window. Percentiles of requests are bracketed by order statistics, which assume independence.
-
-Intervals over runs belong here too: give `percentile` the runs as its groups, and `t_interval` the run values.
+An interval says where the figure of a new run, or of many, would lie. Requests of one run are not independent and
+share whatever was particular to that run, so neither they nor tokens are the unit (METHODOLOGY 14: intervals over
+pooled requests covered 52 to 90 % instead of 95). A mean-like figure has one value a run, and t over their logarithms
+gives its interval. A percentile is that of all requests; its interval is the hull of what the percentiles of single
+runs say, by the same t, and of the order statistics of all requests. From one or two runs nothing can be said of a new
+one: means get no interval, percentiles keep their order statistics, labelled within-run.
 """
 
 from __future__ import annotations
@@ -20,29 +19,35 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis.estimate import Estimate
-from analysis.quantiles import FEW_TAIL_SAMPLES, Sorted, quantile, type7
+from analysis.quantiles import Sorted, bounds, quantile, type7
 
 __all__ = [
+    "CONFIDENCE",
+    "FEW_RUNS",
+    "LEAST_RUNS",
     "WITHIN_RUN",
-    "inefficiency",
+    "about",
+    "centre",
+    "hull",
     "log_t_half_width",
-    "mean",
-    "mean_of_clusters",
+    "no_interval",
+    "over_runs",
     "percentile",
     "proportion",
-    "rate",
+    "t_half_width",
     "t_interval",
     "t_quantile",
     "with_instrument",
 ]
 
 Float64 = NDArray[np.float64]
+Ends = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
+LEAST_RUNS = 3  # METHODOLOGY 4.2: with fewer nothing is known of how runs differ
+ENOUGH_RUNS = 5  # with fewer the interval is right, and very wide
 WITHIN_RUN = "within-run"
-LEAST_SERIES = 20  # a shorter series says nothing of its own correlation, so its mean gets no interval
-ROUNDING = 1e-24  # of the squares: below it a constant series is constant, whatever its mean was rounded to
-POISSON_LEAST = 5.0  # completions a bin: with fewer, ten bins of a rate are too coarse for a t interval
+FEW_RUNS = "few runs"
 
 
 def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
@@ -50,131 +55,122 @@ def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
     return float(special.stdtrit(df, (1 + confidence) / 2))
 
 
+def t_half_width(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> float:
+    """Return t s/sqrt(n) of independent values, n >= 2."""
+    array = np.asarray(values, dtype=np.float64)
+    return t_quantile(len(array) - 1, confidence) * float(array.std(ddof=1)) / math.sqrt(len(array))
+
+
 def t_interval(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the t interval of the mean of independent values, n >= 2."""
-    array = np.asarray(values, dtype=np.float64)
-    half = t_quantile(len(array) - 1, confidence) * float(array.std(ddof=1)) / math.sqrt(len(array))
-    centre = float(array.mean())
-    return centre - half, centre + half
+    middle, half = float(np.mean(values)), t_half_width(values, confidence)
+    return middle - half, middle + half
 
 
-def log_t_half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
+def log_t_half_width(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> float | None:
     """Return h such that the geometric mean of independent values > 0 lies in (/exp(h), *exp(h)); None if it has none.
 
-    This is t s/sqrt(n) over the logarithms: what METHODOLOGY 4.4 puts about a percentile, given those of the runs.
+    This is t s/sqrt(n) over the logarithms, n >= 3.
     """
-    if len(values) < 3 or min(values) <= 0:
+    if len(values) < LEAST_RUNS or min(values) <= 0:
         return None
-    logs = np.log(np.asarray(values, dtype=np.float64))
-    return t_quantile(len(logs) - 1, confidence) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    return t_half_width(np.log(np.asarray(values, dtype=np.float64)), confidence)
 
 
-def inefficiency(series: Float64) -> float:
-    """Return g = 1 + 2 sum(rho_k): how many correlated samples are worth one independent sample; g >= 1.
+def centre(values: Sequence[float]) -> float:
+    """Return what the runs say together: the geometric mean of their values; the mean, where one is not positive.
 
-    Geyer's initial monotone positive sequence: pairs rho_2m + rho_2m+1 are summed while they are positive and do not
-    grow. Negative correlation (g < 1) is not taken credit for.
+    The geometric one lies in the middle of its log-t interval, and ratios of it are the ratios that compare prints.
     """
-    n = len(series)
-    centred = series - series.mean()
-    spread = float(np.dot(centred, centred))
-    if n < 4 or spread <= ROUNDING * float(np.dot(series, series)):
-        return 1.0
-    size = 1 << (2 * n - 1).bit_length()
-    power = np.abs(np.fft.rfft(centred, size)) ** 2
-    rho = np.fft.irfft(power, size)[:n] / spread
-    pairs = rho[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
-    positive = pairs > 0
-    kept = len(pairs) if positive.all() else int(np.argmin(positive))
-    return max(1.0, 2 * float(np.minimum.accumulate(pairs[:kept]).sum()) - 1)
+    array = np.asarray(values, dtype=np.float64)
+    if array.min() == array.max():
+        return float(array[0])
+    return float(np.exp(np.log(array).mean())) if array.min() > 0 else float(array.mean())
 
 
-def mean(series: Float64, confidence: float = CONFIDENCE) -> Estimate:
-    """Return the mean of `series`, shape (n,), in order of issue, with a within-run interval."""
-    n = len(series)
-    if n == 0:
-        return Estimate(None, notes=("no data",))
-    value = float(series.mean())
-    if n < LEAST_SERIES:
-        return Estimate(value, n=n, notes=(f"no interval from fewer than {LEAST_SERIES}",))
-    worth = n / inefficiency(series)
-    if worth < 3:
-        return Estimate(value, n=n, notes=("no interval: the samples follow each other too closely",))
-    half = t_quantile(worth - 1, confidence) * float(series.std(ddof=1)) / math.sqrt(worth)
-    return Estimate(value, value - half, value + half, confidence, n, (WITHIN_RUN,))
+def about(value: float, runs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval that the values of n >= 3 runs put about `value`: log-t, or t where one is not positive.
 
-
-def mean_of_clusters(sums: Float64, counts: Float64, confidence: float = CONFIDENCE) -> Estimate:
-    """Return the mean of samples that come in clusters (the gaps of a request): sum of sums over sum of counts.
-
-    The cluster is the unit, by the usual linearisation of a ratio; taking each gap as a sample covered 21 %.
+    A run of which `value` is infinite (its failures outnumber what the percentile leaves out) leaves no limit on
+    either side, unless all runs are like that.
     """
-    clusters, n = len(sums), int(counts.sum()) if len(counts) else 0
-    if n == 0:
-        return Estimate(None, notes=("no data",))
-    value = float(sums.sum() / n)
-    if clusters < LEAST_SERIES:
-        return Estimate(value, n=n, notes=(f"no interval from fewer than {LEAST_SERIES} requests",))
-    residual = sums - value * counts
-    worth = clusters / inefficiency(residual)
-    if worth < 3:
-        return Estimate(value, n=n, notes=("no interval: the samples follow each other too closely",))
-    error = float(residual.std(ddof=1)) / math.sqrt(worth) / (n / clusters)
-    half = t_quantile(worth - 1, confidence) * error
-    return Estimate(value, value - half, value + half, confidence, n, (WITHIN_RUN,))
+    if any(math.isinf(one) for one in runs) or math.isinf(value):
+        return (math.inf if all(math.isinf(one) for one in runs) else -math.inf), math.inf
+    half = log_t_half_width(runs, confidence) if value > 0 else None
+    if half is None:
+        plain = t_half_width(runs, confidence)
+        return value - plain, value + plain
+    # 30 is a factor of 10^13: beyond it nothing is known, and exp overflows soon after.
+    factor = math.exp(min(half, 30.0))
+    return value / factor, value * factor
 
 
-def percentile(data: Sorted, q: float, groups: Sequence[Sorted] | None = None) -> Estimate:
-    """Return the q-quantile; with `groups`, the hull of its order statistics and of what the groups say (log t).
+def no_interval(runs: int) -> str:
+    return f"no interval from {runs} run{'s' if runs != 1 else ''}: ask for --runs {ENOUGH_RUNS}"
 
-    groups: the same data in parts that can be taken as independent. Where a part is too small for the percentile
-    nothing is known of how it moves, and the interval is left out: order statistics of data that come in clusters
-    would be far too narrow.
+
+def over_runs(runs: Sequence[float], n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return a mean-like figure with its interval. runs: its value in each run; n: how many samples are behind them."""
+    if not runs:
+        return Estimate(None, n=n, notes=("no data",))
+    value = centre(runs)
+    if len(runs) < LEAST_RUNS:
+        return Estimate(value, n=n, notes=(no_interval(len(runs)),))
+    low, high = about(value, runs, confidence)
+    return Estimate(value, low, high, confidence, n, _few(len(runs)))
+
+
+def _few(runs: int) -> tuple[str, ...]:
+    return (FEW_RUNS,) if runs < ENOUGH_RUNS else ()
+
+
+def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE) -> Ends:
+    """Return the interval of the q-quantile of `data`, n >= 1: the hull of order statistics and of what runs say.
+
+    runs: the same data run by run, three runs or more that hold any. A side that n samples cannot limit is None.
+    """
+    low, high, _ = bounds(data, q, confidence)
+    below, above = about(type7(data, q), [type7(run, q) for run in runs], confidence)
+    return (None if low is None else min(low, below)), (None if high is None else max(high, above))
+
+
+def percentile(data: Sorted, q: float, runs: Sequence[Sorted], *, clustered: bool = False) -> Estimate:
+    """Return the q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
+
+    runs: the same data run by run. clustered: samples that come in clusters (the gaps of a request), of which the
+    order statistics of one run would be far too narrow.
     """
     estimate = quantile(data, q)
+    runs = [run for run in runs if run.n]
+    if data.n == 0:
+        return estimate
+    if len(runs) < LEAST_RUNS:
+        if clustered:
+            return replace(estimate, low=None, high=None, confidence=None).noted(no_interval(len(runs)))
+        return estimate if estimate.low is None and estimate.high is None else estimate.noted(WITHIN_RUN)
     if estimate.low is None and estimate.high is None:
         return estimate
-    if groups is None:
-        return estimate.noted(WITHIN_RUN)
-    bare = replace(estimate, low=None, high=None, confidence=None)
-    if not groups:
-        return bare.noted("no interval")
-    if estimate.value is None or any(part.n * min(q, 1 - q) < FEW_TAIL_SAMPLES for part in groups):
-        return bare.noted("no interval: too few gaps in a tenth of the window")
-    half = log_t_half_width([type7(part, q) for part in groups])
-    if half is None:
-        return bare.noted("no interval: gaps of zero")
-    low, high = estimate.value / math.exp(half), estimate.value * math.exp(half)
-    low = low if estimate.low is None else min(low, estimate.low)
-    high = high if estimate.high is None else max(high, estimate.high)
-    return replace(estimate, low=low, high=high, confidence=CONFIDENCE).noted(WITHIN_RUN)
+    low, high = hull(data, q, runs)
+    if estimate.high is None:
+        return replace(estimate, low=low).noted(*_few(len(runs)))
+    return replace(estimate, low=low, high=high, confidence=CONFIDENCE).noted(*_few(len(runs)))
 
 
-def rate(per_bin: Float64, seconds: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return total / seconds of what was counted in equal bins of a window, with a batch-means interval.
-
-    per_bin: shape (k,), amounts; n: how many completions they come from.
-    """
-    if seconds <= 0:
-        return Estimate(None, n=n, notes=("the measured window is empty",))
-    value = float(per_bin.sum()) / seconds
-    if n < POISSON_LEAST * len(per_bin) or len(per_bin) < 3:
-        return Estimate(value, n=n, notes=("no interval: too few completions",))
-    low, high = t_interval(per_bin * len(per_bin) / seconds, confidence)
-    return Estimate(value, max(0.0, low), high, confidence, n, (WITHIN_RUN,))
-
-
-def proportion(k: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return k/n with Wilson's interval."""
+def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = CONFIDENCE) -> Estimate:
+    """Return k/n with Wilson's interval; with the shares of three runs or more, the hull of it and of t over them."""
     if n == 0:
         return Estimate(None, notes=("no data",))
     z = float(special.ndtri((1 + confidence) / 2))
     share = k / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low = 0.0 if k == 0 else centre - half
-    high = 1.0 if k == n else centre + half
-    return Estimate(share, low, high, confidence, n, (WITHIN_RUN,))
+    low = 0.0 if k == 0 else middle - half
+    high = 1.0 if k == n else middle + half
+    if len(runs) < LEAST_RUNS:
+        return Estimate(share, low, high, confidence, n, (WITHIN_RUN,))
+    plain = t_half_width(runs, confidence)
+    low, high = max(0.0, min(low, share - plain)), min(1.0, max(high, share + plain))
+    return Estimate(share, low, high, confidence, n, _few(len(runs)))
 
 
 def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from analysis import settling
 from analysis.arms import runs_of
 from analysis.distribution import EXACT
 from analysis.frame import Frame
 from analysis.requests import ABSENT, Bool, Requests, read_requests
 from analysis.tokens import Gaps, Series, Tokens, read_tokens
-from analysis.windows import Window, groups, measured, windows_of
+from analysis.windows import Window, measured, windows_of
 from loadgen.record import Int64
 
 __all__ = ["Measured", "measure"]
@@ -43,6 +44,10 @@ class Measured:
     def answered(self) -> Bool:
         """The requests that latencies are about: due in the window, and answered in full."""
         return self.inside & self.requests.ok
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        return tuple(window.run for window in self.windows)
 
     @property
     def interrupted(self) -> bool:
@@ -71,12 +76,39 @@ def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = Non
         frame = frame.only(chosen)
     requests = read_requests(frame)
     windows = windows_of(frame.manifest, requests, chosen)
+    m = _read(frame, requests, windows, exact)
+    # Whether a run had settled can be told only once its tokens were read; what is measured then is another window.
+    judged = tuple(_settled(m, index) for index in range(len(windows)))
+    if any(window.from_ns != asked.from_ns for window, asked in zip(judged, windows, strict=True)):
+        return _read(frame, requests, judged, exact)
+    return replace(m, windows=judged, notes=_notes(frame, judged))
+
+
+def _settled(m: Measured, index: int) -> Window:
+    window, found = m.windows[index], settling.settled(m, index)
+    if found is None:
+        return window
+    note = "no steady state: it may still have been warming up" if not found.steady else ""
+    if found.cut:
+        seconds = (found.from_ns - window.from_ns) / 1e9
+        note = f"the first {found.cut} answers, {seconds:.3g} s, cut from the window as warm-up (MSER-5)"
+    return replace(
+        window,
+        from_ns=found.from_ns,
+        asked_from_ns=window.from_ns,
+        cut=found.cut,
+        steady=found.steady,
+        notes=(*window.notes, *([note] if note else [])),
+    )
+
+
+def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int) -> Measured:
     inside = measured(windows, requests)
-    tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, groups(windows, requests), exact)
+    tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, exact)
     order = np.lexsort((requests.seq, requests.run))
     return Measured(
         manifest=frame.manifest,
-        notes=(*frame.notes, *(f"run {window.run}: {note}" for window in windows for note in window.notes)),
+        notes=_notes(frame, windows),
         partial=frame.partial,
         windows=windows,
         requests=_ordered(requests, order),
@@ -85,6 +117,10 @@ def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = Non
         gaps=gaps,
         series=series,
     )
+
+
+def _notes(frame: Frame, windows: tuple[Window, ...]) -> tuple[str, ...]:
+    return (*frame.notes, *(f"run {window.run}: {note}" for window in windows for note in window.notes))
 
 
 def _ordered(columns: _Columns, order: Int64) -> _Columns:

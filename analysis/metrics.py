@@ -1,28 +1,38 @@
 """The figures of each latency: mean, percentiles, extremes, and the notes that belong beside them.
 
-A figure is first estimated (intervals.py), then widened by the instrument's error, then marked: survivors only, several
-tokens a read, few tail samples. A verdict that forbids percentiles refuses them here; means stay, for the total
-time is still what it was.
+A figure is first estimated over the runs (intervals.py), then widened by the instrument's error, then marked: survivors
+only, several tokens a read, few tail samples. A verdict that forbids percentiles refuses them here; means stay, for the
+total time is still what it was.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import intervals, latency
-from analysis.distribution import BIN_ERROR, Binned, Distribution
+from analysis.distribution import BIN_ERROR, Binned
 from analysis.estimate import Estimate, significant
 from analysis.instrument import Instrument, Verdict
 from analysis.measured import Measured
-from analysis.quantiles import Sorted, SortedArray, name_of, type7
+from analysis.quantiles import Sorted, SortedArray, name_of, quantile, type7
 from analysis.requests import ABSENT, Bool
 from loadgen.record import Outcome
 
-__all__ = ["QUANTILES", "Context", "event_gaps", "itl_refusal", "one_token_share", "request_latencies"]
+__all__ = [
+    "QUANTILES",
+    "Context",
+    "event_gaps",
+    "gap_means",
+    "itl_refusal",
+    "latency_means",
+    "one_token_share",
+    "request_latencies",
+]
 
 Float64 = NDArray[np.float64]
 Figures = dict[str, Any]
@@ -60,19 +70,41 @@ def _request_latency(m: Measured, context: Context, name: str, chosen: Bool) -> 
     kept = m.answered & chosen & ~np.isnan(durations)
     series = durations[kept] / NS_PER_MS
     data = SortedArray(series)
+    runs = [SortedArray(one) for one in _by_run(m, durations, kept)]
     common = _common_notes(m, name, chosen)
     halfwidth = {"queue_ms": None, "tpot_ms": context.instrument.gap_halfwidth_us}.get(
         name, context.instrument.ttft_halfwidth_us
     )
-    mean = intervals.with_instrument(intervals.mean(series), None if halfwidth is None else halfwidth / 1e3)
+    mean = intervals.over_runs(_known(latency_means(m, name, chosen)), data.n)
+    mean = intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3)
     figures: Figures = {"mean": mean.noted(*common, *_mean_notes(m, name, kept)).to_json()}
     for label, q in QUANTILES.items():
         notes = [*_with_failures(m, name, series, chosen, q), *_first_token_pair(m, name, kept, data, q)]
-        figures[label] = context.judged(intervals.percentile(data, q).noted(*notes, *common), halfwidth).to_json()
+        figures[label] = context.judged(intervals.percentile(data, q, runs).noted(*notes, *common), halfwidth).to_json()
     figures["min"] = significant(data.at(1)) if data.n else None
     figures["max"] = significant(data.at(data.n)) if data.n else None
     figures["sd"] = significant(float(durations[kept].std(ddof=1)) / NS_PER_MS) if data.n > 1 else None
     return figures
+
+
+def latency_means(m: Measured, name: str, chosen: Bool | None = None) -> list[float]:
+    """Return the mean of a latency in each run, ms, in order of `m.windows`; NaN where a run has none.
+
+    chosen: which of the answered requests; None: all.
+    """
+    durations = latency.LATENCIES[name](m)
+    kept = m.answered & ~np.isnan(durations)
+    if chosen is not None:
+        kept &= chosen
+    return [float(one.mean()) if len(one) else np.nan for one in _by_run(m, durations, kept)]
+
+
+def _by_run(m: Measured, durations: Float64, kept: Bool) -> list[Float64]:
+    return [durations[kept & (m.requests.run == run)] / NS_PER_MS for run in m.runs]
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not np.isnan(value)]
 
 
 def _common_notes(m: Measured, name: str, chosen: Bool) -> list[str]:
@@ -134,19 +166,26 @@ def _pair(low: float, high: float, why: str) -> list[str]:
     return [f"{why}: between {low:.4g} and {high:.4g}"] if high - low > PAIR_APART * high else []
 
 
-def event_gaps(m: Measured, context: Context, gaps: Distribution, groups: bool = True) -> Figures:
-    """Return the figures of the gaps between token events. groups: whether m's groups are of these same gaps."""
+def event_gaps(m: Measured, context: Context, endpoint: int | None = None) -> Figures:
+    """Return the figures of the gaps between token events; of one endpoint, by its code, percentiles without doubt."""
+    gaps = m.gaps.stamped if endpoint is None else m.gaps.by_endpoint[endpoint]
     data = _InMs(gaps)
     halfwidth = context.instrument.gap_halfwidth_us
     notes = [] if gaps.exact else ["percentiles from a histogram, within 0.1 %"]
     share = context.instrument.censored_share
     if share is not None and share > CENSORED_MARK:
         notes.append(f"{share:.1%} of events share a read with a later one")
-    spread = _InMs(Binned(*m.gaps.spread())) if groups and m.gaps.moved else None
-    parts = [_InMs(part) for part in m.gaps.groups] if groups else []
-    figures: Figures = {"mean": _mean_gap(m, groups, gaps, halfwidth)}
+    spread = _InMs(Binned(*m.gaps.spread())) if endpoint is None and m.gaps.moved else None
+    runs = [_InMs(m.gaps.by_run[run]) for run in m.runs if run in m.gaps.by_run]
+    mean = intervals.over_runs(_known(gap_means(m, endpoint)), gaps.n)
+    figures: Figures = {
+        "mean": intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3).to_json()
+    }
     for label, q in QUANTILES.items():
-        estimate = intervals.percentile(data, q, parts)
+        if endpoint is None:
+            estimate = intervals.percentile(data, q, runs, clustered=True)
+        else:
+            estimate = replace(quantile(data, q), low=None, high=None, confidence=None)
         if not gaps.exact and estimate.value is not None:  # half a bin is a doubt too
             estimate = intervals.with_instrument(estimate, BIN_ERROR * estimate.value)
         pair = _pair(type7(spread, q), type7(data, q), "by when in a read they came") if spread and data.n else []
@@ -157,13 +196,18 @@ def event_gaps(m: Measured, context: Context, gaps: Distribution, groups: bool =
     return figures
 
 
-def _mean_gap(m: Measured, all_gaps: bool, gaps: Distribution, halfwidth: float | None) -> Any:
-    if not all_gaps:
-        return Estimate(gaps.mean() / NS_PER_MS if gaps.n else None, n=gaps.n).to_json()
+def gap_means(m: Measured, endpoint: int | None = None) -> list[float]:
+    """Return the mean gap between token events in each run, ms, in order of `m.windows`; NaN where a run has none."""
     some = m.answered & (m.tokens.events > 1)
-    spans = (m.tokens.last_ns - m.tokens.first_ns)[some] / NS_PER_MS
-    mean = intervals.mean_of_clusters(spans, (m.tokens.events[some] - 1).astype(np.float64))
-    return intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3).to_json()
+    if endpoint is not None:
+        some &= m.requests.endpoint == endpoint
+    means = []
+    for run in m.runs:
+        mine = some & (m.requests.run == run)
+        gaps = int((m.tokens.events[mine] - 1).sum())
+        spent = int((m.tokens.last_ns[mine] - m.tokens.first_ns[mine]).sum())
+        means.append(spent / gaps / NS_PER_MS if gaps else np.nan)
+    return means
 
 
 class _InMs:

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from analysis import arms, intervals, latency, throughput
+from analysis import arms, intervals, latency, runs, throughput
+from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
 from analysis.estimate import significant
 from analysis.frame import Frame, load
 from analysis.instrument import instrument_of, judge
 from analysis.measured import Measured, measure
-from analysis.metrics import NS_PER_MS, Context, event_gaps, itl_refusal, one_token_share, request_latencies
+from analysis.metrics import NS_PER_MS, Context, event_gaps, forgiven, itl_refusal, one_token_share, request_latencies
 from analysis.objectives import decide, good, objectives_of, terms_of
 from analysis.quantiles import SortedArray, type7
 from analysis.requests import Bool
+from analysis.windows import Window
 from loadgen.record import Outcome
 
 __all__ = ["SCHEMA", "Source", "measured_from", "summarise", "to_json"]
@@ -44,6 +46,8 @@ def summarise(source: Source) -> dict[str, Any]:
     met = good(m, terms_of(objectives))
     metrics = _metrics(m, context, met)
     refusal = itl_refusal(m, instrument)
+    side = runs.side_by_side(m, met)
+    due, balance = arrivals(m), littles_law(m)
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": verdict.name,
@@ -61,8 +65,11 @@ def summarise(source: Source) -> dict[str, Any]:
         "tokens_from": _tokens_from(m),
         "stale_connections": int(m.requests.stale_connections.clip(0).sum()),
         "errors": _errors(m),
-        "per_run": [_run(m, index) for index in range(len(m.windows))],
-        "notes": [*m.notes, *([refusal] if refusal else [])],
+        "per_run": [_run(m, index, side) for index in range(len(m.windows))],
+        "over_runs": side,
+        "arrivals": due,
+        "littles_law": balance,
+        "notes": [*m.notes, *off_schedule(due), *out_of_balance(balance), *([refusal] if refusal else [])],
         **_what_ran(m.manifest),
     }
     if len(m.requests.endpoints) > 1:
@@ -84,7 +91,7 @@ def measured_from(source: Source) -> Measured:
 def _metrics(m: Measured, context: Context, met: Bool | None) -> dict[str, Any]:
     everywhere = np.ones(len(m.requests), np.bool_)
     metrics: dict[str, Any] = request_latencies(m, context, everywhere)
-    gaps = event_gaps(m, context, m.gaps.stamped)
+    gaps = event_gaps(m, context)
     metrics["event_gap_ms"] = gaps
     metrics["itl_ms"] = None
     if itl_refusal(m, context.instrument) is None:
@@ -109,7 +116,9 @@ def _goodput(m: Measured, terms: Mapping[str, float], met: Bool | None) -> dict[
     """Return what goodput asked of each request, and the share of requests, failed ones included, that gave it."""
     if met is None:
         return None
-    attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()))
+    mine = [m.inside & (m.requests.run == run) for run in m.runs]
+    shares = [float(met[run].mean()) for run in mine if run.any()]
+    attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()), shares)
     return {"terms": dict(terms), "attainment": attainment.to_json()}
 
 
@@ -141,22 +150,43 @@ def _errors(m: Measured) -> list[dict[str, Any]]:
     ]
 
 
-def _run(m: Measured, index: int) -> dict[str, Any]:
-    """Return the values of one run, to be listed beside the figures over all."""
+def _run(m: Measured, index: int, side: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of one run, to be listed beside the figures over all. side: all runs, figure by figure."""
     window = m.windows[index]
     mine = m.requests.run == window.run
     ttft = latency.ttft(m)[mine & m.answered]
-    rates = throughput.rates(m, chosen=mine, runs=(window.run,))
+    due, succeeded = int((mine & m.inside & ~forgiven(m)).sum()), int((mine & m.answered).sum())
     return {
         "run": window.run,
+        "block": arms.block_of(m.manifest, window.run),
+        "arm": arms.arm_of(m.manifest, window.run),
         "offered": window.offered,
         "completed": int((mine & m.requests.ok).sum()),
         "window_s": significant(window.seconds),
+        "settled": _settled(window),
         "interrupted": window.interrupted,
-        "ttft_mean_ms": significant(float(ttft.mean()) / NS_PER_MS) if len(ttft) else None,
+        "due": due,
+        "succeeded": succeeded,
+        "success_rate": significant(succeeded / due) if due else None,
+        "ttft_mean_ms": side["ttft_ms"]["values"][index],
         "ttft_p50_ms": significant(type7(SortedArray(ttft), 0.5) / NS_PER_MS) if len(ttft) else None,
-        "requests_per_s": significant(rates["requests_per_s"].value),
-        "output_tokens_per_s": significant(rates["output_tokens_per_s"].value),
+        "ttft_p99_ms": significant(type7(SortedArray(ttft), 0.99) / NS_PER_MS) if len(ttft) else None,
+        "tpot_mean_ms": side["tpot_ms"]["values"][index],
+        "requests_per_s": side["requests_per_s"]["values"][index],
+        "output_tokens_per_s": side["output_tokens_per_s"]["values"][index],
+        "outlier_in": [name for name, figure in side.items() if window.run in figure["outliers"]],
+    }
+
+
+def _settled(window: Window) -> dict[str, Any] | None:
+    """Return the window asked for and the one measured, and whether MSER-5 found a steady state; None: not judged."""
+    if window.asked_from_ns is None:
+        return None
+    return {
+        "steady": window.steady,
+        "asked_s": [significant(window.asked_from_ns / 1e9), significant(window.to_ns / 1e9)],
+        "measured_s": [significant(window.from_ns / 1e9), significant(window.to_ns / 1e9)],
+        "cut": window.cut,
     }
 
 
@@ -169,7 +199,7 @@ def _endpoints(m: Measured, context: Context) -> dict[str, Any]:
         result[name] = {
             "requests": {"completed": int((here & m.requests.ok).sum()), "failed": int((here & ~m.requests.ok).sum())},
             **{metric: latencies[metric] for metric in ENDPOINT_LATENCIES},
-            "event_gap_ms": event_gaps(m, context, m.gaps.by_endpoint[code], groups=False),
+            "event_gap_ms": event_gaps(m, context, code),
             "requests_per_s": rates["requests_per_s"].to_json(),
             "output_tokens_per_s": rates["output_tokens_per_s"].to_json(),
         }

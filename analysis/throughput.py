@@ -1,13 +1,14 @@
 """How much was done per second of the measured windows: requests, tokens, and requests that met the objectives.
 
-A request counts where it was completed inside the window, all its tokens with it. Where the window is too short for
-that (a closed loop of a few rounds, a burst) the whole run counts, from the first request sent to the last answered,
-ramp and drain included, and the figure says so.
+A request counts where it was completed inside the window, all its tokens with it; each run gives one value. Where the
+window is too short for that (a closed loop of a few rounds, a burst) the whole run counts, from the first request sent
+to the last answered, ramp and drain included, and the figure says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,10 @@ from analysis.estimate import Estimate, refused
 from analysis.measured import Measured
 from analysis.requests import ABSENT, Bool
 
-__all__ = ["Span", "rates", "spans_of"]
+__all__ = ["Span", "of_runs", "rates", "spans_of"]
 
 Float64 = NDArray[np.float64]
 
-BINS = 10  # a run: METHODOLOGY 4.5 asks for batches much longer than requests last, and at least ten
 WHOLE_RUN = "window shorter than a request: whole run, ramp and drain included"
 COUNTED_EVENTS = "at least this: tokens counted as events for some requests"
 
@@ -52,61 +52,94 @@ def spans_of(m: Measured) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def rates(
-    m: Measured, good: Bool | None = None, chosen: Bool | None = None, runs: Collection[int] | None = None
-) -> dict[str, Estimate]:
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """What was counted, run by run."""
+
+    per_s: tuple[float, ...]  # shape (runs,), NaN for a run whose window is empty
+    n: int  # completions
+
+    def estimate(self, *notes: str) -> Estimate:
+        known = [value for value in self.per_s if not math.isnan(value)]
+        if not known:
+            return refused("the measured window is empty", self.n)
+        return intervals.over_runs(known, self.n).noted(*notes)
+
+
+def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> dict[str, Estimate]:
     """Return the scalar metrics.
 
     good: shape (n,), which requests met the objectives; None if there are none. chosen: count only these requests.
-    runs: over the windows of only these runs.
     """
-    spans = tuple(span for span in spans_of(m) if runs is None or span.run in runs)
-    output = m.count_tokens()
-    inputs = m.requests.input_tokens
-    done = m.requests.ok if chosen is None else m.requests.ok & chosen
-    rate = _rate_over(m, spans)
+    spans = spans_of(m)
+    note = (WHOLE_RUN,) if any(span.whole_run for span in spans) else ()
     figures = {
-        "requests_per_s": rate(np.ones(len(m.requests)), done),
-        "output_tokens_per_s": _token_rate(m, rate, done, [output]),
-        "total_tokens_per_s": _token_rate(m, rate, done, [output, inputs]),
+        "requests_per_s": _requests(m, spans, chosen).estimate(),
+        "output_tokens_per_s": _token_rate(m, spans, chosen, [m.count_tokens()]),
+        "total_tokens_per_s": _token_rate(m, spans, chosen, [m.count_tokens(), m.requests.input_tokens]),
         "goodput_per_s": refused("no objective that a single request can meet was stated"),
     }
     if good is not None:
-        figures["goodput_per_s"] = rate(np.ones(len(m.requests)), done & good)
-    note = (WHOLE_RUN,) if any(span.whole_run for span in spans) else ()
+        figures["goodput_per_s"] = _requests(m, spans, good if chosen is None else good & chosen).estimate()
     return {name: figure.noted(*note) for name, figure in figures.items()}
 
 
-def _rate_over(m: Measured, spans: tuple[Span, ...]) -> Callable[[Float64, Bool], Estimate]:
-    def rate(amount: Float64, counted: Bool) -> Estimate:
-        bins, seconds, n = [], 0.0, 0
-        for span in spans:
-            done = m.requests.done_ns
-            chosen = counted & (m.requests.run == span.run) & (done >= span.from_ns) & (done <= span.to_ns)
-            place = (done[chosen] - span.from_ns) * BINS // max(1, span.to_ns - span.from_ns)
-            bins.append(np.bincount(np.minimum(place, BINS - 1), weights=amount[chosen], minlength=BINS))
-            seconds += (span.to_ns - span.from_ns) / 1e9
-            n += int(chosen.sum())
-        return intervals.rate(np.concatenate(bins) if bins else np.empty(0), seconds, n)
+def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | None]]:
+    """Return the values behind the scalar metrics, one a run in order of `m.windows`; None where a run has none."""
+    spans = spans_of(m)
+    values = {"requests_per_s": _requests(m, spans, None).per_s}
+    for name, counts in (
+        ("output_tokens_per_s", [m.count_tokens()]),
+        ("total_tokens_per_s", [m.count_tokens(), m.requests.input_tokens]),
+    ):
+        values[name] = _tokens(m, spans, None, counts)[0].per_s
+    if good is not None:
+        values["goodput_per_s"] = _requests(m, spans, good).per_s
+    return {name: [None if math.isnan(value) else value for value in runs] for name, runs in values.items()}
 
-    return rate
+
+def _requests(m: Measured, spans: Sequence[Span], chosen: Bool | None) -> _Rate:
+    return _rate(m, spans, chosen, np.ones(len(m.requests)))
 
 
-def _token_rate(
-    m: Measured, rate: Callable[[Float64, Bool], Estimate], done: Bool, counts: list[NDArray[np.int64]]
-) -> Estimate:
-    """Return the rate of tokens; a lower bound without a value where a request did not tell how many it had."""
+def _rate(m: Measured, spans: Sequence[Span], chosen: Bool | None, amount: Float64) -> _Rate:
+    done = m.requests.done_ns
+    counted = m.requests.ok if chosen is None else m.requests.ok & chosen
+    per_s, n = [], 0
+    for span in spans:
+        here = counted & (m.requests.run == span.run) & (done >= span.from_ns) & (done <= span.to_ns)
+        seconds = (span.to_ns - span.from_ns) / 1e9
+        per_s.append(float(amount[here].sum()) / seconds if seconds > 0 else math.nan)
+        n += int(here.sum())
+    return _Rate(tuple(per_s), n)
+
+
+def _tokens(
+    m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
+) -> tuple[_Rate, Bool]:
+    """Return (the rate of the tokens that are known of, which requests did not tell how many they had)."""
     unknown = np.zeros(len(m.requests), np.bool_)
     total = np.zeros(len(m.requests))
     for count in counts:
         unknown |= count == ABSENT
         total += np.where(count == ABSENT, 0, count)
-    unknown &= done
-    figure = rate(total, done)
+    unknown &= m.requests.ok if chosen is None else m.requests.ok & chosen
+    if len(counts) == 1:
+        total += np.where(unknown, m.tokens.events, 0)
+    rate = _rate(m, spans, chosen, total)
+    if unknown.any() and len(counts) > 1:
+        rate = _Rate((math.nan,) * len(spans), rate.n)
+    return rate, unknown
+
+
+def _token_rate(
+    m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
+) -> Estimate:
+    """Return the rate of tokens; a lower bound without a value where a request did not tell how many it had."""
+    rate, unknown = _tokens(m, spans, chosen, counts)
     if not unknown.any():
-        return figure
+        return rate.estimate()
     if len(counts) > 1:
-        return refused("token counts unknown", figure.n)
-    total += np.where(unknown, m.tokens.events, 0)
-    least = rate(total, done).value
-    return Estimate(None, least, None, None, figure.n, ("token counts unknown", COUNTED_EVENTS))
+        return refused("token counts unknown", rate.n)
+    least = rate.estimate().value
+    return Estimate(None, least, None, None, rate.n, ("token counts unknown", COUNTED_EVENTS))

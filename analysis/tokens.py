@@ -22,9 +22,8 @@ from analysis.frame import Frame
 from analysis.requests import ABSENT, Bool, Requests
 from loadgen.record import Int64, Kind
 
-__all__ = ["GROUPS", "Gaps", "Series", "Tokens", "read_tokens"]
+__all__ = ["Gaps", "Series", "Tokens", "read_tokens"]
 
-GROUPS = 10  # spans of the window whose gaps are kept apart, to see how much a percentile moves by itself
 SERIES_BINS = 240
 
 _COLUMNS = ("event_ns", "event_kind", "event_read", "event_tokens")
@@ -50,7 +49,7 @@ class Gaps:
     """Gaps between successive token events within a request."""
 
     stamped: Distribution
-    groups: list[Distribution]  # the same gaps by span of the measured window
+    by_run: dict[int, Distribution]  # the same gaps run by run
     by_endpoint: list[Distribution]  # empty with one endpoint
     moved: dict[int, int] = field(default_factory=dict)  # bin: how many gaps even spreading adds to it (or takes away)
 
@@ -83,19 +82,17 @@ class _Flat:
     before_ns: Int64  # stamp of the event before it in the answer, of any kind, if that came in an earlier read
 
 
-def read_tokens(
-    frame: Frame, requests: Requests, wanted: Bool, group: Int64, exact: int = EXACT
-) -> tuple[Tokens, Gaps, Series]:
-    """Gather the token stamps of all requests, and the gaps of the `wanted` ones.
-
-    group: shape (n,), in [0, GROUPS), which span of the measured window a request belongs to.
-    """
+def read_tokens(frame: Frame, requests: Requests, wanted: Bool, exact: int = EXACT) -> tuple[Tokens, Gaps, Series]:
+    """Gather the token stamps of all requests, and the gaps of the `wanted` ones."""
     n = len(requests)
     columns = {name: np.full(n, ABSENT, np.int64) for name in Tokens.__dataclass_fields__}
     columns["events"][:] = columns["censored"][:] = 0
     endpoints = len(requests.endpoints) if len(requests.endpoints) > 1 else 0
+    runs = np.unique(requests.run).tolist()
     gaps = Gaps(
-        Distribution(exact), [Distribution(0) for _ in range(GROUPS)], [Distribution(exact) for _ in range(endpoints)]
+        Distribution(exact),
+        {run: Distribution(exact // len(runs)) for run in runs},
+        [Distribution(exact) for _ in range(endpoints)],
     )
     series = _empty_series(requests)
     start = 0
@@ -103,7 +100,7 @@ def read_tokens(
         rows = slice(start, start + batch.num_rows)
         flat = _flatten(batch)
         _fill(columns, rows, flat, requests)
-        _gather_gaps(gaps, flat, wanted[rows], group[rows], requests.endpoint[rows].astype(np.int64))
+        _gather_gaps(gaps, flat, wanted[rows], requests.run[rows], requests.endpoint[rows].astype(np.int64))
         _add_to_series(series, flat, requests.run[rows])
         start = rows.stop
     return Tokens(**columns), gaps, series
@@ -171,14 +168,14 @@ def _least_first(flat: _Flat, first: Int64, last: Int64, requests: Requests, at:
     return np.where(censored & (floor != ABSENT), np.minimum(floor, stamped), stamped)
 
 
-def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, group: Int64, endpoint: Int64) -> None:
+def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, run: Int64, endpoint: Int64) -> None:
     within = flat.row[1:] == flat.row[:-1]
     within &= wanted[flat.row[1:]]
     row = flat.row[1:][within]
     gap = np.diff(flat.ns)[within]
     gaps.stamped.add(gap)
-    for index in np.unique(group[row]):
-        gaps.groups[index].add(gap[group[row] == index])
+    for number in np.unique(run[row]).tolist():
+        gaps.by_run[number].add(gap[run[row] == number])
     for index, distribution in enumerate(gaps.by_endpoint):
         distribution.add(gap[endpoint[row] == index])
     joined = _same_read(flat)[within]

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from analysis.requests import ABSENT, Bool, Requests
-from analysis.tokens import GROUPS
-from loadgen.record import Int64, Outcome
+from loadgen.record import Outcome
 
-__all__ = ["Window", "groups", "measured", "windows_of"]
+__all__ = ["Window", "measured", "windows_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,10 @@ class Window:
     most_in_flight: int | None  # the cap of an open loop
     interrupted: bool
     notes: tuple[str, ...] = ()
+    stationary: bool = True  # by design: neither a burst nor in stages
+    asked_from_ns: int | None = None  # where it opened before a transient was cut; None: not judged
+    cut: int = 0  # answered requests in between
+    steady: bool | None = None  # None: not judged
 
     @property
     def seconds(self) -> float:
@@ -82,6 +85,7 @@ def _window(run: int, entry: Mapping[str, Any], load: Mapping[str, Any], request
         most_in_flight=load.get("max_in_flight"),
         interrupted=bool(entry.get("interrupted", not entry)),
         notes=tuple(notes),
+        stationary=arrivals != "burst" and not load.get("stages"),
     )
 
 
@@ -102,13 +106,3 @@ def measured(windows: tuple[Window, ...], requests: Requests) -> Bool:
         due = (requests.intended_ns >= window.from_ns) & (requests.intended_ns <= window.to_ns)
         inside |= (requests.run == window.run) & due
     return inside & ~requests.ended(Outcome.NOT_SENT)
-
-
-def groups(windows: tuple[Window, ...], requests: Requests) -> Int64:
-    """Return which of GROUPS equal spans of all windows, laid end to end, each request is due in. Shape (n,)."""
-    place = np.zeros(len(requests))
-    for index, window in enumerate(windows):
-        mine = requests.run == window.run
-        share = (requests.intended_ns[mine] - window.from_ns) / max(1, window.to_ns - window.from_ns)
-        place[mine] = index + np.clip(share, 0, 1)
-    return np.clip((place / max(1, len(windows)) * GROUPS).astype(np.int64), 0, GROUPS - 1)

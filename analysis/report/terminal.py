@@ -34,6 +34,10 @@ RATES = {
     "total_tokens_per_s": "total tokens",
     "goodput_per_s": "goodput",
 }
+RUN_COLUMNS = {"TTFT mean": "ttft_ms", "TPOT mean": "tpot_ms", "requests/s": "requests_per_s"}
+RUN_COLUMNS |= {"tokens/s": "output_tokens_per_s"}
+RUN_KEYS = {"ttft_ms": "ttft_mean_ms", "tpot_ms": "tpot_mean_ms", "requests_per_s": "requests_per_s"}
+RUN_KEYS |= {"output_tokens_per_s": "output_tokens_per_s"}  # of per_run
 VERDICTS = {"ok": "OK", "generator-limited": "GENERATOR-LIMITED", "unstable": "UNSTABLE", "failed": "FAILED"}
 WITH_FAILURES = "with failures as +∞: "
 ERRORS = 5
@@ -176,27 +180,30 @@ def _count(n: int) -> str:
 
 # What a mark in the table already says needs no list of places.
 LEGEND = {
-    "within-run": "95 % intervals, within-run: how far it would move had this run gone on",
+    "no interval from": "",  # in its own words
+    "few runs": "few runs: intervals of 3 or 4 runs are right, and wide; ask for --runs 5",
+    "within-run": "intervals of percentiles are within-run: of these requests, not of a new run",
     "survivors only": "latencies are those of answered requests only",
     "few tail samples": "* few tail samples: fewer than ten are expected beyond it",
     "fewer than one is expected beyond it": "≥ alone: fewer than one request is expected beyond that percentile",
     "no upper limit below": "≥ below a value: too few requests for an upper limit",
 }
 SILENT = ("no data", WITH_FAILURES)
+TOLD_BY_RUNS = ("within-run", "few runs", "no interval from")
 
 
 def _notes(metrics: Iterable[tuple[Mapping[str, Any] | None, str]]) -> list[str]:
     """Return each distinct note once, with the figures it is about unless the table marks them."""
     where: dict[str, dict[str, list[str]]] = {}
-    legend = set()
+    legend: dict[str, None] = {}
     for figure, label in metrics:
         for column in COLUMNS if figure else ():
             for note in figure[column]["notes"] if figure else ():
                 marked = [key for key in LEGEND if key in note]
-                legend.update(marked)
+                legend |= dict.fromkeys(LEGEND[key] or f"means and gaps have {note}" for key in marked)
                 if not marked and not note.startswith(SILENT):
                     where.setdefault(note, {}).setdefault(label, []).append(column)
-    lines = [text for key, text in LEGEND.items() if key in legend]
+    lines = list(legend)
     for note, labels in where.items():
         places = "; ".join(f"{label} {', '.join(columns)}" for label, columns in labels.items())
         lines.append(note if note.startswith("no percentile") else f"{note} ({places})")
@@ -213,7 +220,7 @@ def _rates(summary: Summary, paint: _Paint) -> list[str]:
         if name == "goodput_per_s" and rate["value"] is None:
             continue
         lines.append(f"{label:<{LABEL}}{figures.value(rate):>{COLUMN}} {figures.interval(rate)}".rstrip())
-        notes |= dict.fromkeys(note for note in rate["notes"] if note != "within-run")
+        notes |= dict.fromkeys(note for note in rate["notes"] if not note.startswith(TOLD_BY_RUNS))
     goodput = summary["goodput"]
     if goodput:
         share = goodput["attainment"]["value"]
@@ -230,25 +237,47 @@ def _objectives(summary: Summary, paint: _Paint) -> list[str]:
         painted = paint.verdict(f"{answer:<13}", answer == "held", answer == "failed")
         sign = "≥" if objective["name"].endswith("_min") else "≤"
         value = figures.value(objective["value"])
-        lines.append(f"  {painted}{objective['name']:<26}{value:>14}  {sign} {objective['limit']:g}")
+        basis = "  within-run" if objective["basis"] == "within-run" and answer != "inconclusive" else ""
+        lines.append(f"  {painted}{objective['name']:<26}{value:>14}  {sign} {objective['limit']:g}{basis}")
     return [paint.head("objectives"), *lines] if lines else []
 
 
 def _runs(summary: Summary, paint: _Paint) -> list[str]:
-    """Return the values of each run: what the runs differ by is the doubt that no within-run interval shows."""
-    runs = summary["per_run"]
-    if len(runs) < 2:
-        return []
-    columns = {"TTFT mean": "ttft_mean_ms", "TTFT p50": "ttft_p50_ms", "requests/s": "requests_per_s"}
-    columns |= {"tokens/s": "output_tokens_per_s", "completed": "completed"}
-    lines = [paint.head("run".ljust(20) + "".join(name.rjust(12) for name in columns))]
-    for entry in runs[:RUNS]:
-        mark = " interrupted" if entry["interrupted"] else ""
-        cells = ("–" if entry[key] is None else f"{entry[key]:.5g}" for key in columns.values())
-        lines.append(f"{entry['run']}{mark}".ljust(20) + "".join(cell.rjust(12) for cell in cells))
-    if len(runs) > RUNS:
-        lines.append(f"  … and {len(runs) - RUNS} more")
+    """Return what each run said: what an estimate over five runs hides, and one bad run in ten moves."""
+    runs, side = summary["per_run"], summary["over_runs"]
+    lines = []
+    if len(runs) > 1:
+        head = "run".ljust(LABEL + 7) + "".join(name.rjust(12) for name in (*RUN_COLUMNS, "completed"))
+        lines.append(paint.head(head))
+        lines += [_run_row(entry) for entry in runs[:RUNS]]
+        if len(runs) > RUNS:
+            lines.append(f"  … and {len(runs) - RUNS} more")
+        medians = (_five(side[name]["median"]) for name in RUN_COLUMNS.values())
+        lines.append("median".ljust(LABEL + 7) + "".join(cell.rjust(12) for cell in medians))
+        notes = ["! stands out from the other runs (robust z > 3.5); kept in every figure"] * any(
+            entry["outlier_in"] for entry in runs
+        )
+        parts = side["ttft_ms"]["components"]
+        notes += [f"TTFT: {parts['advice']}"] if parts else []
+        lines += [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+    if summary["missing_runs"]:
+        lines += _wrapped(f"missing runs: {missing_in_words(summary)}")
     return lines
+
+
+def _run_row(entry: Mapping[str, Any]) -> str:
+    name = f"{entry['run']}{' interrupted' if entry['interrupted'] else ''}"
+    cells = [_five(entry[key]) + ("!" if metric in entry["outlier_in"] else "") for metric, key in RUN_KEYS.items()]
+    return name.ljust(LABEL + 7) + "".join(cell.rjust(12) for cell in (*cells, str(entry["completed"])))
+
+
+def _five(number: float | None) -> str:
+    return "–" if number is None else f"{number:.5g}"
+
+
+def missing_in_words(summary: Summary) -> str:
+    """Return which planned runs did not finish: `block 2 solo, block 2 both`."""
+    return ", ".join(f"block {run['block']} {run['arm']}" for run in summary["missing_runs"])
 
 
 def _endpoints(summary: Summary, paint: _Paint) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 
 from analysis import intervals
 from analysis.estimate import Estimate
-from analysis.quantiles import SortedArray
+from analysis.quantiles import SortedArray, bounds
 
 
 def test_t_quantiles():
@@ -23,8 +23,53 @@ def test_batch_means():
     means = np.arange(1.0, 101).reshape(10, 10).mean(axis=1)
     low, high = intervals.t_interval(means)
     assert ((low + high) / 2, (high - low) / 2) == pytest.approx((50.5, 21.658506), abs=1e-6)  # K28
-    rate = intervals.rate(means, seconds=10.0, n=100)
-    assert (rate.value, rate.low, rate.high) == pytest.approx((50.5, low, high))
+
+
+def test_a_mean_like_figure_is_log_t_over_run_values():
+    runs = [1.794418 * factor for factor in (0.99, 1.02, 1.0, 0.98, 1.01)]
+    estimate = intervals.over_runs(runs, 1000)
+    logs = np.log(runs)
+    half = 2.776445 * logs.std(ddof=1) / math.sqrt(5)
+    assert estimate.value == pytest.approx(math.exp(logs.mean()))
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (estimate.value / math.exp(half), estimate.value * math.exp(half)), rel=1e-6
+    )
+    assert (estimate.n, estimate.confidence, estimate.notes) == (1000, 0.95, ())
+
+
+@pytest.mark.parametrize("runs", [[0.0, 98, 101, 99, 100], [-2.0, 98, 101, 99, 100]])
+def test_values_that_are_zero_or_negative_stay_on_their_own_scale(runs):
+    estimate = intervals.over_runs(runs, 5)
+    assert estimate.value == pytest.approx(np.mean(runs))
+    assert (estimate.low, estimate.high) == pytest.approx(intervals.t_interval(runs))
+
+
+@pytest.mark.parametrize(
+    ("runs", "note"),
+    [
+        ([], "no data"),
+        ([5.0], "no interval from 1 run: ask for --runs 5"),
+        ([5.0, 6.0], "no interval from 2 runs: ask for --runs 5"),
+        ([5.0, 6.0, 7.0], "few runs"),
+        ([5.0, 6.0, 7.0, 8.0], "few runs"),
+        ([5.0, 6.0, 7.0, 8.0, 9.0], None),
+    ],
+)
+def test_few_runs_say_so_and_fewer_get_no_interval(runs, note):
+    estimate = intervals.over_runs(runs, len(runs))
+    assert estimate.notes == (() if note is None else (note,))
+    assert (estimate.low is None) == (len(runs) < 3)
+
+
+@pytest.mark.parametrize(("runs", "cv"), [(3, 0.03), (5, 0.03), (5, 0.10), (10, 0.05)])
+def test_log_t_over_runs_covers_as_often_as_it_says(runs, cv):
+    rng = np.random.default_rng(11)
+    truth = 100 * np.exp(cv**2 / 2)  # the mean; the geometric one differs by 0.5 % at most
+    hits = 0
+    for _ in range(2000):
+        estimate = intervals.over_runs((100 * rng.lognormal(0, cv, runs)).tolist(), runs)
+        hits += estimate.low <= truth <= estimate.high
+    assert hits / 2000 == pytest.approx(0.95, abs=0.015)
 
 
 @pytest.mark.parametrize(
@@ -40,66 +85,73 @@ def test_wilson_at_the_ends_stays_there():
     assert intervals.proportion(50, 50).high == 1
 
 
-def test_a_correlated_series_is_worth_less():
-    rng = np.random.default_rng(3)
-    noise = rng.normal(size=20_000)
-    series = np.empty_like(noise)
-    series[0] = noise[0]
-    for i in range(1, len(noise)):
-        series[i] = 0.8 * series[i - 1] + noise[i]
-    assert intervals.inefficiency(noise) == pytest.approx(1, abs=0.15)
-    assert intervals.inefficiency(series) == pytest.approx(9, rel=0.2)  # (1 + .8) / (1 - .8)
+def test_equal_runs_have_no_doubt_but_an_interval():
+    estimate = intervals.over_runs([0.05] * 5, 100)
+    assert (estimate.value, estimate.low, estimate.high) == (0.05, 0.05, 0.05)
 
 
-def test_a_constant_series_has_no_doubt_but_an_interval():
-    estimate = intervals.mean(np.full(100, 0.05))
-    assert (estimate.low, estimate.high) == pytest.approx((0.05, 0.05))
+def runs_of(rng, runs, requests, cv):
+    return [20 * rng.lognormal(0, cv) * rng.lognormal(0, 0.6, requests) for _ in range(runs)]
 
 
-def test_short_series_get_no_interval_and_say_so():
-    estimate = intervals.mean(np.arange(19.0))
-    assert (estimate.value, estimate.low) == (9.0, None)
-    assert estimate.notes == ("no interval from fewer than 20",)
-    assert intervals.mean(np.empty(0)).value is None
+def test_a_percentile_is_of_all_requests_and_its_interval_the_hull_of_runs_and_order_statistics():
+    runs = runs_of(np.random.default_rng(2), 5, 400, 0.2)
+    data = SortedArray(np.concatenate(runs))
+    estimate = intervals.percentile(data, 0.5, [SortedArray(run) for run in runs])
+    assert estimate.value == pytest.approx(np.percentile(np.concatenate(runs), 50))
+    half = intervals.log_t_half_width([float(np.median(run)) for run in runs])
+    assert estimate.high == pytest.approx(estimate.value * math.exp(half))
+    assert (estimate.confidence, estimate.notes) == (0.95, ())
+    alike = [SortedArray(np.concatenate(runs))] * 5  # runs that agree to the last digit
+    low, high, _ = bounds(data, 0.5)
+    told = intervals.percentile(data, 0.5, alike)
+    assert (told.low, told.high) == (low, high)
 
 
-def test_every_interval_is_labelled_within_run():
-    assert intervals.mean(np.random.default_rng(1).normal(size=50)).notes == ("within-run",)
-    assert "within-run" in intervals.percentile(SortedArray(np.arange(1000.0)), 0.5).notes
-
-
-def test_the_mean_of_clusters_takes_the_cluster_as_the_unit():
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize(("runs", "cv", "q"), [(5, 0.03, 0.99), (5, 0.10, 0.99), (3, 0.05, 0.95)])
+def test_the_hull_covers(runs, cv, q):
+    rng = np.random.default_rng(7)
+    truth = 20 * math.exp(0.6 * {0.99: 2.3263479, 0.95: 1.6448536}[q])
     hits = 0
-    for _ in range(300):  # METHODOLOGY 14: taking gaps as samples covered 55 % where requests differ by 10 %
-        level = 20 * rng.lognormal(-0.005, 0.1, 200)
-        sums = level * 100
-        estimate = intervals.mean_of_clusters(sums, np.full(200, 100.0))
-        hits += estimate.low <= 20 <= estimate.high
-    assert hits / 300 == pytest.approx(0.95, abs=0.03)
-    assert estimate.n == 20_000
+    for _ in range(300):
+        held = runs_of(rng, runs, 200, cv)
+        estimate = intervals.percentile(SortedArray(np.concatenate(held)), q, [SortedArray(run) for run in held])
+        hits += estimate.low <= truth <= estimate.high
+    assert hits / 300 >= 0.94  # METHODOLOGY 14: .991, .978, .985
 
 
-def test_a_percentile_of_clustered_data_is_the_hull_of_what_its_groups_say():
-    rng = np.random.default_rng(2)
-    parts = [rng.lognormal(3 + shift, 0.1, 2000) for shift in np.linspace(-0.2, 0.2, 10)]
-    pooled = SortedArray(np.concatenate(parts))
-    alone = intervals.percentile(pooled, 0.5)
-    grouped = intervals.percentile(pooled, 0.5, [SortedArray(part) for part in parts])
-    assert grouped.value == alone.value
-    assert grouped.high - grouped.low > 5 * (alone.high - alone.low)
-    half = intervals.log_t_half_width([float(np.median(part)) for part in parts])
-    assert grouped.high == pytest.approx(grouped.value * math.exp(half), rel=1e-9)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_percentiles_of_one_or_two_runs_keep_their_order_statistics_as_within_run(runs):
+    held = runs_of(np.random.default_rng(3), runs, 400, 0.1)
+    data = SortedArray(np.concatenate(held))
+    estimate = intervals.percentile(data, 0.5, [SortedArray(run) for run in held])
+    assert (estimate.low, estimate.high) == bounds(data, 0.5)[:2]
+    assert estimate.notes == ("within-run",)
+    gaps = intervals.percentile(data, 0.5, [SortedArray(run) for run in held], clustered=True)
+    assert (gaps.value, gaps.low, gaps.confidence) == (estimate.value, None, None)
+    assert gaps.notes == (intervals.no_interval(runs),)
 
 
-def test_groups_too_small_for_the_percentile_leave_it_without_an_interval():
-    parts = [np.random.default_rng(i).lognormal(size=500) for i in range(10)]
-    estimate = intervals.percentile(
-        SortedArray(np.concatenate(parts)), 0.99, [SortedArray(part) for part in parts]
-    )  # five beyond p99 in each
-    assert estimate.value is not None
-    assert (estimate.low, estimate.high, estimate.confidence) == (None, None, None)
-    assert estimate.notes[-1] == "no interval: too few gaps in a tenth of the window"
+def test_a_p99_has_no_upper_limit_below_368_requests_however_many_runs_there_are():
+    held = runs_of(np.random.default_rng(3), 5, 73, 0.01)  # 365
+    estimate = intervals.percentile(SortedArray(np.concatenate(held)), 0.99, [SortedArray(run) for run in held])
+    assert (estimate.high, estimate.low is None) == (None, False)
+    assert "no upper limit below 368 samples" in estimate.notes
+    held = runs_of(np.random.default_rng(3), 5, 74, 0.01)
+    assert intervals.percentile(SortedArray(np.concatenate(held)), 0.99, [SortedArray(run) for run in held]).high
+
+
+def test_a_percentile_of_zeros_has_an_interval_on_its_own_scale():
+    held = [np.zeros(100)] * 4 + [np.full(100, 3.0)]
+    estimate = intervals.percentile(SortedArray(np.concatenate(held)), 0.5, [SortedArray(run) for run in held])
+    assert (estimate.value, estimate.low) == (0.0, pytest.approx(-1.6659, abs=1e-4))
+
+
+def test_a_share_over_runs_is_the_hull_of_wilsons_interval_and_of_what_runs_say():
+    alike = intervals.proportion(13, 93, [13 / 93] * 3)
+    assert (alike.low, alike.high) == pytest.approx((0.083547, 0.224600), abs=1e-6)
+    apart = intervals.proportion(30, 300, [0.0, 0.0, 0.3])
+    assert (apart.low, apart.high) == (0.0, pytest.approx(0.1 + 4.302653 * 0.1, abs=1e-6))
 
 
 def test_the_instruments_error_widens_and_marks():
@@ -109,9 +161,3 @@ def test_the_instruments_error_widens_and_marks():
     assert wide.notes == ()
     assert intervals.with_instrument(figure, 10.01).notes == ("instrument-limited",)
     assert intervals.with_instrument(figure, None) is figure
-
-
-def test_a_rate_of_few_completions_has_no_interval():
-    estimate = intervals.rate(np.ones(10), 5.0, 10)
-    assert (estimate.value, estimate.low) == (2.0, None)
-    assert intervals.rate(np.ones(10), 0.0, 10).value is None

@@ -1,0 +1,91 @@
+"""The runs side by side: the value of each, their median, which of them stand out, and where the doubt comes from.
+
+An estimate over five runs hides what each of them said, and one bad run in ten moves it (METHODOLOGY 4.2). So the
+values are always listed. A run that stands out is marked and stays in every figure: the tail is the object of study,
+and dropping what does not fit makes any interval look narrow (section 12).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import latency, throughput, variance
+from analysis.estimate import significant
+from analysis.measured import Measured
+from analysis.metrics import gap_means, latency_means
+from analysis.requests import Bool
+
+__all__ = ["outliers", "side_by_side"]
+
+Float64 = NDArray[np.float64]
+
+OUTLIER_Z = 3.5
+OUTLIER_LEAST_RUNS = 5
+SCALE = 1.4826  # times the median absolute deviation is the standard deviation of normal values
+MEANS = ("ttft_ms", "tpot_ms", "e2e_ms")
+
+
+def side_by_side(m: Measured, good: Bool | None = None) -> dict[str, dict[str, Any]]:
+    """Return for each mean-like figure {"values", "median", "outliers", "components"}.
+
+    values: one a run in order of `m.windows`, None where a run has none. outliers: the numbers of the runs that stand
+    out. components: of logarithms, so that they are shares; only for latencies of requests, from two runs on.
+    """
+    figures: dict[str, Sequence[float | None]] = {name: _values(latency_means(m, name)) for name in MEANS}
+    figures["event_gap_ms"] = _values(gap_means(m))
+    figures |= throughput.of_runs(m, good)
+    return {
+        name: {
+            "values": [significant(value) for value in values],
+            "median": significant(_median(values)),
+            "outliers": [run for run, out in zip(m.runs, outliers(values), strict=True) if out],
+            "components": _components(m, name) if name in MEANS else None,
+        }
+        for name, values in figures.items()
+    }
+
+
+def outliers(values: Sequence[float | None]) -> list[bool]:
+    """Return which values have a robust z score beyond 3.5 on the logarithmic scale; none of fewer than five."""
+    known = np.array([value for value in values if value is not None and value > 0])
+    if len(known) < OUTLIER_LEAST_RUNS:
+        return [False] * len(values)
+    logs = np.log(known)
+    middle = float(np.median(logs))
+    scale = SCALE * float(np.median(np.abs(logs - middle)))
+    return [_beyond(value, middle, scale) for value in values]
+
+
+def _beyond(value: float | None, middle: float, scale: float) -> bool:
+    if value is None or scale == 0:
+        return False
+    return value <= 0 or abs(math.log(value) - middle) > OUTLIER_Z * scale
+
+
+def _values(means: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(mean) else mean for mean in means]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _components(m: Measured, name: str) -> dict[str, Any] | None:
+    durations = latency.LATENCIES[name](m)
+    kept = m.answered & (durations > 0)
+    parts = variance.components([np.log(durations[kept & (m.requests.run == run)]) for run in m.runs])
+    if parts is None:
+        return None
+    return {
+        "run": significant(parts.run),
+        "request": significant(parts.request),
+        "requests_per_run": significant(parts.requests),
+        "run_share": significant(parts.run_share),
+        "advice": variance.advice(parts),
+    }

@@ -1,0 +1,115 @@
+"""Where each run has settled, and whether it stayed there: METHODOLOGY 5.1 and 5.2 applied to what was measured.
+
+The warm-up asked for is left out by phase, before this. MSER-5 then looks at TTFT and TPOT in order of issue and may
+open the window later; both windows are told. Where it finds no steady state nothing is cut, and the run is marked. The
+drift gate looks at what is left. Its tests are many (runs, and figures of each), so p values are multiplied by their
+number: a campaign of ten stationary runs is called drifting as rarely as one of one.
+
+Not judged: bursts and loads in stages, which change by design, and runs of fewer than 300 answers. At 300 a tenth of
+the window holds thirty, and MSER-5 cuts 3 % from a stationary run; at 100 it cuts 8 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import latency, steady
+from analysis.requests import Bool
+
+if TYPE_CHECKING:  # measured.py asks this module where its windows open
+    from analysis.measured import Measured
+
+__all__ = ["LEAST", "Settled", "drifting", "settled"]
+
+Float64 = NDArray[np.float64]
+
+LEAST = 300  # answers of a run
+P99_LEAST = 1000  # a hundred in each tenth: with fewer its p99 is its greatest value
+P99_CHANGE = 0.15  # METHODOLOGY 5.2
+P = 0.05
+WATCHED = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What MSER-5 says of one run."""
+
+    from_ns: int  # when the first request that is left was due
+    cut: int  # answered requests before it
+    steady: bool
+
+
+def settled(m: Measured, index: int) -> Settled | None:
+    """Return where the run of `m.windows[index]` has settled; None if that is not judged."""
+    window = m.windows[index]
+    mine = m.answered & (m.requests.run == window.run)
+    if not window.stationary or mine.sum() < LEAST:
+        return None
+    from_ns, is_steady = window.from_ns, True
+    for name in WATCHED:
+        values, due = _series(m, name, mine)
+        if len(values) < LEAST:
+            continue
+        found = steady.mser(values)
+        is_steady &= found.steady
+        from_ns = max(from_ns, int(due[found.cut]))
+    if not is_steady:
+        return Settled(window.from_ns, 0, steady=False)
+    return Settled(from_ns, int((m.requests.intended_ns[mine] < from_ns).sum()), steady=True)
+
+
+def _series(m: Measured, name: str, mine: Bool) -> tuple[Float64, NDArray[np.int64]]:
+    """Return (the values, ns, when each request was due) in order of issue, where there is a value."""
+    durations = latency.LATENCIES[name](m)
+    chosen = np.flatnonzero(mine & ~np.isnan(durations))
+    chosen = chosen[np.argsort(m.requests.intended_ns[chosen], kind="stable")]
+    return durations[chosen], m.requests.intended_ns[chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trend:
+    run: int
+    figure: str
+    found: steady.Drift
+    least_change: float
+
+
+def drifting(m: Measured) -> list[tuple[int, str]]:
+    """Return (run, in words how it drifts) for each run that does."""
+    trends = [trend for index in range(len(m.windows)) for trend in _trends(m, index)]
+    worst: dict[int, _Trend] = {}
+    for trend in trends:
+        if trend.found.p * len(trends) >= P or abs(trend.found.change) < trend.least_change:
+            continue
+        if trend.run not in worst or trend.found.p < worst[trend.run].found.p:
+            worst[trend.run] = trend
+    return [(run, _told(trend, len(trends))) for run, trend in worst.items()]
+
+
+def _trends(m: Measured, index: int) -> list[_Trend]:
+    window = m.windows[index]
+    mine = m.answered & (m.requests.run == window.run)
+    if not window.stationary or mine.sum() < LEAST:
+        return []
+    trends = []
+    for name, label in WATCHED.items():
+        values, due = _series(m, name, mine)
+        quantiles = [(0.5, "p50", steady.DRIFT_CHANGE, LEAST), (0.99, "p99", P99_CHANGE, P99_LEAST)]
+        for q, stat, change, least in quantiles:
+            if len(values) < least:
+                continue
+            bins = steady.bin_quantiles(due.astype(np.float64), values, window.from_ns, window.to_ns + 1, q)
+            found = steady.drift(bins, change)
+            if found is not None:
+                trends.append(_Trend(window.run, f"{label} {stat}", found, change))
+    return trends
+
+
+def _told(trend: _Trend, tests: int) -> str:
+    moved = "rises" if trend.found.change > 0 else "falls"
+    share, p = abs(trend.found.change), min(1.0, trend.found.p * tests)
+    return f"drifting: {trend.figure} {moved} by {share:.0%} from the start of the window to its end (p {p:.1g})"
