@@ -18,7 +18,7 @@ from scipy import special
 
 from analysis.intervals import CONFIDENCE, t_quantile
 
-__all__ = ["Difference", "Ratio", "fieller_paired", "fieller_unpaired", "log_paired", "log_welch", "welch"]
+__all__ = ["Difference", "Ratio", "fieller_paired", "fieller_unpaired", "log_paired", "log_welch", "paired", "welch"]
 
 Float64 = NDArray[np.float64]
 Values = Sequence[float] | Float64
@@ -77,12 +77,7 @@ def log_paired(numerator: Values, denominator: Values, confidence: float = CONFI
 
     Both of shape (n,), n >= 2, all > 0, pair i at place i. Raises ValueError otherwise.
     """
-    top, bottom = _logs(numerator, "numerator"), _logs(denominator, "denominator")
-    _check_pairs(top, bottom)
-    differences, n = top - bottom, len(top)
-    difference = _difference(
-        float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n), n - 1, confidence, _scale(top, bottom)
-    )
+    difference = paired(_logs(numerator, "numerator"), _logs(denominator, "denominator"), confidence)
     return _exponential(difference, "paired t on logs")
 
 
@@ -93,6 +88,15 @@ def log_welch(numerator: Values, denominator: Values, confidence: float = CONFID
     """
     difference = welch(_logs(numerator, "numerator"), _logs(denominator, "denominator"), confidence)
     return _exponential(difference, "Welch's t on logs")
+
+
+def paired(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) -> Difference:
+    """Return the mean of minuend - subtrahend over pairs, n - 1 degrees. Raises ValueError for what makes no pairs."""
+    a, b = _values(minuend, "minuend"), _values(subtrahend, "subtrahend")
+    _check_pairs(a, b)
+    differences, n = a - b, len(a)
+    se = float(differences.std(ddof=1)) / math.sqrt(n)
+    return _difference(float(differences.mean()), se, n - 1, confidence, _scale(a, b))
 
 
 def welch(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) -> Difference:

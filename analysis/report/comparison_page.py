@@ -1,0 +1,181 @@
+"""A comparison as one page that opens from disk: a forest plot of the ratios over the margin, the table, the fairness.
+
+The plot is SVG in the page: no script runs and nothing is loaded. Text comes from servers and paths, and is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from analysis.report import comparison as words
+
+__all__ = ["comparison_page"]
+
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 170, 30, 34, 14
+WIDEST = 4.0  # a ratio beyond it is drawn at the edge, or one wild metric would flatten all others
+TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
+LISTED = ("same: ", "different: ", "not known on")  # in words; the table of facts has them
+APART = 46  # between two ticks
+STYLE = """
+.forest { width: 100%; height: auto; display: block; font-size: 13px; }
+.forest text { fill: var(--ink); } .forest .quiet { fill: var(--quiet); }
+.forest .band { fill: var(--ttft); opacity: .13; } .forest .one { stroke: var(--quiet); }
+.forest .grid { stroke: var(--rule); } .forest .thin { stroke-width: 1.5; } .forest .thick { stroke-width: 5; }
+.forest .good { stroke: var(--good); fill: var(--good); } .forest .bad { stroke: var(--bad); fill: var(--bad); }
+.forest .open { stroke: var(--open); fill: var(--open); } .forest .same { stroke: var(--quiet); fill: var(--quiet); }
+.same { color: var(--quiet); } .facts td { white-space: normal; overflow-wrap: anywhere; }
+"""
+
+Shown = Mapping[str, Any]
+
+
+def comparison_page(comparison: Shown) -> str:
+    """Return the page about the JSON of a comparison."""
+    title = escape(f"{comparison['a']['directory']} and {comparison['b']['directory']}")
+    sides = "<br>".join(f"{name.upper()}: {escape(words.side_in_words(comparison[name]))}" for name in ("a", "b"))
+    answer = escape(words.answer_in_words(comparison))
+    body = [
+        f"<header>\n<h1>{title}</h1>\n<p>{sides}<br>{escape(words.how_in_words(comparison))}</p>\n"
+        f"<p><b>{answer}</b></p>\n</header>",
+        _section("B/A", _forest(comparison)),
+        _section("Metrics", _metrics(comparison)),
+        _section("Fairness", _fairness(comparison)),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>loadgen: {title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"<style>\n{(HERE / 'page.css').read_text('utf-8')}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+def _kind(shown: Shown) -> str:
+    if shown["verdict"] == "inconclusive":
+        return "open"
+    if shown["verdict"] == "different":
+        return "bad" if shown["direction"] == "worse" else "good"
+    return "same"
+
+
+def _forest(comparison: Shown) -> str:
+    """Return the ratios with their 95 % interval (thick) and the family's (thin); the band is the margin."""
+    rows = [
+        shown
+        for shown in comparison["metrics"].values()
+        if shown["scale"] == "ratio" and shown["b_to_a"]["low"] is not None
+    ]
+    if not rows:
+        return ""
+    margin = 1 + comparison["margin"]
+    ends = [shown["family_interval"][end] for shown in rows for end in ("low", "high")]
+    reach = min(WIDEST, max(margin, *ends, *(1 / end for end in ends))) ** 1.06
+
+    def x(ratio: float) -> float:
+        inside = min(max(math.log(ratio) / math.log(reach), -1.0), 1.0)
+        return LEFT + (WIDTH - LEFT - RIGHT) * (1 + inside) / 2
+
+    bottom = TOP + ROW * len(rows)
+    parts = [
+        f'<rect class=band x="{x(1 / margin):.1f}" y="{TOP}" width="{x(margin) - x(1 / margin):.1f}" '
+        f'height="{bottom - TOP}"/>'
+    ]
+    for tick in _ticks(x, reach):
+        line = "one" if tick == 1 else "grid"
+        parts.append(f'<line class={line} x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{bottom}"/>')
+        parts.append(f'<text class=quiet x="{x(tick):.1f}" y="{bottom + 18}" text-anchor=middle>{tick:g}</text>')
+    for place, shown in enumerate(rows):
+        parts += _row(shown, TOP + ROW * place + ROW / 2, x)
+    summary = escape(f"Ratios B/A with intervals: {words.answer_in_words(comparison)}", quote=True)
+    picture = (
+        f'<svg class=forest viewBox="0 0 {WIDTH} {bottom + 28}" role=img aria-label="{summary}">{"".join(parts)}</svg>'
+    )
+    level = rows[0]["family_interval"]["confidence"]
+    beside = f", thin: {level:.1%}, which holds for all at once" if comparison["family"]["size"] > 1 else ""
+    return f"{picture}<p class=note>Thick: 95 % interval{beside}. Band: the margin.</p>"
+
+
+def _ticks(x: Any, reach: float) -> list[float]:
+    """Return the ticks that leave room for one another, the nearest to 1 first."""
+    chosen: list[float] = []
+    for tick in sorted(TICKS, key=lambda tick: abs(math.log(tick))):
+        inside = 1 / reach <= tick <= reach
+        if inside and all(abs(x(tick) - x(other)) >= APART for other in chosen if other != 1):
+            chosen.append(tick)
+    return [tick for tick in chosen if tick == 1 or abs(x(tick) - x(1)) >= APART]
+
+
+def _row(shown: Shown, y: float, x: Any) -> list[str]:
+    estimate, beside, kind = shown["b_to_a"], shown["family_interval"], _kind(shown)
+    parts = [f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor=end>{escape(shown["label"])}</text>']
+    for style, ends in (("thin", beside), ("thick", estimate)):
+        start, end = x(ends["low"]), max(x(ends["high"]), x(ends["low"]) + 1)
+        parts.append(f'<line class="{style} {kind}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    told = escape(f"{shown['label']}: {words.interval_in_words(shown)}, {words.verdict_in_words(shown)}")
+    parts.append(
+        f'<circle class={kind} cx="{x(estimate["value"]):.1f}" cy="{y:.1f}" r=5><title>{told}</title></circle>'
+    )
+    return parts
+
+
+def _metrics(comparison: Shown) -> str:
+    rows = []
+    for shown in comparison["metrics"].values():
+        known = shown["p"] is not None
+        beside = words.family_in_words(shown) if known else ""
+        test = shown["secondary"]
+        rows.append(
+            [
+                escape(f"{shown['label']}{', ms' if shown['unit'] == 'ms' else ''}"),
+                *(f"{words.value_in_words(shown, side)}<small>{shown[side]['n']} runs</small>" for side in ("a", "b")),
+                f"{escape(words.interval_in_words(shown))}<small>{escape(beside)}</small>",
+                f"{words.p_in_words(shown['p'])}<small>{words.p_in_words(shown['p_holm'])}</small>" if known else "",
+                "" if test is None or test["exact_p"] is None else words.p_in_words(test["exact_p"]),
+                f'<span class="badge {_kind(shown)}">{escape(words.verdict_in_words(shown))}</span>',
+            ]
+        )
+    exact = next(
+        (shown["secondary"]["exact_test"] for shown in comparison["metrics"].values() if shown["secondary"]), ""
+    )
+    head = ["", "A", "B", "B/A, 95 %<small> family</small>", "p<small> Holm</small>", f"p, exact {exact}", "verdict"]
+    told = [*words.doubts(comparison), *filter(None, [words.agreement(comparison)])]
+    return _table(head, rows) + _list(told)
+
+
+def _fairness(comparison: Shown) -> str:
+    signs = {True: "same", False: "different", None: "not known"}
+    rows = []
+    for fact in comparison["fairness"]["facts"]:
+        kind = "open" if fact["same"] is False else "same"
+        cells = ["–" if fact[side] is None else escape(words.fact_in_words(fact[side])) for side in ("a", "b")]
+        rows.append([escape(fact["name"]), *cells, f"<span class={kind}>{signs[fact['same']]}</span>"])
+    told = [text for text in words.fairness_in_words(comparison["fairness"]) if not text.startswith(LISTED)]
+    table = _table(["", "A", "B", ""], rows).replace("<table", "<table class=facts", 1)
+    return table + _list([*told, *comparison["notes"]])
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table; cells are markup, and must have been escaped. The first column is the label."""
+    heads = "".join(f"<th scope=col>{cell}</th>" for cell in head)
+    lines = [
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for first, *cells in rows
+    ]
+    body = "\n".join(lines)
+    return f"<div class=wide><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+
+
+def _list(texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f"<ul>{items}</ul>" if items else ""
