@@ -1,0 +1,233 @@
+"""Agents as arms of a campaign: each of them alone, and all of them at once.
+
+An agent is an endpoint of its own: the server it was dealt, with its options. Its calls have the same numbers and the
+same work in every arm, so that a solo run and the concurrent one differ in nothing but the company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadgen.arm import Arm, Occasion, limits_of
+from loadgen.client import Client
+from loadgen.clock import NS_PER_MS, NS_PER_S
+from loadgen.engine import Call, Health, Plan, Script
+from loadgen.fleet import Endpoint, Job, Share, ShareRun
+from loadgen.fleet.share import open_transport
+from loadgen.profile import Agents, Member, Profile, without_secrets
+from loadgen.tally import Tally
+from loadgen.transport import Limits
+from loadgen.wire.dialects import dialect
+from loadgen.workload.agents import AgentsWork
+from loadgen.workload.synthetic import Synthetic
+
+if TYPE_CHECKING:
+    from loadgen.campaign import Campaign
+
+__all__ = ["ARTIFACTS", "CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
+
+CONCURRENT = "concurrent"
+SOLO = "solo:"
+ARTIFACTS = "artifacts"
+WARM_UP_RUN = 99_999_998  # a number that no run has; it keeps the words of warm-up calls apart from measured ones
+TAKES_NO_SEED = frozenset({"lmstudio", "transformers"})
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsJob:
+    """One run of some agents, in one process."""
+
+    share: Share
+    workload: AgentsWork
+    answers: Path | None  # where to leave the text of every answer
+    files: tuple[tuple[int, str], ...] = ()  # (seq, name of its file there)
+
+    def start(self) -> ShareRun:
+        return ShareRun(self.share, self.workload, Tally(), self._hear)
+
+    def sockets(self) -> int:
+        return len(self.share.plan.scripts)
+
+    def _hear(self, seq: int, text: str) -> None:
+        self.workload.hear(seq, text)
+        if self.answers is not None:
+            self.answers.mkdir(parents=True, exist_ok=True)
+            (self.answers / dict(self.files)[seq]).write_text(text, encoding="utf-8")
+
+
+def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:
+    """Return what the agents of `profile` ask. Raises ProfileError if the folder they list cannot be read."""
+    agents, work = _agents(profile), profile.work
+    assert work.output_tokens is not None
+    assert work.output_tokens.fixed is not None
+    return AgentsWork(
+        agents.workload,
+        [member.role or "" for member in agents.crew],
+        output_tokens=work.output_tokens.fixed,
+        seed=seed,
+        rounds=agents.rounds,
+        data=agents.data,
+        lengths=lengths,
+    )
+
+
+def agents_arms(campaign: Campaign) -> list[Arm]:
+    """Return an arm for each agent alone, unless that is not wanted, and one for all; describe them in the manifest."""
+    agents, work = _agents(campaign.profile), campaign.workload
+    assert isinstance(work, AgentsWork)
+    crew = agents.crew
+    endpoints = _endpoints(campaign.profile, crew, campaign.endpoints, campaign.seed)
+    campaign.manifest |= _description(agents, endpoints, work)
+    everyone = tuple(range(len(crew)))
+    arms = []
+    if agents.solo and len(crew) > 1:
+        arms = [_arm(f"{SOLO}{crew[i].name}", (i,), campaign, endpoints, work, keep=False) for i in everyone]
+    return [*arms, _arm(CONCURRENT, everyone, campaign, endpoints, work, keep=agents.artifacts)]
+
+
+def _agents(profile: Profile) -> Agents:
+    assert profile.agents is not None
+    return profile.agents
+
+
+def _endpoints(
+    profile: Profile, crew: Sequence[Member], servers: Sequence[Endpoint], seed: int
+) -> tuple[Endpoint, ...]:
+    """Return one endpoint an agent."""
+    names = [server.name for server in servers]
+    endpoints = []
+    for index, member in enumerate(crew):
+        wanted = index % len(servers) if member.target is None else member.target
+        server = servers[names.index(wanted) if isinstance(wanted, str) else wanted]
+        # What the server's own default is shall hold where nobody says otherwise; only the work is made the same.
+        options: dict[str, Any] = {"temperature": None}
+        if not {server.target.api, server.target.kind} & TAKES_NO_SEED:
+            options["seed"] = seed % 2**31
+        if _agents(profile).workload == "single":
+            options["stream"] = False
+        target = replace(server.target, options={**options, **server.target.options, **member.options})
+        endpoints.append(replace(server, target=target, agent=member.name))
+    return tuple(endpoints)
+
+
+def _description(agents: Agents, endpoints: Sequence[Endpoint], work: AgentsWork) -> dict[str, Any]:
+    return {
+        "scenario": agents.scenario,
+        "permits": agents.permits or len(endpoints),
+        "agents": [
+            {
+                "name": endpoint.agent,
+                "endpoint": endpoint.name,
+                "role": member.role,
+                "options": without_secrets({k: v for k, v in endpoint.target.options.items() if v is not None}),
+                "asked_options": without_secrets(member.options),
+                "workload": agents.workload,
+                "calls": [work.stage(call) for call in range(work.calls_each)],
+                "think_ms": agents.think_ms,
+            }
+            for member, endpoint in zip(agents.crew, endpoints, strict=True)
+        ],
+        "agents_warmup_requests": agents.warmup_requests,
+    }
+
+
+def _arm(
+    name: str,
+    chosen: tuple[int, ...],
+    campaign: Campaign,
+    everyones: tuple[Endpoint, ...],
+    work: AgentsWork,
+    *,
+    keep: bool,
+) -> Arm:
+    profile, agents = campaign.profile, _agents(campaign.profile)
+    endpoints = tuple(everyones[i] for i in chosen)
+    permits = agents.permits or len(everyones)
+    limits = limits_of(profile)
+    if agents.workload == "single":
+        # The whole answer is one piece, and the first token comes with the last.
+        limits = replace(limits, first_token_s=limits.total_s)
+
+    def jobs(occasion: Occasion) -> list[Job]:
+        each = work.calls_each
+        scripts = [
+            Script(
+                client=at,
+                calls=tuple(Call(agent * each + call, work.follows(call)) for call in range(each)),
+                think_ns=round(agents.think_ms * NS_PER_MS),
+            )
+            for at, agent in enumerate(chosen)
+        ]
+        plan = Plan(
+            run=occasion.run,
+            zero_ns=occasion.zero_ns,
+            seqs=[call.seq for script in scripts for call in script.calls],
+            scripts=scripts,
+            permits=permits,
+            keep_text=keep,
+            drain_ns=round(profile.limits.drain_s * NS_PER_S),
+            no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
+        )
+        share = Share(
+            plan=plan,
+            endpoints=endpoints,
+            deal=(0,),
+            limits=limits,
+            tier=campaign.tier,
+            journal=occasion.journal,
+            writer=occasion.writer,
+            proxy=profile.proxy,
+        )
+        answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if keep else None
+        files = tuple(
+            (agent * each + call, f"{everyones[agent].agent}_{_file_stem(work, call)}.md")
+            for agent in chosen
+            for call in range(each)
+        )
+        return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files if keep else ())]
+
+    async def warm_up() -> None:
+        await asyncio.gather(
+            *(_warm_up(everyones[i], work, i, agents.warmup_requests, limits, profile.proxy) for i in chosen)
+        )
+
+    def facts(healths: Sequence[Health]) -> dict[str, Any]:
+        return {
+            "measured_from_ns": 0,
+            "measured_to_ns": max((h.last_sent_ns for h in healths if h.last_sent_ns is not None), default=0),
+            "offered": sum(h.offered for h in healths),
+            "open_loop": False,
+            "concurrency_asked": min(permits, len(chosen)),
+            "concurrency_reached": sum(h.peak_in_flight for h in healths),
+            "left_out": sum(h.left_out for h in healths),
+        }
+
+    names = tuple(endpoint.agent for endpoint in endpoints)
+    return Arm(name, jobs, facts, endpoints, names, warm_up if agents.warmup_requests else None)
+
+
+def _file_stem(work: AgentsWork, call: int) -> str:
+    around = call // work.calls_a_round
+    return work.stage(call) if around == 0 else f"{work.stage(call)}_{around + 1}"
+
+
+async def _warm_up(
+    endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits, proxy: str | None
+) -> None:
+    """Have an agent's server load its model with that agent's options: answers of one token, in no record.
+
+    A failure here says nothing; the measured calls will tell.
+    """
+    transport = open_transport(endpoint, "callback" if proxy is None else "aiohttp", limits, None, proxy)
+    target, seq = endpoint.target, agent * work.calls_each
+    client = Client(endpoint.name, target, dialect(target.api, target.path), transport, endpoint.agent)
+    ask = replace(work.for_run(WARM_UP_RUN).ask(seq), output_tokens=1)
+    try:
+        for _ in range(requests):
+            await client.send(ask, f"{WARM_UP_RUN}-{seq}")
+    finally:
+        await transport.close()

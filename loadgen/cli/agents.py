@@ -1,0 +1,150 @@
+"""`loadgen agents`: agents alone and at the same time, and what that gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loadgen.cli import options
+from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.measuring import conclude, in_loop, load_profile, maybe_emulator, new_directory, prepare_and_measure
+from loadgen.cli.target import pairs
+
+__all__ = ["agents"]
+
+EMULATED = 2  # instances that --emulator starts, each with a GPU of its own
+
+
+def agents(
+    profile: options.ProfileName = None,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="baseline_vs_chimera, chimera_hetero or chimera_homo.")
+    ] = None,
+    url: options.Url = None,
+    api: options.Api = None,
+    model: options.Model = None,
+    path: options.RequestPath = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", help="two-stage, micro, single (not streamed) or synthetic.")
+    ] = None,
+    permits: Annotated[int | None, typer.Option("--permits", help="Agents at work at once; all, if left out.")] = None,
+    agents_: Annotated[int | None, typer.Option("--agents", help="How many agents; 2, if left out.")] = None,
+    think_ms: Annotated[
+        float | None, typer.Option("--think-ms", help="From an answer to the agent's next call.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="How often each does its work in a run.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option("--baseline", help="An option of baseline agents, such as num_ctx=4096.")
+    ] = None,
+    chimera: Annotated[
+        list[str] | None, typer.Option("--chimera", help="An option of chimera agents, such as num_gpu=80.")
+    ] = None,
+    chimera2: Annotated[
+        list[str] | None, typer.Option("--chimera2", help="An option of the second kind of chimera agents.")
+    ] = None,
+    solo: Annotated[
+        bool | None, typer.Option("--solo/--no-solo", help="Measure each agent alone as well; speedup needs it.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The folder the agents are asked about; else a made-up one.")
+    ] = None,
+    phases: Annotated[
+        str | None, typer.Option("--phases", help="Of a profile's configurations: all, or such as 1,3.")
+    ] = None,
+    input_tokens: options.InputTokens = None,
+    output_tokens: options.OutputTokens = None,
+    warmup_requests: options.WarmupRequests = None,
+    runs: options.Runs = None,
+    until: options.Until = None,
+    until_metric: options.UntilMetric = None,
+    order: Annotated[str | None, typer.Option("--order", help="Of the arms: randomised or fixed.")] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", help="This arm once more at the start and at the end.", metavar="ARM")
+    ] = None,
+    cooldown: options.Cooldown = None,
+    isolation: options.Isolation = None,
+    seed: options.Seed = None,
+    objective: options.Objective = None,
+    option: options.Option = None,
+    header: options.Header = None,
+    api_key_env: options.ApiKeyEnv = None,
+    tokenizer: options.Tokenizer = None,
+    ca_file: options.CaFile = None,
+    insecure: options.Insecure = False,
+    proxy: options.Proxy = None,
+    tier: options.Tier = None,
+    loop: options.LoopName = None,
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Also write the agents' answers and the multi-agent guide's files.")
+    ] = False,
+    out: options.Out = None,
+    emulator: options.Emulator = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    no_progress: options.NoProgress = False,
+) -> int:
+    """Measure agents alone and at the same time, and what the company costs: speedup, efficiency, contention."""
+    from loadgen.campaign import prepare
+
+    target = options.target_of(
+        api=api,
+        model=model,
+        path=path,
+        api_key_env=api_key_env,
+        tokenizer=tokenizer,
+        ca_file=ca_file,
+        insecure=insecure,
+        option=option,
+        header=header,
+    )
+    overrides: dict[str, Any] = {
+        "agents": {
+            "scenario": scenario,
+            "workload": workload,
+            "permits": permits,
+            "count": agents_,
+            "think_ms": think_ms,
+            "rounds": rounds,
+            "baseline": pairs("--baseline", baseline) or None,
+            "chimera": pairs("--chimera", chimera) or None,
+            "chimera2": pairs("--chimera2", chimera2) or None,
+            "solo": solo,
+            "data": str(data.expanduser()) if data else None,
+            "warmup_requests": warmup_requests,
+            "artifacts": artifacts or None,
+        },
+        "work": {"prompt_tokens": input_tokens, "output_tokens": output_tokens},
+        "objectives": pairs("--objective", objective) or None,
+        "runs": runs,
+        "campaign": {
+            **options.campaign_of(until, until_metric, cooldown, isolation),
+            "order": order,
+            "control": control,
+        },
+        "seed": seed,
+        "proxy": proxy,
+        "tier": tier,
+        "loop": loop,
+    }
+    if profile is None and scenario is None:
+        raise Stop(
+            Exit.USAGE, "no agents: give a profile, or --scenario baseline_vs_chimera|chimera_hetero|chimera_homo"
+        )
+    with maybe_emulator(emulator, instances=EMULATED) as emulated:
+        resolved = load_profile(profile, emulated or url, target, overrides, quiet=quiet)
+        if resolved.agents is None:
+            raise Stop(Exit.USAGE, f"{profile}: describes no agents; give a --scenario, or use loadgen run {profile}")
+        directory, progress = out or new_directory(), not (quiet or no_progress)
+        if resolved.agents.configurations:
+            from loadgen.cli.agents_sweep import sweep
+
+            return sweep(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
+        if phases is not None:
+            raise Stop(Exit.USAGE, "--phases: there are no configurations; name a profile that has some, as agents-30")
+        finished = in_loop(
+            resolved.loop,
+            lambda stop: prepare_and_measure(prepare(resolved, directory), stop, progress=progress, quiet=quiet),
+        )
+    return conclude(finished, directory, json_=json_, quiet=quiet)
