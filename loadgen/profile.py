@@ -12,6 +12,7 @@ Reading the named file and listing the shipped ones is all this module does outs
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
 COMMAND_LINE = "command line"
 MOST_SCHEDULED = 100_000_000  # offsets are drawn before the run, 8 bytes each: 0.8 GB
 MOST_TOKENS = 10_000_000
+LEAST_HELD = 0.1  # requests in a burst and a calm of an mmpp: with fewer, nothing of them shows in the arrivals
 SHORTEST_INTERVAL_S = 0.02  # between samples; below it looking disturbs what is looked at
 REDACTED = "[redacted]"
 
@@ -264,7 +266,28 @@ class Stage(_Model):
         return (self.rate_per_s + (self.ramp_to or self.rate_per_s)) / 2
 
 
-Arrivals = Literal["closed", "poisson", "constant", "gamma", "burst"]
+Arrivals = Literal["closed", "poisson", "constant", "gamma", "mmpp", "burst"]
+
+
+class Mmpp(_Model):
+    """Bursts and calms that take turns (MMPP-2): arrivals are Poisson in each, its length is exponential."""
+
+    burst_s: Positive  # mean length
+    calm_s: Positive
+    calm_share: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of a calm over that of a burst; 0: on and off
+
+    @property
+    def burst_rate(self) -> float:
+        """The rate within a burst over the mean rate."""
+        return (self.burst_s + self.calm_s) / (self.burst_s + self.calm_share * self.calm_s)
+
+    def dispersion(self, rate_per_s: float) -> float:
+        """Return variance / mean of the counts in long intervals, at a mean rate of `rate_per_s` (METHODOLOGY 2.5)."""
+        burst = self.burst_rate * rate_per_s
+        calm = self.calm_share * burst
+        leave_burst, leave_calm = 1 / self.burst_s, 1 / self.calm_s
+        weight = (leave_burst + leave_calm) ** 2 * (burst * leave_calm + calm * leave_burst)
+        return 1 + 2 * (burst - calm) ** 2 * leave_burst * leave_calm / weight
 
 
 class Load(_Model):
@@ -273,10 +296,11 @@ class Load(_Model):
     With both `requests` and `duration_s` the load ends at whichever comes first.
     """
 
-    arrivals: Arrivals  # left out: closed with concurrency, gamma with burstiness, else poisson
+    arrivals: Arrivals  # left out: closed with concurrency, gamma with burstiness, mmpp with mmpp, else poisson
     concurrency: Count | None = None
     rate_per_s: Positive | None = None
     burstiness: Positive = 0.25  # gamma shape b: the CV of the gaps is 1/sqrt(b); 0.25 gives CV 2
+    mmpp: Mmpp | None = None  # rate_per_s is the mean over its bursts and calms
     requests: Count | None = None
     duration_s: Positive | None = None
     warmup_requests: Annotated[int, Field(ge=0)] = 0
@@ -294,7 +318,8 @@ class Load(_Model):
         if rated:
             if data.get("concurrency") is not None:
                 _fault("has both concurrency and rate_per_s: keep one (max_in_flight is the cap of an open loop)")
-            return {**data, "arrivals": "gamma" if data.get("burstiness") is not None else "poisson"}
+            unevenly = (name for name, key in (("gamma", "burstiness"), ("mmpp", "mmpp")) if data.get(key) is not None)
+            return {**data, "arrivals": next(unevenly, "poisson")}
         if data.get("concurrency") is not None or first.get("concurrency") is not None:
             return {**data, "arrivals": "closed"}
         _fault("needs concurrency (a closed loop) or rate_per_s (an open loop)")
@@ -307,7 +332,7 @@ class Load(_Model):
             self._check_stages()
         elif self.arrivals == "closed" and self.concurrency is None:
             _fault("needs concurrency when arrivals is closed")
-        elif self.arrivals in ("poisson", "constant", "gamma") and self.rate_per_s is None:
+        elif self.arrivals in ("poisson", "constant", "gamma", "mmpp") and self.rate_per_s is None:
             _fault(f"needs rate_per_s when arrivals is {self.arrivals}")
         if self.is_open and self.arrivals != "burst":
             self._check_size()
@@ -324,6 +349,10 @@ class Load(_Model):
             _fault(f"has no meaning when arrivals is {self.arrivals}: use max_in_flight to cap it", "concurrency")
         if "burstiness" in self.model_fields_set and self.arrivals != "gamma":
             _fault("has a meaning only when arrivals is gamma: remove it, or set arrivals to gamma", "burstiness")
+        if self.mmpp is not None and self.arrivals != "mmpp":
+            _fault("has a meaning only when arrivals is mmpp: remove it, or set arrivals to mmpp", "mmpp")
+        if self.arrivals == "mmpp":
+            self._check_mmpp()
         if self.arrivals == "burst":
             for name in ("rate_per_s", "duration_s"):
                 if getattr(self, name) is not None:
@@ -331,6 +360,15 @@ class Load(_Model):
             for name in ("warmup_requests", "warmup_s"):
                 if getattr(self, name):
                     _fault("has no meaning when arrivals is burst: there is no steady part to reach, remove it", name)
+
+    def _check_mmpp(self) -> None:
+        if self.stages:
+            _fault("cannot go with arrivals mmpp, whose bursts have one mean rate: remove them", "stages")
+        if self.mmpp is None:
+            _fault("needs mmpp: {burst_s: ..., calm_s: ...} when arrivals is mmpp")
+        held = (self.rate_per_s or math.inf) * (self.mmpp.burst_s + self.mmpp.calm_s)
+        if held < LEAST_HELD:
+            _fault(f"has bursts too short to tell from poisson: {held:.2g} requests from one to the next", "mmpp")
 
     def _check_extent(self) -> None:
         """Refuse a load without an end, or with two of them."""
@@ -820,6 +858,8 @@ class Profile(_Model):
         plain: dict[str, Any] = self.model_dump(mode="json")
         if self.load.arrivals != "gamma":
             del plain["load"]["burstiness"]
+        if self.load.arrivals != "mmpp":
+            del plain["load"]["mmpp"]
         if self.campaign.until is not None:
             del plain["runs"]
         for target in plain["target"]:
@@ -974,7 +1014,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
 # An override of the key on the left makes the file's keys on the right meaningless.
 _REPLACES = {
     "load": {
-        "concurrency": ("rate_per_s", "arrivals", "burstiness", "max_in_flight", "stages"),
+        "concurrency": ("rate_per_s", "arrivals", "burstiness", "mmpp", "max_in_flight", "stages"),
         "rate_per_s": ("concurrency", "stages"),
         "requests": ("duration_s", "stages"),
         "duration_s": ("requests", "stages"),
@@ -1024,8 +1064,9 @@ def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _drop_stale_arrivals(merged: dict[str, Any], given: dict[str, Any]) -> None:
     """Let a rate given on the command line open a file's closed loop, or replace its burst."""
     if "arrivals" in given:
-        if given["arrivals"] != "gamma" and "burstiness" not in given:
-            merged.pop("burstiness", None)
+        for arrivals, key in (("gamma", "burstiness"), ("mmpp", "mmpp")):
+            if given["arrivals"] != arrivals and key not in given:
+                merged.pop(key, None)
     elif "rate_per_s" in given and merged.get("arrivals") in ("closed", "burst"):
         del merged["arrivals"]
 

@@ -3,7 +3,8 @@
 Everything is drawn before the run and depends on the seed alone. A stationary process of rate 1 is drawn in operational
 time u, and each stage maps u to the clock through the inverse of its cumulative rate, Lambda^-1(u): so a Poisson
 process stays one across stages and ramps (Cinlar, Introduction to Stochastic Processes, 1975, ch. 4.7), the mean rate
-of a ramp holds, and gamma gaps keep their CV of 1/sqrt(b) in operational time.
+of a ramp holds, and gamma gaps keep their CV of 1/sqrt(b) in operational time. The bursts of an MMPP-2 are made the
+same way, by one more such map from a Poisson process.
 
 Rules a change must keep. Gaps are never rescaled to make the last arrival land somewhere: that fixes the count, and
 the process is no longer Poisson. A longer schedule with the same seed begins with the shorter one. Offsets are
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen.profile import Load, Stage
+from loadgen.profile import Load, Mmpp, Stage
 from loadgen.record import Int64
 
 __all__ = ["Drawn", "concurrency_steps", "describe", "offsets", "warmup_ends_ns"]
@@ -26,6 +27,7 @@ __all__ = ["Drawn", "concurrency_steps", "describe", "offsets", "warmup_ends_ns"
 NS_PER_S = 1_000_000_000
 SCHEDULE_STREAM = 0x5C4ED  # keeps these draws apart from those of a workload with the same seed and run
 BLOCK = 8192
+BURSTS = 512  # and as many calms, drawn at a time
 
 Float64 = NDArray[np.float64]
 
@@ -102,9 +104,11 @@ class _UnitArrivals:
         self._rng = np.random.Generator(np.random.Philox(entropy))
         self._arrivals = load.arrivals
         self._shape = load.burstiness
+        self._bursts = _Bursts(load.mmpp, load.rate_per_s, self._rng) if load.mmpp and load.rate_per_s else None
         self._ahead: Float64 = np.empty(0)  # drawn, not yet handed out
         # Constant gaps start with a request at once; the random ones with their first gap.
-        self._drawn_to = -1.0 if load.arrivals == "constant" else 0.0
+        self._summed_to = -1.0 if load.arrivals == "constant" else 0.0  # the gaps drawn, before bursts
+        self._drawn_to = self._summed_to
         self.now = 0.0  # operational time up to which arrivals were handed out
 
     def until(self, end: float, most: int | None) -> Float64:
@@ -141,9 +145,43 @@ class _UnitArrivals:
             gaps = self._rng.gamma(self._shape, 1 / self._shape, BLOCK)
         else:
             gaps = self._rng.exponential(1.0, BLOCK)
-        block = self._drawn_to + np.cumsum(gaps)
+        block = self._summed_to + np.cumsum(gaps)
+        self._summed_to = float(block[-1])
+        if self._bursts is not None:
+            block = self._bursts.at(block)
         self._drawn_to = float(block[-1])
         return block
+
+
+class _Bursts:
+    """The cumulative rate of an MMPP-2 whose mean rate is 1, drawn as far as it is asked for.
+
+    It maps a Poisson process of rate 1 to arrivals that come in bursts. The first state is drawn from the stationary
+    distribution, so that the schedule's beginning is like any other part of it.
+    """
+
+    def __init__(self, mmpp: Mmpp, rate_per_s: float, rng: np.random.Generator) -> None:
+        self._rng = rng
+        lengths = np.array([mmpp.burst_s, mmpp.calm_s]) * rate_per_s
+        rates = np.array([1.0, mmpp.calm_share]) * mmpp.burst_rate
+        if rng.random() >= mmpp.burst_s / (mmpp.burst_s + mmpp.calm_s):
+            lengths, rates = lengths[::-1], rates[::-1]
+        self._lengths, self._rates = np.tile(lengths, BURSTS), np.tile(rates, BURSTS)
+        self._reached = np.zeros(1)  # the cumulative rate at the ends of states,
+        self._ends = np.zeros(1)  # and when, in operational time
+
+    def at(self, cumulative: Float64) -> Float64:
+        """Return when the cumulative rate reaches each of `cumulative`, shape (n,), ascending over all calls."""
+        reached, ends = [self._reached], [self._ends]
+        while reached[-1][-1] <= cumulative[-1]:
+            lengths = self._rng.exponential(self._lengths)
+            reached.append(reached[-1][-1] + np.cumsum(lengths * self._rates))
+            ends.append(ends[-1][-1] + np.cumsum(lengths))
+        self._reached, self._ends = np.concatenate(reached), np.concatenate(ends)
+        times: Float64 = np.interp(cumulative, self._reached, self._ends)
+        past = max(0, int(np.searchsorted(self._reached, cumulative[-1])) - 1)
+        self._reached, self._ends = self._reached[past:], self._ends[past:]
+        return times
 
 
 def _warmup(load: Load) -> Stage | None:
@@ -234,6 +272,8 @@ def _rate_interval(load: Load, span_s: float) -> tuple[float, float]:
         expected += part_s * part.mean_rate_per_s
     rate = expected / length_s
     cv = {"constant": 0.0, "gamma": 1 / math.sqrt(load.burstiness)}.get(load.arrivals, 1.0)
+    if load.mmpp and load.rate_per_s:
+        cv = math.sqrt(load.mmpp.dispersion(load.rate_per_s))  # its gaps are not independent: counts vary by this
     # One arrival more or less is no fault of any schedule: constant gaps could not hold their rate otherwise.
     slack = 3 * cv * math.sqrt(rate / span_s) + 1 / span_s
     return rate - slack, rate + slack

@@ -56,6 +56,7 @@ def test_quickstart_is_small_and_closed():
         ("{concurrency: 8, requests: 1}", "closed"),
         ("{rate_per_s: 8, requests: 1}", "poisson"),
         ("{rate_per_s: 8, requests: 1, burstiness: 0.5}", "gamma"),
+        ("{rate_per_s: 8, requests: 1, mmpp: {burst_s: 2, calm_s: 10}}", "mmpp"),
         ("{stages: [{concurrency: 2, duration_s: 3}]}", "closed"),
         ("{stages: [{rate_per_s: 2, duration_s: 3}]}", "poisson"),
     ],
@@ -133,7 +134,8 @@ FAULTS = {
     "load: {rate_per_s: .inf, requests: 5}": "load.rate_per_s must be a finite number, got inf",
     "load: {concurrency: 0, requests: 5}": "load.concurrency must be >= 1, got 0",
     "load: {arrivals: posson, rate_per_s: 4, requests: 2}": (
-        "load.arrivals must be one of closed, poisson, constant, gamma, burst, got 'posson' (did you mean poisson?)"
+        "load.arrivals must be one of closed, poisson, constant, gamma, mmpp, burst, got 'posson'"
+        " (did you mean poisson?)"
     ),
     "load: {stages: [{rate_per_s: 1, duration_s: 1}, {rate_per_s: -5, duration_s: 1}]}": (
         "load.stages[1].rate_per_s must be > 0, got -5"
@@ -147,6 +149,21 @@ FAULTS = {
     ),
     "load: {arrivals: closed, requests: 4}": "load needs concurrency when arrivals is closed",
     "load: {arrivals: gamma, requests: 4}": "load needs rate_per_s when arrivals is gamma",
+    "load: {arrivals: mmpp, rate_per_s: 5, requests: 4}": (
+        "load needs mmpp: {burst_s: ..., calm_s: ...} when arrivals is mmpp"
+    ),
+    "load: {arrivals: poisson, rate_per_s: 5, requests: 4, mmpp: {burst_s: 1, calm_s: 1}}": (
+        "load.mmpp has a meaning only when arrivals is mmpp: remove it, or set arrivals to mmpp"
+    ),
+    "load: {rate_per_s: 5, requests: 4, mmpp: {burst_s: 0.001, calm_s: 0.01}}": (
+        "load.mmpp has bursts too short to tell from poisson: 0.055 requests from one to the next"
+    ),
+    "load: {arrivals: mmpp, mmpp: {burst_s: 1, calm_s: 9}, stages: [{rate_per_s: 5, requests: 4}]}": (
+        "load.stages cannot go with arrivals mmpp, whose bursts have one mean rate: remove them"
+    ),
+    "load: {rate_per_s: 5, requests: 4, mmpp: {burst_s: 1, calm_s: 9, calm_share: 1.0}}": (
+        "load.mmpp.calm_share must be < 1, got 1.0"
+    ),
     "load: {arrivals: poisson, concurrency: 5, requests: 4}": (
         "load.concurrency has no meaning when arrivals is poisson: use max_in_flight to cap it"
     ),
@@ -265,6 +282,9 @@ KNOWN_KEYS = [
         "duration_s",
         "ramp_to",
         "burstiness",
+        "mmpp",
+        "burst_s",
+        "calm_s",
         "prompt_tokens",
         "lognormal",
         "fixed",
@@ -353,6 +373,10 @@ def test_arrivals_named_in_the_file_give_way_to_a_rate_given(read):
 def test_other_arrivals_given_drop_the_burstiness_of_the_file(read):
     text = "load: {burstiness: 0.5, rate_per_s: 8, requests: 5}"
     assert read(text, load={"arrivals": "constant"}).load.arrivals == "constant"
+    text = "load: {mmpp: {burst_s: 1, calm_s: 9}, rate_per_s: 8, requests: 5}"
+    assert read(text, load={"arrivals": "constant"}).load.mmpp is None
+    assert read(text, load={"concurrency": 2}).load.arrivals == "closed"
+    assert read(text, load={"rate_per_s": 4.0}).load.arrivals == "mmpp"
 
 
 def test_a_setting_given_reaches_every_target_of_the_file(read):
@@ -409,5 +433,6 @@ def test_secrets_never_reach_the_resolved_profile(read):
 
 def test_burstiness_is_resolved_only_where_it_means_something():
     assert "burstiness" not in load("open-loop").resolved()["load"]
+    assert "mmpp" not in load("open-loop").resolved()["load"]
     gamma = Load.model_validate({"arrivals": "gamma", "rate_per_s": 4, "requests": 5})
     assert gamma.burstiness == 0.25

@@ -45,6 +45,45 @@ def test_gamma_gaps_have_the_mean_and_cv_of_their_shape(burstiness):
     assert stats.kstest(gaps, "gamma", (burstiness, 0, 1 / (4 * burstiness))).pvalue > 0.001
 
 
+K35 = {"burst_s": 2, "calm_s": 10, "calm_share": 0.1}  # rates 10 and 1, left at .5 and .1 per s, at a mean of 2.5/s
+
+
+def test_mmpp_counts_vary_as_much_as_theory_says():
+    """METHODOLOGY K35: mean rate 2.5/s, limiting dispersion index 16."""
+    load = a_load(rate_per_s=2.5, mmpp=K35, duration_s=200_000)
+    assert load.arrivals == "mmpp"
+    assert load.mmpp.dispersion(2.5) == pytest.approx(16)
+    assert (load.mmpp.burst_rate * 2.5, load.mmpp.burst_rate * 2.5 * 0.1) == pytest.approx((10, 1))
+    drawn = offsets(load, seed=35)
+    assert len(drawn) / 200_000 == pytest.approx(2.5, abs=4 * math.sqrt(16 * 2.5 / 200_000))
+    counts = np.bincount(drawn // (200 * S), minlength=1000)  # bins far longer than a burst and a calm
+    # In finite bins of t it is 1 + 15 (1 - (1 - exp(-.6 t)) / .6 t) = 15.875; sd of the estimate is 16 sqrt(2/999).
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(15.875, abs=4 * 16 * math.sqrt(2 / 999))
+
+
+def test_mmpp_is_poisson_within_its_bursts_and_silent_between_if_the_calm_is_zero():
+    drawn = offsets(a_load(rate_per_s=20, mmpp={"burst_s": 5, "calm_s": 15}, duration_s=40_000), seed=2)
+    gaps = gaps_s(drawn)
+    # A gap is one of the burst's, rate 80, unless the burst ends first, which it does once in 1 + 80 x 5.
+    calms = gaps > 0.3
+    assert calms.mean() == pytest.approx(1 / 401, rel=0.15)
+    assert gaps[calms].mean() == pytest.approx(15.3, rel=0.08)
+    assert gaps[~calms].mean() == pytest.approx(1 / 80, rel=0.02)
+
+
+def test_mmpp_begins_in_either_state_as_often_as_it_is_in_it():
+    load = a_load(rate_per_s=2.5, mmpp=K35, duration_s=1)
+    first = np.array([len(offsets(load, seed)) for seed in range(2000)])
+    assert first.mean() == pytest.approx(2.5, abs=4 * math.sqrt(first.var() / 2000))
+
+
+def test_mmpp_schedules_get_the_wider_interval_of_their_bursts():
+    load = a_load(rate_per_s=2.5, mmpp=K35, duration_s=6000)
+    drawn = describe(load, offsets(load, seed=1))
+    assert drawn.rate_holds
+    assert drawn.rate_low_per_s == pytest.approx(2.5 - 3 * 4 * math.sqrt(2.5 / 6000), abs=0.01)
+
+
 def test_poisson_counts_vary_as_much_as_their_mean():
     drawn = describe(load := a_load(rate_per_s=20, duration_s=5000), offsets(load, seed=3))
     assert drawn.dispersion == pytest.approx(1, abs=0.1)  # sd of the estimate is sqrt(2/4999) = 0.02
@@ -88,12 +127,13 @@ def test_a_load_bounded_by_time_stays_within_it(seed, rate, duration_s):
     assert len(drawn) == 0 or (drawn[0] >= 0 and drawn[-1] <= duration_s * S)
 
 
-@given(seed=SEEDS, arrivals=st.sampled_from(["poisson", "gamma", "constant"]), more=st.integers(1, 9000))
+@given(seed=SEEDS, arrivals=st.sampled_from(["poisson", "gamma", "constant", "mmpp"]), more=st.integers(1, 9000))
 @settings(max_examples=30, deadline=None)
 def test_a_longer_schedule_begins_with_the_shorter_one(seed, arrivals, more):
     """Rescaling gaps so that the last arrival lands on n/lambda (vLLM does) would move every one of them."""
-    short = offsets(a_load(arrivals=arrivals, rate_per_s=5, requests=100), seed)
-    assert np.array_equal(offsets(a_load(arrivals=arrivals, rate_per_s=5, requests=100 + more), seed)[:100], short)
+    fields = {"arrivals": arrivals, "rate_per_s": 5} | ({"mmpp": K35} if arrivals == "mmpp" else {})
+    short = offsets(a_load(**fields, requests=100), seed)
+    assert np.array_equal(offsets(a_load(**fields, requests=100 + more), seed)[:100], short)
 
 
 def test_the_last_of_n_arrivals_is_not_pinned_to_n_over_lambda():
