@@ -4,6 +4,7 @@ from analysis.estimate import Estimate
 from analysis.frame import Frame, NoRecordsError, load
 from analysis.measured import Measured, measure
 from analysis.report.html import html_report
+from analysis.report.perfetto import write_trace
 from analysis.report.terminal import terminal_report
 from analysis.summary import summarise, to_json
 
@@ -18,4 +19,5 @@ __all__ = [
     "summarise",
     "terminal_report",
     "to_json",
+    "write_trace",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,9 @@ def report(
     directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")],
     json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the text.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Where to write the HTML report.", metavar="FILE")] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option("--perfetto", help="Where to write a trace for ui.perfetto.dev.", metavar="FILE")
+    ] = None,
 ) -> int:
     """Print the summary of DIR and write its HTML report (DIR/report.html). Reads what is there, killed runs too."""
     import analysis
@@ -32,10 +37,19 @@ def report(
     finished = (directory / "summary.json").exists()
     destination = html or (None if finished else directory / "report.html")
     if destination is not None:
-        try:
+        with _writable(destination, "--html"):
             destination.write_text(analysis.html_report(directory, summary), encoding="utf-8")
-        except OSError as error:
-            raise Stop(
-                Exit.USAGE, f"{destination}: cannot be written: {error.strerror}; name another place with --html"
-            ) from None
+    if perfetto is not None:
+        with _writable(perfetto, "--perfetto"), perfetto.open("w", encoding="utf-8") as file:
+            analysis.write_trace(directory, file)
     return Exit.OK
+
+
+@contextlib.contextmanager
+def _writable(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Stop(
+            Exit.USAGE, f"{path}: cannot be written: {error.strerror}; name another place with {option}"
+        ) from None
