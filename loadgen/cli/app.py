@@ -15,6 +15,7 @@ import typer
 from loadgen import __version__
 from loadgen.cli.agents import agents
 from loadgen.cli.calibrate import calibrate
+from loadgen.cli.compare import compare
 from loadgen.cli.discover import discover
 from loadgen.cli.emulate import emulate
 from loadgen.cli.exits import Exit, Stop
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, agents, resume, discover, report, verify, calibrate, slots):
+for _command in (run, agents, resume, discover, report, compare, verify, calibrate, slots):
     app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(
