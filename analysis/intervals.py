@@ -28,6 +28,7 @@ __all__ = [
     "WITHIN_RUN",
     "about",
     "centre",
+    "count_rate",
     "hull",
     "log_t_half_width",
     "no_interval",
@@ -134,11 +135,13 @@ def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CON
     return (None if low is None else min(low, below)), (None if high is None else max(high, above))
 
 
-def percentile(data: Sorted, q: float, runs: Sequence[Sorted], *, clustered: bool = False) -> Estimate:
+def percentile(
+    data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE, *, clustered: bool = False
+) -> Estimate:
     """Return the q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
 
     runs: the same data run by run. clustered: samples that come in clusters (the gaps of a request), of which the
-    order statistics of one run would be far too narrow.
+    order statistics of one run would be far too narrow. confidence: of the interval over runs.
     """
     estimate = quantile(data, q)
     runs = [run for run in runs if run.n]
@@ -150,10 +153,10 @@ def percentile(data: Sorted, q: float, runs: Sequence[Sorted], *, clustered: boo
         return estimate if estimate.low is None and estimate.high is None else estimate.noted(WITHIN_RUN)
     if estimate.low is None and estimate.high is None:
         return estimate
-    low, high = hull(data, q, runs)
+    low, high = hull(data, q, runs, confidence)
     if estimate.high is None:
         return replace(estimate, low=low).noted(*_few(len(runs)))
-    return replace(estimate, low=low, high=high, confidence=CONFIDENCE).noted(*_few(len(runs)))
+    return replace(estimate, low=low, high=high, confidence=confidence).noted(*_few(len(runs)))
 
 
 def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = CONFIDENCE) -> Estimate:
@@ -171,6 +174,19 @@ def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = C
     plain = t_half_width(runs, confidence)
     low, high = max(0.0, min(low, share - plain)), min(1.0, max(high, share + plain))
     return Estimate(share, low, high, confidence, n, _few(len(runs)))
+
+
+def count_rate(events: int, seconds: float, confidence: float = CONFIDENCE) -> Estimate:
+    """Return rare, independent events (errors) per second, with the exact interval of a Poisson count.
+
+    Not for throughput: completions of a queue are no Poisson process, and their runs differ.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be > 0, got {seconds}")
+    tail = (1 - confidence) / 2
+    low = float(special.gammaincinv(events, tail)) if events else 0.0
+    high = float(special.gammaincinv(events + 1, 1 - tail))
+    return Estimate(events / seconds, low / seconds, high / seconds, confidence, events, (WITHIN_RUN,))
 
 
 def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:

@@ -31,7 +31,6 @@ __all__ = [
     "fit_eta_power",
     "fit_usl",
     "halving_level",
-    "jain",
     "karp_flatt",
     "knee",
     "little_gap",
@@ -255,12 +254,6 @@ def efficiency(per_agent: dict[int, float]) -> dict[int, float]:
 def halving_level(eta: dict[int, float]) -> int | None:
     """Return N*, the smallest N tried with eta below a half; None if there is none."""
     return next((n for n in sorted(eta) if eta[n] < HALF), None)
-
-
-def jain(rates: Sequence[float]) -> float | None:
-    """Return (sum x)^2 / (n sum x^2): 1 if all get the same, 1/n if one gets all; None if nobody gets anything."""
-    square = sum(rate * rate for rate in rates)
-    return sum(rates) ** 2 / (len(rates) * square) if square > 0 else None
 
 
 def fit_eta_amdahl(eta: dict[int, float]) -> EtaFit:

@@ -161,3 +161,13 @@ def test_the_instruments_error_widens_and_marks():
     assert wide.notes == ()
     assert intervals.with_instrument(figure, 10.01).notes == ("instrument-limited",)
     assert intervals.with_instrument(figure, None) is figure
+
+
+def test_the_rate_of_rare_events():
+    rate = intervals.count_rate(400, 100.0)  # K34
+    assert (rate.value, rate.low, rate.high) == pytest.approx((4, 3.617563, 4.411866), abs=1e-6)
+    none = intervals.count_rate(0, 3600.0)
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(-math.log(0.025) / 3600)
+    with pytest.raises(ValueError, match="seconds must be > 0"):
+        intervals.count_rate(1, 0.0)

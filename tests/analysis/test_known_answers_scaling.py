@@ -163,10 +163,3 @@ def test_fits_tell_how_sure_they_are():
         found = scaling.fit_eta_power(eta).parameter
         hits += found.low <= 0.3 <= found.high
     assert hits / 200 == pytest.approx(0.95, abs=0.045)
-
-
-def test_fairness():
-    assert scaling.jain([5, 5, 5, 5]) == 1
-    assert scaling.jain([5, 0, 0, 0]) == 0.25
-    assert scaling.jain([1, 2, 3]) == pytest.approx(36 / 42)
-    assert scaling.jain([0, 0]) is None
