@@ -8,6 +8,7 @@ OpenMetrics is spoken; native histograms where the scraper accepts them.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -22,6 +23,7 @@ from prometheus_client.samples import BucketSpan, Exemplar, NativeHistogram
 
 from loadgen.clock import NS_PER_S
 from loadgen.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tally, Who
+from loadgen.telemetry import Look, Value
 
 __all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]
 
@@ -29,6 +31,7 @@ WHO = ("endpoint", "agent")
 BOUNDS = ("value", "low", "high")
 VERDICTS = ("running", "ok", "generator-limited", "unstable", "failed")
 CONTENDED = {"contention": 1, "none": 0}
+LOOKED_AT = {"host": "loadgen_host_", "nvml": "loadgen_", "amdgpu": "loadgen_"}  # source -> before its names
 ZERO_S = 2.0 ** (LOWEST / GROWTH)  # the lowest fine bucket holds zeros as well
 
 
@@ -68,6 +71,21 @@ METRICS: Mapping[str, Metric] = {
     "loadgen_efficiency": Metric("gauge", "Speedup over the number of agents, with its interval.", ("bound",)),
     "loadgen_overlap_efficiency": Metric("gauge", "The overlap measure: no speedup, for it has no solo run."),
     "loadgen_contention": Metric("gauge", "1 if the agents slow each other down, 0 if not, absent if unknown."),
+    "loadgen_host_cpu_busy_ratio": Metric("gauge", "Busy share of a core of this machine, or of all.", ("core",)),
+    "loadgen_host_cpu_steal_ratio": Metric("gauge", "Share of CPU time that the hypervisor took.", ("core",)),
+    "loadgen_host_memory_used_bytes": Metric("gauge", "Memory in use on this machine."),
+    "loadgen_host_memory_available_bytes": Metric("gauge", "Memory that can still be had on this machine."),
+    "loadgen_host_tcp_sent_segments": Metric("counter", "TCP segments this machine sent."),
+    "loadgen_host_tcp_retransmitted_segments": Metric("counter", "Of these, those sent again."),
+    "loadgen_gpu_utilization_ratio": Metric("gauge", "Share of time in which the GPU computed.", ("gpu",)),
+    "loadgen_gpu_memory_used_bytes": Metric("gauge", "GPU memory in use.", ("gpu",)),
+    "loadgen_gpu_memory_total_bytes": Metric("gauge", "GPU memory there is.", ("gpu",)),
+    "loadgen_gpu_power_watts": Metric("gauge", "Power drawn by the board.", ("gpu",)),
+    "loadgen_gpu_energy_joules": Metric("counter", "Energy drawn since the driver was loaded.", ("gpu",)),
+    "loadgen_gpu_temperature_celsius": Metric("gauge", "Temperature of the GPU.", ("gpu",)),
+    "loadgen_gpu_sm_clock_hertz": Metric("gauge", "Clock of the compute units.", ("gpu",)),
+    "loadgen_gpu_memory_clock_hertz": Metric("gauge", "Clock of the memory.", ("gpu",)),
+    "loadgen_gpu_throttle": Metric("gauge", "1 while the clock is held down for this reason.", ("gpu", "reason")),
 }
 FAMILIES: Mapping[str, Callable[..., Any]] = {
     "counter": CounterMetricFamily,
@@ -103,6 +121,7 @@ class Exporter:
         self._runs = (0, 0)  # finished, planned
         self._verdict = VERDICTS[0]
         self._agents: Mapping[str, Any] = {}
+        self._looks: dict[str, Sequence[Value]] = {}
         self._over = False
         self._seen_final = threading.Event()
 
@@ -136,6 +155,12 @@ class Exporter:
         """section: the `agents` part of a summary."""
         self._agents = section
 
+    def show_look(self, source: str, look: Look) -> None:
+        """Take over what was seen of the host and of GPUs; servers tell Prometheus themselves."""
+        prefix = LOOKED_AT.get(source)
+        if prefix is not None:
+            self._looks[source] = tuple(value._replace(name=prefix + value.name) for value in look.values)
+
     def conclude(self, verdict: str) -> None:
         """No count changes any more."""
         self._verdict, self._over = verdict, True
@@ -162,6 +187,7 @@ class Exporter:
             if metric.kind == "histogram":
                 yield _histogram(name, tally.series, native=native)
         yield from _agents(self._agents)
+        yield from _telemetry([value for values in list(self._looks.values()) for value in values])
 
 
 class _Collector(Collector):
@@ -294,3 +320,15 @@ def _agents(section: Mapping[str, Any]) -> Iterator[Family]:
         if single is not None:
             family.add_metric([], single)
         yield family
+
+
+def _telemetry(values: Sequence[Value]) -> Iterator[Family]:
+    families: dict[str, Any] = {}
+    for value in values:
+        name = value.name.removesuffix("_total") if value.counter else value.name
+        metric = METRICS.get(name)
+        if metric is not None:
+            labels = json.loads(value.labels)
+            family = families.setdefault(name, _family(name))
+            family.add_metric([labels[label] for label in metric.labels], value.value)
+    yield from families.values()

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
 from loadgen.record import Kind, Outcome, Record
 from loadgen.tally import Tally
+from loadgen.telemetry import Look, Value, labelled
 
 MS = 1_000_000
 MANIFEST = {
@@ -119,15 +120,25 @@ def test_every_series_is_declared_and_every_declared_family_is_there(exporter: E
             "contention": {"verdict": "contention"},
         }
     )
+    gpu, core = labelled(gpu=0), labelled(core="all")
+    exporter.show_look("host", Look(0, [Value(name, core, 0.5) for name in ("cpu_busy_ratio", "cpu_steal_ratio")]))
+    exporter.show_look(
+        "nvml",
+        Look(0, [Value("gpu_power_watts", gpu, 90.0), Value("gpu_energy_joules_total", gpu, 7.0, counter=True)]),
+    )
+    exporter.show_look("server", Look(0, [Value("vllm:num_requests_running", "{}", 3.0)]))
     text = fetch(url)
-    assert {name for name, _ in samples(text)} == names()
+    assert {name for name, _ in samples(text)} <= names()
     assert {family.name for family in parse_openmetrics(fetch(url, "application/openmetrics-text; version=1.0.0"))} == {
-        *METRICS
+        *(name for name in METRICS if not name.startswith(("loadgen_host_", "loadgen_gpu_"))),
+        *("loadgen_host_cpu_busy_ratio", "loadgen_host_cpu_steal_ratio"),
+        *("loadgen_gpu_power_watts", "loadgen_gpu_energy_joules"),
     }
     got = samples(text)
     assert got["loadgen_speedup", labels(bound="low")] == 1.7
     assert ("loadgen_efficiency", labels(bound="low")) not in got
     assert got["loadgen_contention", ()] == 1
+    assert got["loadgen_gpu_energy_joules_total", labels(gpu="0")] == 7
 
 
 def test_openmetrics_tells_which_request_was_slow(url: str) -> None:
