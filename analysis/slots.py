@@ -212,8 +212,8 @@ def _judge(usable: Sequence[Reading], readings: tuple[Reading, ...], turned_away
     posterior = _posterior(usable, top)
     value = max(posterior, key=posterior.__getitem__)
     held, mass = _most_probable(posterior)
-    # A burst of no more than s cannot speak for or against s, so only those count that could have shown a limit.
-    telling = [one for one in usable if one.k > value] or usable
+    # A burst of no more than s that began whole says nothing for s; one that did not speaks against it.
+    telling = [one for one in usable if one.k > value or one.state == "limited"] or usable
     agree = sum(one.count == min(one.k, value) for one in telling)
     word = f"{agree} of {len(telling)} bursts agree"
     low, high = min(held), max(held)
@@ -280,12 +280,14 @@ def _turned_away(bursts: Sequence[Burst]) -> str | None:
     parts = [f"{n} {word}" for n, word in ((refused_, "refused"), (failed, "failed without a token")) if n]
     errors = Counter(error for one in lost for error in one.errors)
     what = f"{' and '.join(parts)} ({errors.most_common(1)[0][0]})" if errors else " and ".join(parts)
+    if not any(one.answered for one in bursts):
+        return what
     smallest = min(one.k for one in lost)
     admitted = sorted(one.answered for one in lost)
     spared = [one.k for one in bursts if not (one.refused or one.failed)]
     if admitted[0] == admitted[-1] and max(spared, default=0) <= admitted[0] < smallest:
         return f"no more than {admitted[0]} requests at once are admitted, queue included: {what}"
-    return f"in bursts of {smallest} and more, not by size alone: {what}" if smallest > 1 else what
+    return f"from bursts of {smallest} on, not by size alone: {what}"
 
 
 # What sets the number of slots, by the kind of server.

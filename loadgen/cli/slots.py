@@ -19,6 +19,7 @@ from loadgen.cli.target import headers, pairs
 if TYPE_CHECKING:
     from analysis.prefix_cache import PrefixCache
     from analysis.slots import Burst
+    from loadgen.fleet.share import Endpoint
     from loadgen.probe import Send
     from loadgen.profile import Profile
     from loadgen.wire import Ask
@@ -152,23 +153,12 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     from loadgen import __version__
     from loadgen.campaign import choose_tier
     from loadgen.clock import wall_iso
-    from loadgen.discover import slots_of
     from loadgen.probe import open_sender, prompt
     from loadgen.resolve import describe_endpoint, resolve
     from loadgen.wire import Ask
 
     [spec] = profile.targets
     endpoint = await resolve(spec, profile.proxy)
-    kind, model, about = endpoint.target.kind, endpoint.target.model, endpoint.request_headers()
-    told = await slots_of(
-        endpoint.url,
-        kind,
-        model,
-        headers={name: value for name, value in about.items() if name not in OF_REQUESTS},
-        verify_tls=endpoint.verify_tls,
-        ca_file=endpoint.ca_file,
-        proxy=profile.proxy,
-    )
     tier, _ = choose_tier(profile.tier, profile.proxy)
     seed = profile.seed if profile.seed is not None else secrets.randbits(32)
     numbers = itertools.count()
@@ -182,6 +172,7 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         if first.first_token_ns() is None:
             why = f": {first.error}" if first.error else ""
             raise Stop(Exit.UNREACHABLE, f"{spec.url}: the first request ended as {first.outcome.value}{why}")
+        told = await _told(endpoint, profile.proxy)  # only now, for a model that is not loaded has no slots
         bursts = await _bursts(send, ask, wanted, seed)
         cache = await _cache(send, ask, wanted, seed) if wanted.cache else None
     found = find(bursts, wanted.output_tokens)
@@ -202,10 +193,24 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         "turned_away": found.turned_away,
         "told": None if told is None else {"slots": told[0], "from": told[1], "verdict": compare_told(found, told[0])},
         "agents": wanted.agents,
-        "advice": advice(found, kind, wanted.agents),
+        "advice": advice(found, endpoint.target.kind, wanted.agents),
         "sizes": by_size(bursts, found),
         "cache": None if cache is None else cache.to_json(),
     }
+
+
+async def _told(endpoint: Endpoint, proxy: str | None) -> tuple[int, str] | None:
+    from loadgen.discover import slots_of
+
+    return await slots_of(
+        endpoint.url,
+        endpoint.target.kind,
+        endpoint.target.model,
+        headers={name: text for name, text in endpoint.request_headers().items() if name not in OF_REQUESTS},
+        verify_tls=endpoint.verify_tls,
+        ca_file=endpoint.ca_file,
+        proxy=proxy,
+    )
 
 
 async def _bursts(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> list[Burst]:
