@@ -18,15 +18,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals, ratio
+from analysis import ratio
 from analysis.estimate import Estimate, refused
+from analysis.intervals import ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
 
 __all__ = [
-    "FEW_RUNS",
-    "LEAST_RUNS",
     "Parts",
     "Walls",
-    "across",
     "jain",
     "parts",
     "parts_over_blocks",
@@ -36,8 +34,6 @@ __all__ = [
 
 Float64 = NDArray[np.float64]
 
-LEAST_RUNS = 3  # METHODOLOGY 16: no interval from fewer
-FEW_RUNS = 5  # below this an interval is right but wide, and marked
 UNEQUAL = 0.02  # METHODOLOGY 7.8, of the output tokens of an agent, concurrent against solo
 NO_SOLO = "no solo runs: overlap is all that can be told, and overlap is no speedup"
 TOLERANCE = 1e-9
@@ -145,18 +141,6 @@ def ratio_of(top: Float64, bottom: Float64) -> Estimate:
     return _marked(ratio.log_paired(top, bottom), len(top))
 
 
-def across(values: Float64, *, logs: bool = True) -> Estimate:
-    """Return the mean of one value a run, shape (runs,), with its t interval; `logs`: the geometric mean, log-t."""
-    if not len(values):
-        return refused("no complete run")
-    if logs and values.min() > 0:
-        return ratio_of(values, np.ones(len(values)))
-    if len(values) < LEAST_RUNS:
-        return _bare(float(values.mean()), len(values))
-    low, high = intervals.t_interval(values)
-    return _few(Estimate(float(values.mean()), low, high, intervals.CONFIDENCE, len(values)))
-
-
 def tokens_differ(walls: Walls) -> list[str]:
     """Return in words which agents did more or less work in the concurrent runs than alone, beyond 2 %."""
     if walls.solo_tokens is None or walls.concurrent_tokens is None:
@@ -219,11 +203,11 @@ def _marked(one: ratio.Ratio, n: int) -> Estimate:
 
 
 def _few(estimate: Estimate) -> Estimate:
-    return estimate.noted("few runs") if estimate.n < FEW_RUNS else estimate
+    return estimate.noted(FEW_RUNS) if estimate.n < ENOUGH_RUNS else estimate
 
 
 def _bare(value: float, n: int) -> Estimate:
-    return Estimate(value, n=n, notes=(f"no interval from {n} run{'s' if n != 1 else ''}",))
+    return Estimate(value, n=n, notes=(no_interval(n),))
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:

@@ -1,0 +1,164 @@
+"""What the agents of a campaign did: one place a call, over the solo arms and the concurrent one.
+
+An arm with one agent is that agent's solo arm, the primary one is the concurrent one; other arms (a control) are left
+out. TTFT counts from when a call was sent: its wait for a permit is told apart. Calls of an agent are numbered within
+their run, so that the same place in a solo run and in a concurrent one is the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analysis import arms
+from analysis.frame import Frame
+from analysis.requests import ABSENT, Bool, read_requests
+from analysis.tokens import read_tokens
+from loadgen.record import Int64
+
+__all__ = ["Calls", "agents_of", "read_calls"]
+
+Float64 = NDArray[np.float64]
+
+_TOLD = ("sent_last_ns", "connected_ns", "server_load_ns", "server_prompt_eval_ns", "server_eval_ns", "server_queue_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """n calls of finished runs, ordered by run, agent and time. Arrays of shape (n,); ABSENT where not known."""
+
+    row: Int64  # place in the records
+    run: Int64
+    block: Int64  # ABSENT where the run has none
+    agent: Int64  # index into agents
+    turn: Int64  # place among the calls of its agent in its run
+    concurrent: Bool  # else solo
+    ok: Bool
+    intended_ns: Int64
+    sent_ns: Int64
+    sent_last_ns: Int64
+    first_ns: Int64  # first and last token
+    last_ns: Int64
+    done_ns: Int64
+    input_tokens: Int64
+    output_tokens: Int64  # as counted by the server or a tokenizer, ABSENT if only events were counted
+    first_tokens: Int64  # in the first event, 1 where not told
+    events: Int64  # that bore tokens
+    server_load_ns: Int64
+    server_prompt_eval_ns: Int64
+    server_eval_ns: Int64
+    server_queue_ns: Int64
+    agents: tuple[str, ...]
+    failures: Mapping[int, str]  # run: what failed in it, the first one
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def only(self, chosen: Bool) -> Calls:
+        arrays = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("agents", "failures")}
+        return replace(self, **arrays)
+
+    def ttft(self) -> Float64:
+        """First token - sent, ns; NaN where there was none or the call failed."""
+        return _span(self.sent_ns, self.first_ns, self.ok)
+
+    def tpot(self) -> Float64:
+        """(last - first token) / (tokens after the first event), ns; NaN where tokens are not counted."""
+        after = np.where(self.output_tokens == ABSENT, 0, self.output_tokens - self.first_tokens)
+        span = _span(self.first_ns, self.last_ns, self.ok & (after > 0) & (self.last_ns > self.first_ns))
+        return span / np.where(after > 0, after, 1)
+
+
+def agents_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(agent["name"]) for agent in manifest.get("agents") or [])
+
+
+def read_calls(frame: Frame) -> Calls:
+    """Read the calls of solo and concurrent arms. Runs that did not finish, or were interrupted, are left out."""
+    manifest = frame.manifest
+    names = agents_of(manifest)
+    kinds = _runs(manifest)
+    requests = read_requests(frame)
+    tokens, _, _ = read_tokens(frame, requests, np.zeros(len(requests), np.bool_))
+    codes = np.array([names.index(name) if name in names else -1 for name in requests.agents], np.int64)
+    agent = codes[requests.agent] if len(requests) else np.empty(0, np.int64)
+    told = _told(frame)
+    row = np.flatnonzero(np.isin(requests.run, list(kinds)) & (agent >= 0))
+    start = np.where(requests.sent_ns == ABSENT, requests.intended_ns, requests.sent_ns)
+    row = row[np.lexsort((requests.seq[row], start[row], agent[row], requests.run[row]))]
+    run = requests.run[row]
+    output = np.where(requests.counted_tokens(), requests.output_tokens, tokens.counted)
+    blocks = {entry["run"]: entry.get("block") for entry in manifest.get("runs") or []}
+    failures: dict[int, str] = {}
+    for number, outcome in zip(run.tolist(), requests.outcome[row].tolist(), strict=True):
+        if requests.outcomes[outcome] != "ok":
+            failures.setdefault(number, requests.outcomes[outcome])
+    return Calls(
+        row=row,
+        run=run,
+        block=np.array([ABSENT if blocks[r] is None else blocks[r] for r in run.tolist()], np.int64),
+        agent=agent[row],
+        turn=_turns(run, agent[row]),
+        concurrent=np.array([kinds[r] for r in run.tolist()], np.bool_),
+        ok=requests.ok[row],
+        intended_ns=requests.intended_ns[row],
+        sent_ns=requests.sent_ns[row],
+        sent_last_ns=told["sent_last_ns"][row],
+        first_ns=tokens.first_ns[row],
+        last_ns=tokens.last_ns[row],
+        done_ns=requests.done_ns[row],
+        input_tokens=requests.input_tokens[row],
+        output_tokens=output[row],
+        first_tokens=np.where(tokens.first_tokens == ABSENT, 1, tokens.first_tokens)[row],
+        events=tokens.events[row],
+        server_load_ns=told["server_load_ns"][row],
+        server_prompt_eval_ns=told["server_prompt_eval_ns"][row],
+        server_eval_ns=told["server_eval_ns"][row],
+        server_queue_ns=told["server_queue_ns"][row],
+        agents=names,
+        failures=failures,
+    )
+
+
+def _runs(manifest: Mapping[str, Any]) -> dict[int, bool]:
+    """Return {run: whether concurrent} of the finished runs of solo and concurrent arms."""
+    design = manifest.get("design") or {}
+    members = {arm["name"]: list(arm.get("agents") or []) for arm in design.get("arms") or []}
+    primary, everyone = arms.primary(manifest), agents_of(manifest)
+    runs = {}
+    for entry in manifest.get("runs") or []:
+        if entry.get("interrupted"):
+            continue
+        arm = arms.arm_of(manifest, entry["run"])
+        if arm == primary or arm is None:
+            runs[entry["run"]] = True
+        elif len(members.get(arm, ())) == 1 and members[arm][0] in everyone:
+            runs[entry["run"]] = False
+    return runs
+
+
+def _turns(run: Int64, agent: Int64) -> Int64:
+    """Return the place of each call within its run and agent; both sorted by (run, agent)."""
+    if not len(run):
+        return np.empty(0, np.int64)
+    begins = np.flatnonzero(np.append(True, (run[1:] != run[:-1]) | (agent[1:] != agent[:-1])))
+    return np.arange(len(run)) - np.repeat(begins, np.diff(np.append(begins, len(run))))
+
+
+def _told(frame: Frame) -> dict[str, Int64]:
+    parts: dict[str, list[Int64]] = {name: [np.empty(0, np.int64)] for name in _TOLD}
+    for batch in frame.batches(_TOLD):
+        for name in _TOLD:
+            column = batch.column(name).cast(pa.int64()).fill_null(ABSENT)
+            parts[name].append(np.asarray(column.to_numpy(zero_copy_only=False), np.int64))
+    return {name: np.concatenate(columns) for name, columns in parts.items()}
+
+
+def _span(start: Int64, end: Int64, usable: Bool) -> Float64:
+    known = usable & (start != ABSENT) & (end != ABSENT)
+    return np.where(known, np.where(known, end, 0) - np.where(known, start, 0), np.nan)

@@ -1,0 +1,364 @@
+"""Did agents slow each other down, how much, when, and by what? METHODOLOGY 11.
+
+The verdict is over runs: the stretch of TTFT and TPOT, concurrent against measured solo, with a one-sided lower bound
+above 1.05. Flags on single calls say where to look; they are held to a false discovery rate of 5 % and compared with
+the flags that the solo runs themselves would get, for a server with a slow tail of its own has some when alone.
+
+The rules of earlier tools stand beside this, each under its own name: they are absolute limits or a measure of
+balance, and see moderate contention not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from analysis import ratio
+from analysis.calls import Calls
+from analysis.equivalence import benjamini_hochberg
+from analysis.estimate import Estimate, refused
+from analysis.intervals import ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
+from analysis.overlap import Busy, inside_and_touching
+from analysis.requests import ABSENT, Bool
+from loadgen.record import Int64
+
+__all__ = [
+    "TAIL_P",
+    "THRESHOLD",
+    "Baseline",
+    "Fit",
+    "Flags",
+    "Rules",
+    "Stretch",
+    "baseline_of",
+    "flag",
+    "flag_calls",
+    "legacy_rules",
+    "natural_tail_p",
+    "overlapping",
+    "robust_z",
+    "stretch_over_runs",
+    "verdict_of",
+]
+
+Float64 = NDArray[np.float64]
+
+THRESHOLD = 1.05
+FALSE_DISCOVERIES = 0.05
+TAIL_P = 0.05
+MAD_TO_SD = 1 / float(special.ndtri(0.75))  # 1.4826
+LEAST_BASELINE = 10  # solo calls of an agent: with fewer the spread of the spread drowns everything
+WANTED_CALLS, WANTED_RUNS = 30, 5  # METHODOLOGY 11.1, of the solo baseline
+LENGTHS_DIFFER = 1.1  # longest over shortest prompt, from which TTFT is fitted to the prompt's length
+FIT_LEAST = 10
+PAIRS_FROM = 500  # calls: Theil and Sen look at every pair
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """How much longer something took, concurrent against solo: a ratio over runs and its one-sided 95 % bounds."""
+
+    estimate: Estimate  # two-sided, 95 %
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a call should take when alone: fixed_ns + per_token_ns * prompt tokens, inside the lengths seen."""
+
+    fixed_ns: float
+    per_token_ns: float = 0.0
+    shortest: float = 0.0
+    longest: float = 0.0
+
+    def log(self, prompt_tokens: Float64) -> Float64:
+        """Return the logarithm of the expected ns, shape as `prompt_tokens`; NaN lengths count as the shortest."""
+        if self.per_token_ns == 0:
+            return np.full(len(prompt_tokens), np.log(self.fixed_ns))
+        known = np.where(np.isnan(prompt_tokens), self.shortest, prompt_tokens)
+        return np.log(self.fixed_ns + self.per_token_ns * np.clip(known, self.shortest, self.longest))
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Solo calls as a yardstick: residuals log(ns) - fit have this centre and spread."""
+
+    n: int
+    fit: Fit
+    centre: float
+    scale: float  # 1.4826 MAD
+
+    def residual(self, values_ns: Float64, prompt_tokens: Float64) -> Float64:
+        return np.log(values_ns) - self.fit.log(prompt_tokens) - self.centre
+
+    def expected_ns(self, prompt_tokens: Float64) -> Float64:
+        return np.exp(self.fit.log(prompt_tokens) + self.centre)
+
+    def p(self, values_ns: Float64, prompt_tokens: Float64) -> Float64:
+        """Return the upper p of each call being like the solo ones: t with n/2 degrees, for MAD is known badly."""
+        z = self.residual(values_ns, prompt_tokens) / self.scale
+        return np.asarray(special.stdtr(self.n / 2, -z), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Which calls are slower than solo ones are. Shape (n,), a place a call; NaN, False where it was not looked at."""
+
+    looked_at: Bool
+    flagged: Bool
+    p: Float64
+    stretch: Float64  # against what the fit expects
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of earlier tools (SYSTEMS 1.5)."""
+
+    speedup_below: tuple[float, ...] = (1.5,)
+    delta_ttft_above_s: tuple[float, ...] = (3.0, 10.0)
+    ttft_above_s: tuple[float, ...] = (3.0, 10.0)
+
+
+# --- over runs -------------------------------------------------------------------------------------------------------
+
+
+def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch:
+    """Return the stretch of `values_ns`, shape (n,): geometric means of runs, concurrent against solo.
+
+    chosen: which concurrent calls count (those that overlapped another agent's). A call is compared with the solo
+    calls of the same agent at the same place, so that work of different kinds never meets; agents count alike.
+    """
+    usable = (values_ns > 0) & (~calls.concurrent | chosen)  # NaN > 0 is False
+    logs = np.log(np.where(usable, values_ns, 1.0))
+    key = calls.agent * (int(calls.turn.max(initial=0)) + 1) + calls.turn
+    alone = usable & ~calls.concurrent
+    if not alone.any():
+        return Stretch(refused("no solo runs"))
+    together = usable & calls.concurrent & np.isin(key, key[alone])
+    if not together.any():
+        return Stretch(refused("no call overlapped one of another agent"))
+    sums = np.bincount(key[alone], weights=logs[alone], minlength=int(key.max()) + 1)
+    counts = np.bincount(key[alone], minlength=len(sums))
+    residual = logs - (sums / np.maximum(counts, 1))[key]
+    per_run = {int(run): together & (calls.run == run) for run in np.unique(calls.run[together])}
+    slower = {run: _mean_of_agents(residual, mine, calls.agent) for run, mine in per_run.items()}
+    blocks = {run: int(calls.block[mine][0]) for run, mine in per_run.items()}
+    solo = {}
+    for block in np.unique(calls.block[alone]).tolist():
+        partner = together & (calls.block == block)
+        # A block whose concurrent run is missing still says what is usual when alone.
+        kept = alone & (calls.block == block) & np.isin(key, key[partner if partner.any() else together])
+        if kept.any():
+            solo[block] = _mean_of_agents(residual, kept, calls.agent)
+    pairs = [run for run in slower if blocks[run] in solo and blocks[run] != ABSENT]
+    if len(pairs) == len(slower):
+        top, bottom = [slower[run] for run in pairs], [solo[blocks[run]] for run in pairs]
+        return _stretch(np.array(top), np.array(bottom), blocked=True)
+    return _stretch(np.array(list(slower.values())), np.array(list(solo.values())), blocked=False)
+
+
+def _mean_of_agents(residual: Float64, chosen: Bool, agent: Int64) -> float:
+    return float(np.mean([residual[chosen & (agent == one)].mean() for one in np.unique(agent[chosen])]))
+
+
+def _stretch(top: Float64, bottom: Float64, *, blocked: bool) -> Stretch:
+    n = min(len(top), len(bottom))
+    if n < LEAST_RUNS:
+        value = float(np.exp(top.mean() - bottom.mean())) if n else None
+        return Stretch(Estimate(value, n=n, notes=(no_interval(n),)))
+    compare = ratio.log_paired if blocked else ratio.log_welch
+    found = compare(np.exp(top), np.exp(bottom))
+    one_sided = found.at(0.90)
+    assert one_sided is not None  # both methods work on logarithms
+    notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *(() if blocked else (found.method,)))
+    return Stretch(Estimate(found.value, found.low, found.high, found.confidence, n, notes), *one_sided)
+
+
+def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -> tuple[str, tuple[str, ...]]:
+    """Return (contention | none | inconclusive | unknown, reasons). stretches: by what was stretched, such as TTFT."""
+    reasons, known = [], 0
+    verdict = "none"
+    for name, one in stretches.items():
+        estimate = one.estimate
+        if estimate.value is None:
+            reasons.append(f"{name}: {estimate.notes[0]}")
+            continue
+        known += 1
+        if one.lower is None or one.upper is None:
+            reasons.append(f"{name} took {estimate.value:.3g} × solo; {estimate.notes[0]}")
+            verdict = "inconclusive" if verdict == "none" else verdict
+        elif one.lower > threshold:
+            reasons.append(f"{name} took {estimate.value:.3g} × solo, at least {one.lower:.3g} ×")
+            verdict = "contention"
+        elif one.upper >= threshold:
+            reasons.append(f"{name} took between {one.lower:.3g} and {one.upper:.3g} × solo: {threshold:g} lies inside")
+            verdict = "inconclusive" if verdict == "none" else verdict
+        else:
+            reasons.append(f"{name} took at most {one.upper:.3g} × solo")
+    if known:
+        return verdict, tuple(reasons)
+    apart = bool(stretches) and all("no call overlapped" in one.estimate.notes[0] for one in stretches.values())
+    return ("none" if apart else "unknown"), tuple(dict.fromkeys(one.estimate.notes[0] for one in stretches.values()))
+
+
+# --- single calls ----------------------------------------------------------------------------------------------------
+
+
+def overlapping(calls: Calls, busy: Busy, begin_ns: Int64, end_ns: Int64) -> Bool:
+    """Return which concurrent calls had another agent's request out during [begin, end], shape (n,) each."""
+    found = np.zeros(len(calls), np.bool_)
+    known = calls.concurrent & (begin_ns != ABSENT) & (end_ns != ABSENT)
+    for (run, agent), intervals in busy.requests.items():
+        mine = known & (calls.run == run) & (calls.agent == agent)
+        found[mine] = inside_and_touching(begin_ns[mine], end_ns[mine], intervals)[1]
+    return found
+
+
+def robust_z(baseline: Float64, x: Float64) -> Float64:
+    """Return z of log x against `baseline`: (log x - median) / (1.4826 MAD of the logarithms)."""
+    logs = np.log(baseline)
+    centre = np.median(logs)
+    return np.asarray((np.log(x) - centre) / (MAD_TO_SD * np.median(np.abs(logs - centre))), np.float64)
+
+
+def baseline_of(values_ns: Float64, prompt_tokens: Float64 | None = None) -> Baseline | None:
+    """Return the yardstick made of solo calls, or None if there are too few, or none that differ.
+
+    prompt_tokens: shape (n,), NaN where unknown; None: whatever this is does not depend on them.
+    """
+    known = values_ns > 0
+    values = values_ns[known]
+    if len(values) < LEAST_BASELINE:
+        return None
+    prompts = None if prompt_tokens is None else prompt_tokens[known]
+    fit = _fit(values, prompts)
+    residual = np.log(values) - fit.log(np.zeros(len(values)) if prompts is None else prompts)
+    centre = float(np.median(residual))
+    scale = MAD_TO_SD * float(np.median(np.abs(residual - centre)))
+    return Baseline(len(values), fit, centre, scale) if scale > 0 else None
+
+
+def _fit(values: Float64, prompts: Float64 | None) -> Fit:
+    """Fit time to prompt length: Theil-Sen, which a slow tail does not move, then once more with weights.
+
+    Spread grows with the time itself, so the second round takes both as shares of the first fit.
+    """
+    usual = float(np.median(values))
+    if prompts is None or np.isnan(prompts).any() or len(values) < FIT_LEAST:
+        return Fit(usual)
+    shortest, longest = float(prompts.min()), float(prompts.max())
+    if longest < LENGTHS_DIFFER * shortest or longest == shortest:
+        return Fit(usual)
+    from scipy import optimize  # 0.2 s to import
+
+    step = -(-len(values) // PAIRS_FROM)
+    x, y = prompts[::step], values[::step]
+    apart = np.subtract.outer(x, x)
+    slope = max(
+        0.0, float(np.median(np.subtract.outer(y, y)[apart > 0] / apart[apart > 0])) if (apart > 0).any() else 0
+    )
+    fixed = max(float(np.median(y - slope * x)), 0.1 * float(y.min()))
+    mean = float(x.mean())
+
+    def miss(log_parts: Float64) -> Float64:
+        # In logarithms both parts stay positive; the second is the time for a prompt of mean length.
+        return np.asarray(np.log(np.exp(log_parts[0]) + np.exp(log_parts[1]) * x / mean) - np.log(y), np.float64)
+
+    start = np.log([fixed, max(slope * mean, 1e-3 * usual)])
+    spread = max(MAD_TO_SD * float(np.median(np.abs(miss(start)))), 1e-6)
+    found = optimize.least_squares(miss, start, loss="soft_l1", f_scale=spread)
+    return Fit(float(np.exp(found.x[0])), float(np.exp(found.x[1])) / mean, shortest, longest)
+
+
+def flag(p: Float64, stretch: Float64, q: float = FALSE_DISCOVERIES) -> Bool:
+    """Return which calls of one run are flagged: Benjamini and Hochberg at `q`, and at least 5 % slower.
+
+    The second condition is there because next to a very steady server even a thousandth is significant.
+    """
+    if not len(p):
+        return np.empty(0, np.bool_)
+    return np.asarray((np.array(benjamini_hochberg(p.tolist())) <= q) & (stretch > THRESHOLD), np.bool_)
+
+
+def flag_calls(calls: Calls, values_ns: Float64, chosen: Bool, *, by_prompt: bool) -> tuple[Flags, Flags]:
+    """Return the flags of the `chosen` concurrent calls, and those of the solo calls of each run against the others.
+
+    by_prompt: whether the value depends on the prompt's length. The unit of the false discovery rate is the run.
+    """
+    prompts = np.where(calls.input_tokens == ABSENT, np.nan, calls.input_tokens).astype(np.float64)
+    alone = ~calls.concurrent & (values_ns > 0)
+    notes: list[str] = []
+    p, stretch = np.full(len(calls), np.nan), np.full(len(calls), np.nan)
+
+    def judge(mine: Bool, against: Bool) -> bool:
+        yardstick = baseline_of(values_ns[against], prompts[against] if by_prompt else None)
+        if yardstick is None:
+            return False
+        p[mine] = yardstick.p(values_ns[mine], prompts[mine])
+        stretch[mine] = np.exp(yardstick.residual(values_ns[mine], prompts[mine]))
+        return True
+
+    for agent, name in enumerate(calls.agents):
+        solo = alone & (calls.agent == agent)
+        runs = len(np.unique(calls.run[solo]))
+        if not judge(chosen & calls.concurrent & (calls.agent == agent) & (values_ns > 0), solo):
+            notes.append(f"{name}: no flags, {int(solo.sum())} solo calls are too few or all alike")
+            continue
+        if solo.sum() < WANTED_CALLS or runs < WANTED_RUNS:
+            wanted = f"{WANTED_CALLS} in {WANTED_RUNS} wanted"
+            notes.append(f"{name}: baseline of {int(solo.sum())} solo calls in {runs} runs, {wanted}")
+        for run in np.unique(calls.run[solo]):
+            held_out = solo & (calls.run == run)
+            judge(held_out, solo & ~held_out)
+    flagged = np.zeros(len(calls), np.bool_)
+    looked_at = ~np.isnan(p)
+    for run in np.unique(calls.run[looked_at]):
+        mine = looked_at & (calls.run == run)
+        flagged[mine] = flag(p[mine], stretch[mine])
+    told = tuple(notes)
+    return tuple(  # type: ignore[return-value]
+        Flags(looked_at & kind, flagged & kind, p, stretch, told) for kind in (calls.concurrent, ~calls.concurrent)
+    )
+
+
+def natural_tail_p(together: Flags, alone: Flags, run: Bool | None = None) -> float:
+    """Return the p of the flags being the server's own slow tail, which it has when alone as well.
+
+    Fisher's exact test, one-sided, of the share flagged among concurrent calls (of one `run`: which calls are of it)
+    against that among solo ones. Below 5 % the flags are called contention: single flags come without it too.
+    """
+    from scipy import stats  # 0.6 s to import, and needed only here
+
+    mine = together.looked_at if run is None else together.looked_at & run
+    rows = [
+        [int((flagged & those).sum()), int((those & ~flagged).sum())]
+        for flagged, those in ((together.flagged, mine), (alone.flagged, alone.looked_at))
+    ]
+    return float(stats.fisher_exact(rows, alternative="greater").pvalue)
+
+
+# --- the rules of earlier tools --------------------------------------------------------------------------------------
+
+
+def legacy_rules(overlap: Float64, ttft_s: Float64, rules: Rules | None = None) -> dict[str, Bool]:
+    """Return for each rule, by name, which runs it labels.
+
+    overlap: shape (runs,), the guide's "speedup", sum of the agents' own walls over the makespan. ttft_s: shape
+    (runs, agents), client TTFT; NaN where unknown.
+    """
+    rules = rules or Rules()
+    known = ~np.isnan(ttft_s)
+    most = np.where(known, ttft_s, -np.inf).max(axis=1, initial=-np.inf)
+    least = np.where(known, ttft_s, np.inf).min(axis=1, initial=np.inf)
+    delta = np.where(known.sum(axis=1) > 1, most - least, -np.inf)
+    return (
+        {f"speedup<{limit:g}": overlap < limit for limit in rules.speedup_below}
+        | {f"delta_ttft>{limit:g}s": delta > limit for limit in rules.delta_ttft_above_s}
+        | {f"ttft>{limit:g}s": most > limit for limit in rules.ttft_above_s}
+    )
