@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.ratio import welch
+
 __all__ = [
     "Drift",
     "Shift",
@@ -216,16 +218,8 @@ def _splits(part: Float64, start: int) -> list[int]:
 
 def _shift(bins: Float64, start: int, at: int, end: int) -> Shift:
     before, after = bins[start:at], bins[at:end]
-    return Shift(at, float(before.mean()), float(after.mean()), _welch_p(before, after))
+    return Shift(at, float(before.mean()), float(after.mean()), welch(before, after).p)
 
 
 def _accepted(shift: Shift) -> bool:
     return shift.p < SHIFT_P and abs(shift.after - shift.before) >= SHIFT_STEP * abs(shift.before)
-
-
-def _welch_p(one: Float64, other: Float64) -> float:
-    if np.ptp(one) == 0 and np.ptp(other) == 0:  # no spread to test against
-        return 1.0 if one[0] == other[0] else 0.0
-    from scipy import stats  # 0.6 s to import, and needed only here
-
-    return float(stats.ttest_ind(one, other, equal_var=False).pvalue)

@@ -54,6 +54,7 @@ def test_power_is_that_of_simulated_tests():
 
 def test_unequal_arms_are_worth_less_than_equal_ones_of_the_same_total():
     assert minimum_detectable(3, 7) > minimum_detectable(5, 5)
+    assert minimum_detectable(3, 7) == pytest.approx(minimum_detectable(7, 3))
 
 
 def test_too_few_runs_to_test_have_no_least_effect():

@@ -56,6 +56,20 @@ def test_intervals_of_a_noisy_fit_cover_the_truth_as_often_as_they_say():
     assert all(0.90 <= count / 150 <= 0.99 for count in hits.values()), hits
 
 
+def test_intervals_are_those_of_curve_fit_on_logarithms():
+    from scipy import optimize, stats
+
+    levels = np.repeat(LEVELS, 3).astype(float)
+    rates = law(levels) * np.random.default_rng(3).lognormal(0, 0.05, 24)
+    logs, covariance = optimize.curve_fit(
+        lambda n, g, a, b: np.log(usl(n, *np.exp([g, a, b]))), levels, np.log(rates), np.log([100, 0.05, 1e-3])
+    )
+    fit = fit_usl(levels, rates)
+    for one, log, variance in zip((fit.gamma, fit.alpha, fit.beta), logs, np.diag(covariance), strict=True):
+        assert one.value == pytest.approx(np.exp(log), rel=1e-4)
+        assert one.high == pytest.approx(np.exp(log + stats.t.ppf(0.975, 21) * np.sqrt(variance)), rel=1e-3)
+
+
 def test_a_peak_far_beyond_what_was_tried_is_refused():
     levels = (1, 2, 3, 4, 8, 16)
     fit = fit_usl(levels, law(levels))

@@ -20,6 +20,15 @@ def test_mser_cuts_a_transient_where_it_ends():
     assert mser(steps((20, 10), (80, 1))).steady
 
 
+def test_mser_minimises_the_standard_error_of_what_is_left():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        values = rng.normal(10, 3, 103) + 20 * np.exp(-np.arange(103) / 12)
+        means = values[:100].reshape(20, 5).mean(axis=1)
+        best = min(range(10), key=lambda d: means[d:].var() / (20 - d))
+        assert mser(values).cut == 5 * best
+
+
 def test_mser_of_a_long_transient_finds_no_steady_state():
     ramp = np.linspace(10, 1, 100)
     assert not mser(ramp).steady
@@ -153,6 +162,8 @@ def test_a_step_below_five_percent_is_not_reported_however_sure():
 def test_a_burst_shorter_than_three_bins_is_no_level():
     bins = steps((30, 100), (2, 300), (30, 100)) * np.random.default_rng(4).lognormal(0, 0.01, 62)
     assert shifts(bins) == ()
+    assert shifts(steps((2, 300), (60, 100))) == ()
+    assert [shift.at for shift in shifts(steps((3, 300), (60, 100)))] == [3]
 
 
 def test_fewer_than_thirty_bins_say_nothing_about_levels():
