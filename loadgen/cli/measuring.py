@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from loadgen.campaign import Campaign, Finished
+    from loadgen.exporter import Exporter
     from loadgen.profile import Profile
+    from loadgen.tally import Tally
 
 __all__ = ["conclude", "in_loop", "load_profile", "maybe_emulator", "new_directory", "prepare_and_measure", "prepared"]
 
@@ -98,14 +100,21 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
 
 
 async def prepare_and_measure(
-    prepare: Awaitable[Campaign], stop: asyncio.Event, *, progress: bool, quiet: bool
+    prepare: Awaitable[Campaign], stop: asyncio.Event, *, progress: bool, quiet: bool, exporter: Exporter | None = None
 ) -> Finished:
     """Await the campaign and measure it. Raises Stop if `stop` is set before there is anything to measure."""
     from loadgen.campaign import measure
+    from loadgen.cli.exporting import export
     from loadgen.cli.progress import Progress
 
     campaign = await prepared(prepare, stop, quiet=quiet)
     draw = Progress(shown=progress)
+    show = export(campaign, exporter) if exporter is not None else None
+
+    def tell(tally: Tally) -> None:
+        draw(tally)
+        if show is not None:
+            show(tally)
 
     def say(line: str) -> None:
         draw.close()
@@ -114,9 +123,12 @@ async def prepare_and_measure(
     if not quiet:
         campaign.say = say
     try:
-        return await measure(campaign, draw, stop)
+        finished = await measure(campaign, tell, stop)
     finally:
         draw.close()
+    if exporter is not None:
+        exporter.conclude(finished.summary["verdict"] if finished.summary is not None else "failed")
+    return finished
 
 
 async def prepared(prepare: Awaitable[Campaign], stop: asyncio.Event, *, quiet: bool) -> Campaign:

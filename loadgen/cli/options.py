@@ -47,11 +47,25 @@ Proxy = Annotated[str | None, typer.Option("--proxy", help="An HTTP proxy (lower
 Tier = Annotated[str | None, typer.Option("--tier", help="auto, kernel, callback or aiohttp.")]
 LoopName = Annotated[str | None, typer.Option("--loop", help="auto, uvloop or asyncio.")]
 
+TelemetryUrl = Annotated[
+    list[str] | None, typer.Option("--telemetry-url", help="Sample this dcgm-exporter or node exporter too.")
+]
+TelemetryInterval = Annotated[
+    float | None, typer.Option("--telemetry-interval", help="Seconds between samples; 0 takes none.")
+]
+
 Out = Annotated[Path | None, typer.Option("--out", help="The run's directory; a new one.", metavar="DIR")]
 Emulator = Annotated[bool, typer.Option("--emulator", help="Measure an emulator started for the occasion.")]
 Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress line.")]
+
+PrometheusPort = Annotated[int | None, typer.Option("--prometheus-port", help="Serve live /metrics on this port.")]
+PrometheusHost = Annotated[str, typer.Option("--prometheus-host", help="The address to serve /metrics on.")]
+PushGateway = Annotated[str | None, typer.Option("--push-gateway", help="Push the final counts there.", metavar="URL")]
+RemoteWrite = Annotated[
+    str | None, typer.Option("--remote-write", help="Write the final counts to this Prometheus.", metavar="URL")
+]
 
 
 def campaign_of(

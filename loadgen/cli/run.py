@@ -9,6 +9,7 @@ import typer
 
 from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.exporting import Outlets, exporting
 from loadgen.cli.measuring import (
     conclude,
     in_loop,
@@ -65,9 +66,15 @@ def run(
     tokenizer: options.Tokenizer = None,
     ca_file: options.CaFile = None,
     insecure: options.Insecure = False,
+    telemetry_url: options.TelemetryUrl = None,
+    telemetry_interval: options.TelemetryInterval = None,
     proxy: options.Proxy = None,
     tier: options.Tier = None,
     loop: options.LoopName = None,
+    prometheus_port: options.PrometheusPort = None,
+    prometheus_host: options.PrometheusHost = "127.0.0.1",
+    push_gateway: options.PushGateway = None,
+    remote_write: options.RemoteWrite = None,
     out: options.Out = None,
     emulator: options.Emulator = False,
     json_: options.Json = False,
@@ -111,6 +118,7 @@ def run(
         "campaign": options.campaign_of(until, until_metric, cooldown, isolation),
         "seed": seed,
         "workers": workers,
+        "telemetry": {"exporters": telemetry_url or None, "interval_s": telemetry_interval},
         "proxy": proxy,
         "tier": tier,
         "loop": loop,
@@ -122,10 +130,16 @@ def run(
         if resolved.agents is not None:
             raise Stop(Exit.USAGE, f"{profile}: describes agents; use loadgen agents {profile}")
         directory = out or new_directory()
-        finished = in_loop(
-            resolved.loop,
-            lambda stop: prepare_and_measure(
-                prepare(resolved, directory), stop, progress=not (quiet or no_progress), quiet=quiet
-            ),
-        )
-    return conclude(finished, directory, json_=json_, quiet=quiet)
+        outlets = Outlets(prometheus_port, prometheus_host, push_gateway, remote_write, str(directory))
+        with exporting(outlets, source or "command line", quiet=quiet) as exporter:
+            finished = in_loop(
+                resolved.loop,
+                lambda stop: prepare_and_measure(
+                    prepare(resolved, directory),
+                    stop,
+                    progress=not (quiet or no_progress),
+                    quiet=quiet,
+                    exporter=exporter,
+                ),
+            )
+            return conclude(finished, directory, json_=json_, quiet=quiet)

@@ -114,9 +114,10 @@ def names() -> set[str]:
 class Exporter:
     """What is shown last is what a scrape sees. Every method may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: str = "", directory: str = "") -> None:
         self._tally = Tally()
         self._info: Mapping[str, str] = {}
+        self._named = {"profile": profile, "directory": directory}
         self._targets: Sequence[Mapping[str, str]] = ()
         self._runs = (0, 0)  # finished, planned
         self._verdict = VERDICTS[0]
@@ -129,13 +130,12 @@ class Exporter:
         """tally: the sum over the campaign so far; not to be changed afterwards."""
         self._tally = tally
 
-    def describe(self, manifest: Mapping[str, Any], profile: str, directory: str) -> None:
+    def describe(self, manifest: Mapping[str, Any]) -> None:
         """Take over from a manifest what runs and against what."""
         self._info = {
             "version": str(manifest["loadgen"]),
-            "profile": profile,
             "tier": str(manifest["instrument"]["tier"]),
-            "directory": directory,
+            **self._named,
         }
         self._targets = [
             {

@@ -22,7 +22,14 @@ __all__ = ["Absent", "Look", "Lost", "Missed", "Source", "Value", "blocking", "l
 
 
 class Absent(Exception):
-    """There is no such source here; the message says why, in one line."""
+    """There is no such source here; the message says why, in one line.
+
+    expected: nobody will be surprised, so it need not be said while others wait for results.
+    """
+
+    def __init__(self, reason: str, *, expected: bool = False) -> None:
+        super().__init__(reason)
+        self.expected = expected
 
 
 class Lost(Exception):

@@ -9,15 +9,16 @@ complete, and closing copies the segments together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loadgen.telemetry import Look
 
-__all__ = ["SCHEMA", "Log", "close_log"]
+__all__ = ["SCHEMA", "Log", "close_log", "reopen_log"]
 
 ROW_GROUP_ROWS = 500_000
 
@@ -52,7 +53,7 @@ class Log:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._count = 0
+        self._count = len(list(directory.glob("*.parquet")))  # of a campaign that is resumed, else none
         self._begun: list[tuple[int, int]] = []  # (run, zero_ns), in order
         self._pending: list[tuple[int, str, Look]] = []  # with how many runs had begun
         directory.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,25 @@ def close_log(directory: Path, destination: Path) -> int:
         path.unlink()
     directory.rmdir()
     return samples
+
+
+def reopen_log(directory: Path, closed: Path, runs: Collection[int]) -> None:
+    """Make a log to go on with out of a closed file or of what a crash left; only the samples of `runs` are kept."""
+    segments = sorted(directory.glob("*.parquet"))
+    paths = [closed] if closed.exists() and not segments else segments
+    if not paths:
+        return
+    kept = pa.array(sorted(runs), pa.int32())
+    tables = [pq.read_table(path, schema=SCHEMA, memory_map=False) for path in paths]
+    table = pa.concat_tables([table.filter(pc.is_in(table["run"], kept)) for table in tables])
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / "reopened.tmp"
+    with _writer(partial) as writer:
+        writer.write_table(table)
+    for path in segments:
+        path.unlink()
+    os.replace(partial, directory / "000000.parquet")
+    closed.unlink(missing_ok=True)
 
 
 def _batches(paths: list[Path]) -> Iterator[pa.Table]:

@@ -22,7 +22,7 @@ from typing import Any
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.fleet.share import Endpoint
 from loadgen.profile import Telemetry
-from loadgen.telemetry import Absent, Lost, Missed, Source
+from loadgen.telemetry import Absent, Look, Lost, Missed, Source
 from loadgen.telemetry.amdgpu import open_amdgpu
 from loadgen.telemetry.host import open_host, open_process
 from loadgen.telemetry.log import Log
@@ -37,18 +37,24 @@ FLUSH_S = 5.0
 JOIN_S = 10.0
 
 Opening = Callable[[], Awaitable[Source]]
+Seen = Callable[[str, Look], None]
 
 
 async def start_sampler(
-    settings: Telemetry, endpoints: Sequence[Endpoint], directory: Path, proxy: str | None = None
+    settings: Telemetry,
+    endpoints: Sequence[Endpoint],
+    directory: Path,
+    proxy: str | None = None,
+    seen: Seen | None = None,
 ) -> Sampler | None:
     """Start sampling into segments in `directory`; None where the profile wants none.
 
-    Returns once each source has been looked at, so that a run has samples from its first moment on.
+    seen: also gets each look, in the thread that looks. Returns once each source has been looked at, so that a run has
+    samples from its first moment on.
     """
     if settings.interval_s == 0:
         return None
-    sampler = Sampler(settings, endpoints, directory, proxy)
+    sampler = Sampler(settings, endpoints, directory, proxy, seen)
     sampler.thread.start()
     await asyncio.to_thread(sampler.ready.wait, READY_S)
     return sampler
@@ -58,13 +64,19 @@ class Sampler:
     """The thread and what it found. `begin` and `stop` are for the thread that measures."""
 
     def __init__(
-        self, settings: Telemetry, endpoints: Sequence[Endpoint], directory: Path, proxy: str | None = None
+        self,
+        settings: Telemetry,
+        endpoints: Sequence[Endpoint],
+        directory: Path,
+        proxy: str | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.ready = threading.Event()
+        self.surprises: list[str] = []  # what was asked for and is not there
         self.thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._settings = settings
         self._endpoints = endpoints
-        self._proxy = proxy
+        self._proxy, self._seen = proxy, seen
         self._log = Log(directory)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -143,6 +155,9 @@ class Sampler:
             return await opening()
         except Absent as absent:
             self._absent.append({"source": name, "reason": str(absent)})
+            # Most machines have no GPU of either make: that is no surprise unless one was asked for by name.
+            if not absent.expected and name in ("server", "exporter", self._settings.gpu):
+                self.surprises.append(str(absent))
             return None
 
     async def _sample(self, source: Source, start_ns: int, first: asyncio.Event) -> None:
@@ -154,7 +169,10 @@ class Sampler:
         stopping = False
         while True:
             try:
-                self._log.append(source.name, await source.read())
+                look = await source.read()
+                self._log.append(source.name, look)
+                if self._seen is not None:
+                    self._seen(source.name, look)
             except Missed as missed:
                 self._missed[who, str(missed)] += 1
             except Lost as lost:

@@ -44,7 +44,9 @@ async def open_server(endpoint: Endpoint, proxy: str | None = None) -> Source:
     """Return what the server at `endpoint` tells. Raises Absent where it tells nothing."""
     told = _told(endpoint.target.kind, endpoint.name)
     if not told:
-        raise Absent(f"{endpoint.name}: {endpoint.label or endpoint.target.kind} tells nothing of its state")
+        raise Absent(
+            f"{endpoint.name}: {endpoint.label or endpoint.target.kind} tells nothing of its state", expected=True
+        )
     headers = {
         name: value
         for name, value in endpoint.request_headers().items()

@@ -36,13 +36,13 @@ def record(seq: int, *, outcome: Outcome = Outcome.OK, agent: str = "", ttft_ms:
 
 @pytest.fixture
 def exporter() -> Exporter:
-    made = Exporter()
+    made = Exporter("open-loop", "runs/1")
     tally = Tally(in_flight={("a:1", ""): 5}, due=12, begun=9, loop_lag_ns=2 * MS, cpu_ns=1_500 * MS)
     for seq in range(3):
         tally.add(record(seq))
     tally.add(record(3, outcome=Outcome.STALLED))
     tally.add(record(4, agent="x", ttft_ms=900_000))
-    made.describe(MANIFEST, "open-loop", "runs/1")
+    made.describe(MANIFEST)
     made.count_runs(1, 5)
     made.show(tally)
     return made

@@ -1,0 +1,100 @@
+"""Live counters beside a command that measures: where they go, and until when."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadgen.cli.exits import Exit, Stop
+
+if TYPE_CHECKING:
+    from loadgen.campaign import Campaign
+    from loadgen.exporter import Exporter
+    from loadgen.tally import Tally
+
+__all__ = ["Outlets", "export", "exporting"]
+
+LINGER_S = 30.0  # two scrapes at Prometheus's usual interval of 15 s
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """What the options ask for. instance: what to call this run where no scrape names it."""
+
+    port: int | None
+    host: str
+    push_gateway: str | None
+    remote_write: str | None
+    instance: str
+
+    @property
+    def any(self) -> bool:
+        return self.port is not None or self.push_gateway is not None or self.remote_write is not None
+
+
+@contextlib.contextmanager
+def exporting(outlets: Outlets, profile: str, *, quiet: bool) -> Iterator[Exporter | None]:
+    """Serve while inside; on the way out push, and stay until the final counts were fetched.
+
+    Raises Stop if the port cannot be had. A push that fails is told and changes nothing: the run is on disk.
+    """
+    if not outlets.any:
+        yield None
+        return
+    from loadgen.exporter import Exporter, ExportError, serve
+
+    exporter = Exporter(profile, outlets.instance)
+    try:
+        server = None if outlets.port is None else serve(exporter, outlets.port, outlets.host)
+    except ExportError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    try:
+        yield exporter
+    finally:
+        _push(exporter, outlets)
+        if server is not None:
+            _linger(exporter, quiet=quiet)
+            server.shutdown()
+            server.server_close()
+
+
+def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
+    """Let `exporter` follow `campaign`; return what to call with each tally."""
+    import analysis
+
+    exporter.describe(campaign.manifest)
+    exporter.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned))
+
+    def made() -> None:
+        exporter.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned))
+        if "agents" in campaign.manifest:
+            exporter.show_agents(analysis.summarise(campaign.directory).get("agents") or {})
+
+    campaign.made, campaign.seen = made, exporter.show_look
+    return exporter.show
+
+
+def _push(exporter: Exporter, outlets: Outlets) -> None:
+    from loadgen.exporter import ExportError, push, remote_write
+
+    for send, url in ((push, outlets.push_gateway), (remote_write, outlets.remote_write)):
+        if url is not None and exporter.over:
+            try:
+                send(exporter, url, outlets.instance)
+            except ExportError as error:
+                print(f"loadgen: {error}", file=sys.stderr)
+
+
+def _linger(exporter: Exporter, *, quiet: bool) -> None:
+    if not exporter.over or exporter.wait_for_last_scrape(0):
+        return
+    if not quiet:
+        print(
+            f"/metrics stays until the final counts are scraped, at most {LINGER_S:g} s; Ctrl-C ends it",
+            file=sys.stderr,
+        )
+    with contextlib.suppress(KeyboardInterrupt):
+        exporter.wait_for_last_scrape(LINGER_S)
