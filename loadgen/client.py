@@ -47,7 +47,8 @@ class Client:
 
         zero_ns: the run's start on the monotonic clock, to which intended_ns and everything in the record is relative.
         """
-        answer.unpack()
+        if not answer.unpacked:
+            answer.unpack()
         record = Record(
             run,
             seq,
@@ -100,9 +101,17 @@ class Client:
         record.server_prompt_eval_ns = decoded.server_prompt_eval_ns
         record.server_eval_ns = decoded.server_eval_ns
 
-    def text(self, response: Response) -> str:
-        """Return the text of an answer. It is decoded once more for it, so ask only where a later call needs it."""
-        return self._dialect.decode(response, keep_text=True).text or ""
+    def text(self, answer: Answer) -> str | None:
+        """Return the text of an answer, None if it failed. Its record may be made later.
+
+        The answer is decoded for this alone, so ask only where a later call needs it.
+        """
+        answer.unpack()
+        answer.unpacked = True
+        if answer.response is None or answer.failure not in (None, Outcome.TRUNCATED):
+            return None
+        decoded = self._dialect.decode(answer.response, keep_text=True)
+        return decoded.text or "" if decoded.outcome is Outcome.OK else None
 
     def _last_token_read(self, response: Response) -> int:
         decoded = self._dialect.decode(response)

@@ -248,7 +248,7 @@ class Engine:
             _settle(self._emptied)
 
     async def _one(self, client: Client, seq: int, intended_ns: int, *, heed: bool = False) -> bool:
-        """Make one request. heed: decode its answer at once, hand on the text and return whether there was one."""
+        """Make one request. heed: hand the text of its answer on and return whether there was one."""
         plan = self._plan
         self.begun += 1
         self.in_flight += 1
@@ -258,8 +258,8 @@ class Engine:
         try:
             ask = self._ask(seq)
             answer, body = await client.send(ask, f"{plan.run}-{seq}")
-            if heed:
-                return self._heed(client, ask, body, answer, seq, intended_ns)
+            # The text alone: the next call waits for it, and the record need not be made yet.
+            text = client.text(answer) if heed else None
             self._backlog.append((client, ask, body, answer, seq, intended_ns))
             if len(self._backlog) > MOST_BACKLOG:
                 self._make_record(*self._backlog.popleft())
@@ -267,6 +267,9 @@ class Engine:
                 self._loop.call_soon(self._make_records)
             elif len(self._backlog) == 1:
                 self._loop.call_later(BACKLOG_S, self._make_records)
+            if text is not None and self._hear is not None:
+                self._hear(seq, text)
+            return text is not None
         except Exception as error:
             self.fail(error)  # ours, for the peer's failures are records
         finally:
@@ -274,14 +277,6 @@ class Engine:
             client.in_flight -= 1
             self._finished += 1
         return False
-
-    def _heed(self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int) -> bool:
-        record = self._make_record(client, ask, body, answer, seq, intended_ns)
-        if record is None or record.outcome is not Outcome.OK or answer.response is None:
-            return False
-        if self._hear is not None:
-            self._hear(seq, client.text(answer.response))
-        return True
 
     def _make_records(self) -> None:
         """Decode the answers that ended since the last time, for as long as reads may wait.
@@ -295,9 +290,7 @@ class Engine:
                 self._loop.call_soon(self._make_records)
                 return
 
-    def _make_record(
-        self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int
-    ) -> Record | None:
+    def _make_record(self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int) -> None:
         plan = self._plan
         try:
             record = client.record(
@@ -307,8 +300,6 @@ class Engine:
             self._keep(record)
         except Exception as error:
             self.fail(error)  # and go on: the others may still be kept
-            return None
-        return record
 
     def _note(self, record: Record) -> None:
         health = self.health

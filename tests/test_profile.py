@@ -29,8 +29,9 @@ def read(tmp_path, monkeypatch):
 # --- shipped profiles ---
 
 
-def test_five_profiles_are_shipped():
-    assert list(shipped()) == ["burst", "open-loop", "quickstart", "ramp", "soak"]
+def test_seven_profiles_are_shipped():
+    names = ["agents-30", "agents-scaling", "burst", "open-loop", "quickstart", "ramp", "soak"]
+    assert list(shipped()) == names
 
 
 @pytest.mark.parametrize("name", ["burst", "open-loop", "quickstart", "ramp", "soak"])
@@ -332,7 +333,7 @@ def test_an_unknown_name_is_told_with_the_shipped_ones():
         ProfileError, match=r"^quickstar: no such file or shipped profile \(did you mean quickstart\?\)$"
     ):
         load("quickstar")
-    with pytest.raises(ProfileError, match="shipped profiles: burst, open-loop, quickstart, ramp, soak"):
+    with pytest.raises(ProfileError, match="shipped profiles: agents-30, agents-scaling, burst, open-loop, quickstart, ramp, soak"):
         load("zzz.yaml")
 
 

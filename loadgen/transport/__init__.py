@@ -64,6 +64,7 @@ class Answer:
     failure: Outcome | None = None
     error: str | None = None
     stale_connections: int = 0
+    unpacked: bool = False  # kept by who calls `unpack`
 
     def unpack(self) -> None:
         """Finish the fields; here there is nothing left to do."""

@@ -1,0 +1,120 @@
+"""The configurations of a profile of agents: which, in turns, and what they show together."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.measuring import in_loop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from loadgen.profile import Configuration, Profile
+    from loadgen.sweep import Sweep
+
+__all__ = ["sweep"]
+
+ALL = "all"
+SEED_BITS = 62
+
+
+def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool, progress: bool, quiet: bool) -> int:
+    """Measure the configurations of the phases asked for; print the summary and return the exit code."""
+    import analysis
+    from analysis.report.sweep import sweep_report
+    from analysis.sweep import summarise_sweep
+
+    chosen = _chosen(profile, phases)
+    if profile.campaign.until is not None:
+        raise Stop(Exit.USAGE, "--until cannot go with configurations, which make the same runs each: use --runs")
+    _make(directory)
+    measured = in_loop(profile.loop, lambda stop: _measure(profile, chosen, directory, stop, progress, quiet))
+    summary = summarise_sweep(directory)
+    try:
+        (directory / "summary.json").write_text(analysis.to_json(summary), encoding="utf-8")
+        if profile.agents is not None and profile.agents.artifacts:
+            from analysis.artifacts import write_suite
+
+            write_suite(directory)
+    except OSError as error:
+        raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
+    if json_:
+        typer.echo(analysis.to_json(summary), nl=False)
+    elif not quiet:
+        typer.echo(sweep_report(summary))
+        typer.echo(f"\n{directory}/summary.json")
+    sys.stdout.flush()
+    return _conclude(measured, directory)
+
+
+def _chosen(profile: Profile, phases: str | None) -> list[Configuration]:
+    assert profile.agents is not None
+    listed = profile.agents.configurations
+    if phases is None or phases.strip() == ALL:
+        return list(listed)
+    known = {one.phase for one in listed}
+    try:
+        wanted = {int(word) for word in phases.split(",")}
+    except ValueError:
+        raise Stop(Exit.USAGE, f"--phases {phases}: write all, or numbers such as 1,3") from None
+    if not wanted <= known:
+        lacking = ", ".join(map(str, sorted(wanted - known)))
+        raise Stop(Exit.USAGE, f"--phases {phases}: no phase {lacking}; there are {', '.join(map(str, sorted(known)))}")
+    return [one for one in listed if one.phase in wanted]
+
+
+def _make(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Stop(Exit.USAGE, f"--out {directory}: exists already; name a new directory, or remove it")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"--out {directory}: {error.strerror}; name a directory that can be made") from None
+
+
+async def _measure(
+    profile: Profile,
+    chosen: list[Configuration],
+    directory: Path,
+    stop: asyncio.Event,
+    progress: bool,
+    quiet: bool,
+) -> Sweep:
+    from loadgen.cli.progress import Progress
+    from loadgen.sweep import measure_sweep
+
+    draw = Progress(shown=progress)
+
+    def say(line: str) -> None:
+        if not quiet:
+            draw.close()
+            print(line, file=sys.stderr)
+
+    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
+    try:
+        return await measure_sweep(profile, chosen, directory, seed, draw, say, stop)
+    finally:
+        draw.close()
+
+
+def _conclude(measured: Sweep, directory: Path) -> int:
+    """Return 0, or raise what most deserves to be told: an interruption, then servers, then our own limits."""
+    kept = f"what was measured is in {directory}"
+    tested = measured.tested
+    if any(one.interrupted for one in tested):
+        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}")
+    failed = [one for one in tested if not one.ok]
+    if failed:
+        code = Exit.UNREACHABLE if all(one.unreachable for one in failed) else Exit.VOID
+        raise Stop(code, f"{len(failed)} of {len(tested)} configurations failed: {failed[0].reason}; {kept}")
+    verdicts = [one.finished.summary["verdict"] for one in tested if one.finished and one.finished.summary]
+    limited = verdicts.count("generator-limited")
+    if limited:
+        raise Stop(Exit.VOID, f"generator-limited in {limited} of {len(tested)} configurations; {kept}")
+    return Exit.OK

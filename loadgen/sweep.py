@@ -1,0 +1,259 @@
+"""A sweep: several configurations of agents, each a campaign in a directory of its own, run by run in turns.
+
+Block by block, every configuration makes its runs of that block before any begins the next: an effect of time then
+meets all of them alike. Within a block their order is drawn, and reversed in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen import __version__
+from loadgen.agents import CONCURRENT
+from loadgen.campaign import Finished, measure, prepare
+from loadgen.clock import wall_iso
+from loadgen.design import planned
+from loadgen.discover import Unreachable
+from loadgen.profile import Configuration, Profile
+from loadgen.tally import Tally
+
+__all__ = ["MANIFEST", "Sweep", "Tested", "Turns", "directory_of", "measure_sweep"]
+
+MANIFEST = "sweep.json"
+
+
+class Turns:
+    """Who may make the next run."""
+
+    def __init__(self, order: Sequence[int]) -> None:
+        """order: of places in a list; one that is not in it any more and wants to go on comes last."""
+        self._order = list(order)
+        self._changed = asyncio.Condition()
+        self._holder: int | None = None
+        self._taken = 0
+
+    async def take(self, place: int) -> bool:
+        """Wait for the turn, unless it is held already; return whether anybody had one before."""
+        async with self._changed:
+            if self._holder != place:
+                if place not in self._order:
+                    self._order.append(place)
+                await self._changed.wait_for(lambda: self._holder is None and self._order[:1] == [place])
+                self._order.pop(0)
+                self._holder = place
+                self._taken += 1
+            return self._taken > 1
+
+    async def give_back(self, place: int) -> None:
+        async with self._changed:
+            if self._holder == place:
+                self._holder = None
+                self._changed.notify_all()
+
+    async def leave(self, place: int) -> None:
+        """Give up the turns that are left."""
+        async with self._changed:
+            self._order = [one for one in self._order if one != place]
+        await self.give_back(place)
+        async with self._changed:
+            self._changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def held(self, place: int) -> AsyncIterator[bool]:
+        """Hold the turn for a while. The last one is kept until `leave`, for closing a directory takes time as well."""
+        preceded = await self.take(place)
+        try:
+            yield preceded
+        finally:
+            if place in self._order:
+                await self.give_back(place)
+
+
+@dataclass(slots=True)
+class Tested:
+    """How one configuration ended. finished: None if it was never begun. error: why, in one line."""
+
+    configuration: Configuration
+    directory: Path
+    finished: Finished | None = None
+    error: str | None = None
+    lost: bool = False  # a server did not answer any more
+    began: str | None = None
+    ended: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """It was measured to its end, and its servers answered."""
+        done = self.finished
+        return (
+            done is not None
+            and done.summary is not None
+            and not (done.interrupted or done.error or done.halted)
+            and done.summary["verdict"] != "failed"
+        )
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody stopped it, or it was never begun."""
+        return self.error is None if self.finished is None else self.finished.interrupted
+
+    @property
+    def unreachable(self) -> bool:
+        """Its servers are to blame."""
+        verdict = self.finished and self.finished.summary and self.finished.summary["verdict"]
+        return self.lost or verdict == "failed"
+
+    @property
+    def reason(self) -> str:
+        return f"{self.directory.name}: {self.error or 'every request failed'}"
+
+
+@dataclass(slots=True)
+class Sweep:
+    """A sweep as it was planned, and what came of it."""
+
+    seed: int
+    tested: list[Tested] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def directory_of(one: Configuration) -> str:
+    return f"phase_{one.phase}_test_{one.id}"
+
+
+async def measure_sweep(
+    profile: Profile,
+    chosen: Sequence[Configuration],
+    directory: Path,
+    seed: int,
+    tell: Callable[[Tally], None],
+    say: Callable[[str], None],
+    stop: asyncio.Event,
+) -> Sweep:
+    """Measure every configuration; return when all are done, or `stop` is set. `directory` must exist.
+
+    Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
+    """
+    order = _order(profile, len(chosen), seed)
+    sweep = Sweep(seed, [Tested(one, directory / directory_of(one)) for one in chosen])
+    sweep.manifest = {
+        "schema": "loadgen.sweep/1",
+        "loadgen": __version__,
+        "wall_start": wall_iso(),
+        "seed": seed,
+        "order": profile.campaign.order,
+        "blocks": profile.runs,
+        "planned": [[block, chosen[place].id] for block, place in order],
+        "configurations": [
+            {"id": one.id, "phase": one.phase, "directory": directory_of(one), **_about(profile, one)} for one in chosen
+        ],
+    }
+    _write(directory, sweep.manifest)
+    arms = [len(_arms_of(profile, one)) for one in chosen]
+    turns = Turns([place for _, place in order for _ in range(arms[place])])
+    tasks = [
+        asyncio.create_task(_test(profile, tested, place, turns, seed, tell, say, stop))
+        for place, tested in enumerate(sweep.tested)
+    ]
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        sweep.manifest |= {
+            "wall_end": wall_iso(),
+            "finished": all(tested.ok for tested in sweep.tested),
+            "tests": [_outcome(tested) for tested in sweep.tested],
+        }
+        _write(directory, sweep.manifest)
+    for task in tasks:
+        task.result()
+    return sweep
+
+
+def _order(profile: Profile, count: int, seed: int) -> list[tuple[int, int]]:
+    """Return (block, place of a configuration), in order of execution."""
+    names = [str(place) for place in range(count)]
+    return [(block, int(name)) for block, name in planned(names, profile.runs, profile.campaign.order, seed)]
+
+
+def _arms_of(profile: Profile, one: Configuration) -> list[str]:
+    """Return the arms of a configuration."""
+    assert profile.agents is not None
+    agents = profile.agents.configured(one)
+    crew = [member.name for member in agents.crew]
+    return [*(crew if agents.solo and len(crew) > 1 else []), CONCURRENT]
+
+
+def _about(profile: Profile, one: Configuration) -> dict[str, Any]:
+    assert profile.agents is not None
+    agents = profile.agents.configured(one)
+    return {
+        "scenario": agents.scenario,
+        "permits": agents.permits or len(agents.crew),
+        "think_ms": agents.think_ms,
+        "agents": [{"name": member.name, "options": member.options} for member in agents.crew],
+    }
+
+
+async def _test(
+    profile: Profile,
+    tested: Tested,
+    place: int,
+    turns: Turns,
+    seed: int,
+    tell: Callable[[Tally], None],
+    say: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Measure one configuration in its turns. Nothing of it is on disk before its first."""
+    assert profile.agents is not None
+    try:
+        preceded = await turns.take(place)
+        if stop.is_set():
+            return
+        tested.began = wall_iso()
+        # Another seed for each, so that no cache answers one configuration with what another asked.
+        mine = profile.with_agents(profile.agents.configured(tested.configuration), seed=(seed + place) % 2**62)
+        campaign = await prepare(mine, tested.directory)
+        campaign.say = lambda line: say(f"{tested.directory.name}: {line}")
+        campaign.turn = lambda: turns.held(place)
+        if not preceded and campaign.tier_reason is not None:
+            say(f"stamps by the {campaign.tier} tier: {campaign.tier_reason}")
+        tested.finished = await measure(campaign, tell, stop)
+        tested.error = tested.finished.error or tested.finished.halted
+        tested.lost = tested.finished.unreachable
+    except Unreachable as error:
+        tested.error, tested.lost = str(error), True
+    except BaseException:
+        stop.set()  # nothing of the kind passes by itself: the others would end the same way
+        raise
+    finally:
+        if tested.began is not None:
+            tested.ended = wall_iso()
+        await turns.leave(place)
+
+
+def _outcome(tested: Tested) -> dict[str, Any]:
+    return {
+        "id": tested.configuration.id,
+        "success": tested.ok,
+        "error": tested.error,
+        "missing_runs": None if tested.finished is None else tested.finished.missing,
+        "wall_start": tested.began,
+        "wall_end": tested.ended,
+    }
+
+
+def _write(directory: Path, manifest: dict[str, Any]) -> None:
+    partial = directory / f"{MANIFEST}.tmp"
+    partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, directory / MANIFEST)
