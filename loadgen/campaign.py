@@ -40,6 +40,9 @@ from loadgen.journal import close_segments, reopen, segments
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
+from loadgen.telemetry import Look
+from loadgen.telemetry.log import close_log, reopen_log
+from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 
 __all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "resume", "write_reports"]
@@ -55,6 +58,8 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "report.html",
     "journal",
 )
+
+TELEMETRY, SAMPLES = "telemetry.parquet", "telemetry"  # the file, and the folder of what is not in it yet
 
 WRITTEN_LAST = ("finished", "halted", "wall_end", "sha256", "manifest_sha256")
 PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
@@ -77,6 +82,10 @@ class Campaign:
     arms: tuple[Arm, ...] = ()
     design: Design = field(default_factory=lambda: Design((), "", 0))
     say: Callable[[str], None] = lambda line: None  # what a user should know between runs
+    made: Callable[[], None] = lambda: None  # called after each run, once the manifest tells of it
+    seen: Callable[[str, Look], None] = lambda source, look: None  # each look at a source of telemetry, in its thread
+    past: Tally = field(default_factory=Tally)  # the sum over the runs that are over
+    sampler: Sampler | None = None  # while it is measured, if the profile wants any
     # Held while a run is made; tells whether another campaign has made one before.
     turn: Callable[[], contextlib.AbstractAsyncContextManager[bool | None]] = contextlib.nullcontext
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -174,6 +183,7 @@ async def resume(
     if [arm.name for arm in campaign.arms] != [name for name, _ in campaign.design.arms]:
         raise ProfileError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
     finished = {entry["run"] for entry in runs}
+    reopen_log(directory / SAMPLES, directory / TELEMETRY, finished)
     reopen(directory / JOURNAL, directory / RECORDS, finished, lambda writer: writer // WRITERS)
     for name in (SUMMARY, REPORT):
         (directory / name).unlink(missing_ok=True)
@@ -245,6 +255,7 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
     health: list[Health] = []
     before = dict(campaign.manifest["instrument"])
     try:
+        await _start_sampling(campaign)
         _write_manifest(campaign)
         if campaign.guesses_ratio:
             await _learn_ratio(campaign, stop)
@@ -260,6 +271,7 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
             health += healths
             campaign.manifest["instrument"] = _with_health(before, health)
             _write_manifest(campaign)
+            campaign.made()
             if any(one.no_progress for one in healths):
                 limit_s = campaign.profile.limits.no_progress_s
                 halted = f"nothing arrived on any connection for {limit_s:g} s (limits.no_progress_s)"
@@ -273,6 +285,9 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
         error = _told(campaign, failed)
     except WorkerDied as died:
         error = f"{died}; the system may have been out of memory"
+    finally:
+        if campaign.sampler is not None:
+            campaign.manifest["telemetry"] = await campaign.sampler.stop()
     campaign.manifest["instrument"] = _with_health(before, health)
     campaign.manifest["finished"] = error is None and halted is None and not stop.is_set()
     campaign.manifest["halted"] = error or halted or ("interrupted" if stop.is_set() else None)
@@ -344,7 +359,8 @@ async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event
     if campaign.design.cooldown_s:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), campaign.design.cooldown_s)
-    for endpoint in _arm(campaign, planned).endpoints if not stop.is_set() else ():
+    servers = {endpoint.url: endpoint for endpoint in _arm(campaign, planned).endpoints}
+    for endpoint in servers.values() if not stop.is_set() else ():
         await ask_server(
             endpoint.url,
             headers=endpoint.headers,
@@ -361,7 +377,8 @@ async def _isolate(campaign: Campaign, planned: Planned) -> None:
     if campaign.design.isolation != "unload":
         return
     cleared: dict[str, str] = campaign.manifest.setdefault("cleared", {})
-    for endpoint in _arm(campaign, planned).endpoints:
+    loaded = {(endpoint.url, endpoint.target.model): endpoint for endpoint in _arm(campaign, planned).endpoints}
+    for endpoint in loaded.values():
         done = await clear(endpoint, campaign.profile.proxy)
         if done is None and endpoint.name not in cleared:
             campaign.say(f"{endpoint.name}: {endpoint.label} offers no way to unload a model or to empty its cache")
@@ -370,6 +387,20 @@ async def _isolate(campaign: Campaign, planned: Planned) -> None:
 
 def _arm(campaign: Campaign, planned: Planned) -> Arm:
     return next(arm for arm in campaign.arms if arm.name == planned[1].removeprefix(CONTROL))
+
+
+async def _start_sampling(campaign: Campaign) -> None:
+    """Begin to sample, and say what was asked for and cannot be."""
+    profile = campaign.profile
+    folder = campaign.directory / SAMPLES
+    campaign.sampler = await start_sampler(
+        profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.seen
+    )
+    if campaign.sampler is None:
+        return
+    campaign.manifest["telemetry"] = campaign.sampler.describe()
+    for reason in campaign.sampler.surprises:
+        campaign.say(f"not sampled: {reason}")
 
 
 def _told(campaign: Campaign, error: OSError) -> str:
@@ -401,7 +432,9 @@ async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
 
 
 def close_directory(directory: Path, manifest: dict[str, Any]) -> None:
-    """Turn the journal into records.parquet. Raises OSError, leaving the journal as it is."""
+    """Turn the journal into records.parquet, samples likewise. Raises OSError, leaving the journal as it is."""
+    if (directory / SAMPLES).is_dir():
+        close_log(directory / SAMPLES, directory / TELEMETRY)
     journal = directory / JOURNAL
     if journal.is_dir():
         if segments(journal) or not (directory / RECORDS).exists():
@@ -441,17 +474,25 @@ async def _run_once(
 ) -> list[Health]:
     """Make one run; append its facts to the manifest."""
     block, name = planned
+    past = campaign.past
+
+    def told(tally: Tally) -> None:
+        campaign.past = past.plus(tally.at_rest())
+        tell(past.plus(tally))
+
     arm = _arm(campaign, planned)
     if arm.warm_up is not None:
         await _until_stopped(arm.warm_up(), stop)
     fresh = campaign.design.isolation == "process"
     lead = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
     wall_start, zero_ns = wall_iso(), now_ns() + lead
+    if campaign.sampler is not None:
+        campaign.sampler.begin(run, zero_ns)
     jobs = arm.jobs(Occasion(run, block, zero_ns, campaign.directory / JOURNAL, run * WRITERS))
     if fresh or len(jobs) > 1:
-        healths = await run_workers(jobs, campaign.profile.loop, tell, stop)
+        healths = await run_workers(jobs, campaign.profile.loop, told, stop)
     else:
-        healths = [await _run_here(jobs[0].start(), tell, stop)]
+        healths = [await _run_here(jobs[0].start(), told, stop)]
     campaign.manifest["runs"].append(
         {
             "run": run,
