@@ -4,6 +4,7 @@ from analysis.estimate import Estimate
 from analysis.frame import Frame, NoRecordsError, load
 from analysis.measured import Measured, measure
 from analysis.report.html import html_report
+from analysis.report.markdown import markdown_report
 from analysis.report.perfetto import write_trace
 from analysis.report.terminal import terminal_report
 from analysis.summary import summarise, to_json
@@ -15,6 +16,7 @@ __all__ = [
     "NoRecordsError",
     "html_report",
     "load",
+    "markdown_report",
     "measure",
     "summarise",
     "terminal_report",

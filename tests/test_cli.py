@@ -29,7 +29,7 @@ from tests.fakes.command import LONGEST_S, Result, command, rows, run_here, run_
 from tests.fakes.peer import chunked, listening
 
 KEY, HEADER_SECRET = "sk-live-0123456789", "gateway-9876543210"
-FILES = ["manifest.json", "records.parquet", "report.html", "summary.json"]
+FILES = ["manifest.json", "records.parquet", "report.html", "summary.json", "telemetry.parquet"]
 LIMITS = {"connect_s": 2, "first_token_s": 5, "between_tokens_s": 5, "total_s": 20, "drain_s": 2, "no_progress_s": 10}
 WORK = {"prompt_tokens": 16, "output_tokens": 2}
 
@@ -491,6 +491,21 @@ def test_report_prints_the_summary_again_and_changes_nothing(copied):
     assert everything_in(copied) == before
 
 
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [
+        ("text", "http://"),
+        ("markdown", "# http"),
+        ("json", '{\n "schema": "loadgen.summary/1"'),
+        ("html", "<!doctype html>"),
+    ],
+)
+def test_report_has_four_forms(copied, form, begins):
+    result = run_here("report", copied, "--format", form)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(begins)
+
+
 def test_report_says_where_html_cannot_be_written_and_prints_all_the_same(copied):
     result = run_here("report", copied, "--json", "--html", "/no/such/place.html")
     assert result.code == 2
@@ -511,7 +526,7 @@ def test_records_that_were_overwritten_are_one_line(copied):
 def test_verify_is_content_with_a_good_run(finished):
     result = run_here("verify", finished[1])
     assert (result.code, result.err) == (0, "")
-    assert result.out == f"{finished[1]}: 4 files as recorded; the summary follows from the records\n"
+    assert result.out == f"{finished[1]}: 5 files as recorded; the summary follows from the records\n"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -636,7 +651,7 @@ def test_report_shows_what_a_killed_run_had_measured_again_and_again(interrupted
     result, directory = interrupted[how]
     assert (result.code, result.out) == (-signal.SIGKILL, "")
     assert "Traceback" not in result.err
-    assert sorted(os.listdir(directory)) == ["journal", "manifest.json"]
+    assert sorted(os.listdir(directory)) == ["journal", "manifest.json", "telemetry"]
     first = run_here("report", directory, "--json")
     assert (first.code, first.err) == (0, "")
     assert first.json()["requests"]["completed"] > 0
@@ -646,7 +661,7 @@ def test_report_shows_what_a_killed_run_had_measured_again_and_again(interrupted
     again = run_here("report", directory, "--json")
     assert again == first
     assert (directory / "report.html").read_bytes() == html
-    assert sorted(os.listdir(directory)) == ["journal", "manifest.json", "report.html"]
+    assert sorted(os.listdir(directory)) == ["journal", "manifest.json", "report.html", "telemetry"]
     unfinished = run_here("verify", directory)
     assert unfinished.code == 2
     assert "the run did not finish; see loadgen report" in unfinished.line
@@ -752,7 +767,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(("size", "left"), [(500, []), (200_000, ["manifest.json", "records.parquet", "summary.json"])])
+@pytest.mark.parametrize(("size", "left"), [(500, []), (200_000, [name for name in FILES if name != "report.html"])])
 def test_no_room_for_one_of_the_files_is_one_line_and_keeps_the_others(emulator, tmp_path, size, left):
     """500 bytes do not take the manifest, 200 kB everything but the report."""
     path = profile(tmp_path)

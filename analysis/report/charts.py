@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency
+from analysis import intervals, latency
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.quantiles import FEW_TAIL_SAMPLES, Sorted, SortedArray, bounds, type7
@@ -41,11 +41,13 @@ def charts_of(m: Measured, summary: Mapping[str, Any]) -> list[Chart]:
         kept = m.answered & ~np.isnan(ttft)
         gap_name = "event gap" if summary["metrics"]["itl_ms"] is None else "ITL"
         requests, gaps = SortedArray(ttft[kept] / 1e6), _Ms(m.gaps.stamped)
-        runs = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in _runs(m)]
-        charts += [_percentiles("TTFT", "ttft", requests, runs, band=True)] if requests.n else []
-        charts += [_percentiles(gap_name, "gap", gaps, [], band=False)] if gaps.n else []
+        runs = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in m.runs]
+        gap_runs = [_Ms(m.gaps.by_run[run]) for run in m.runs if run in m.gaps.by_run]
+        charts += [_percentiles("TTFT", "ttft", requests, runs)] if requests.n else []
+        charts += [_percentiles(gap_name, "gap", gaps, gap_runs, clustered=True)] if gaps.n else []
         charts += [_ecdf({"TTFT": ("ttft", requests), gap_name: ("gap", gaps)})] if requests.n else []
-    lines = [timeline_of(m, run) for run in _runs(m)]
+    charts += _strips(summary)
+    lines = [timeline_of(m, run) for run in m.runs[:RUNS_DRAWN]]
     charts += [chart for chart in _over_time(m, lines) if any(any(trace["y"]) for trace in chart["traces"])]
     waterfall = _waterfall(m)
     return charts + ([waterfall] if waterfall["traces"] else [])
@@ -60,10 +62,6 @@ class _Ms:
         return self._data.at(rank) / 1e6
 
 
-def _runs(m: Measured) -> list[int]:
-    return [window.run for window in m.windows][:RUNS_DRAWN]
-
-
 def _short(values: NDArray[np.generic] | list[float]) -> list[float | None]:
     """Five digits are more than a plot can show; NaN is a gap in the line."""
     return [significant(value, 5) for value in np.asarray(values, dtype=np.float64).tolist()]
@@ -75,22 +73,80 @@ def _line(x: list[float | None], y: list[float | None], colour: str, name: str, 
     return trace | {"line": {"width": width, "dash": dash}, "showlegend": False} | others
 
 
-def _percentiles(name: str, colour: str, data: Sorted, runs: Sequence[Sorted], *, band: bool) -> Chart:
+STRIPS = {"ttft_ms": ("TTFT mean", "ttft", "ms"), "output_tokens_per_s": ("output tokens per second", "gap", "")}
+
+
+def _strips(summary: Mapping[str, Any]) -> list[Chart]:
+    """The value of each run as a dot, in the order of the runs, over the estimate and its interval."""
+    charts = []
+    for name, (title, colour, unit) in STRIPS.items():
+        side, metric = summary["over_runs"][name], summary["metrics"][name]
+        told = [
+            (entry["run"], value)
+            for entry, value in zip(summary["per_run"], side["values"], strict=True)
+            if value is not None
+        ]
+        if len(told) > 1:
+            charts.append(_strip(title, colour, unit, told, metric.get("mean", metric), side))
+    return charts
+
+
+def _strip(
+    title: str,
+    colour: str,
+    unit: str,
+    told: Sequence[tuple[int, float]],
+    estimate: Mapping[str, Any],
+    side: Mapping[str, Any],
+) -> Chart:
+    runs = [run for run, _ in told]
+    ends: list[float | None] = [min(runs) - 0.5, max(runs) + 0.5]
+    traces = []
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if low is not None and high is not None:
+        band = _line([*ends, *ends[::-1]], _short([high, high, low, low]), colour, "interval", width=0)
+        traces.append(band | {"fill": "toself", "hoverinfo": "skip", "band": True})
+    if value is not None:
+        traces.append(_line(ends, _short([value, value]), colour, "over runs", width=1, hoverinfo="skip"))
+    for name, symbol, chosen in (
+        ("run", "circle", [one for one in told if one[0] not in side["outliers"]]),
+        ("stands out", "circle-open", [one for one in told if one[0] in side["outliers"]]),
+    ):
+        hover = f"{name} %{{x}}: %{{y:.5g}} {unit}<extra></extra>"
+        dots: Trace = {"type": "scatter", "mode": "markers", "role": colour, "name": name, "hovertemplate": hover}
+        dots |= {"x": [run for run, _ in chosen], "y": _short([y for _, y in chosen]), "marker": {"symbol": symbol}}
+        traces += [dots | {"showlegend": False}] if chosen else []
+    known = f" The band is the {100 * estimate['confidence']:.0f} % interval over runs." if low is not None else ""
+    note = f"One dot a run.{known}"
+    note += " Rings stand out (robust z > 3.5), and are kept." if side["outliers"] else ""
+    yaxis = {"title": {"text": unit}} if unit else {}
+    ticks = {"dtick": 1} if len(runs) <= 20 else {}
+    layout = {"xaxis": {"title": {"text": "run"}, "range": ends, **ticks}, "yaxis": yaxis}
+    return {"title": f"{title}, run by run", "note": note, "traces": traces, "layout": layout}
+
+
+def _percentiles(name: str, colour: str, data: Sorted, runs: Sequence[Sorted], *, clustered: bool = False) -> Chart:
     """Values over 1/(1-p), logarithmic: solid while ten samples lie beyond, dotted until one does."""
     most = max(2.0, float(data.n))
     solid = max(2.0, data.n / FEW_TAIL_SAMPLES)
+    held = [run for run in runs if run.n]
+    over_runs = len(held) >= intervals.LEAST_RUNS
     traces = []
-    if band:
-        traces.append(_band(data, colour, most))
-    if len(runs) > 1:
-        traces += [_curve(run, 1.0, run.n, colour, "one run", width=1, opacity=0.45) for run in runs if run.n > 1]
+    if over_runs or not clustered:
+        traces.append(_band(data, held if over_runs else [], colour, most))
+    if len(held) > 1:
+        some = [run for run in held[:RUNS_DRAWN] if run.n > 1]
+        traces += [_curve(run, 1.0, run.n, colour, "one run", width=1, opacity=0.45) for run in some]
     traces.append(_curve(data, 1.0, min(solid, most), colour, name))
     if most > solid:
         traces.append(_curve(data, solid, most, colour, f"{name}, few tail samples", dash="dot"))
     ticks = {at: text for at, text in PERCENTILES.items() if at <= most * 1.01}
     note = "Solid while at least ten samples lie beyond, dotted down to one."
-    note += " The band is where the order statistics put it, 95 %." if band else ""
-    note += " Thin lines: single runs." if len(runs) > 1 else ""
+    if over_runs:
+        note += " The band is the 95 % interval over runs."
+    elif not clustered:
+        note += " The band is where the order statistics put it, 95 %, within-run."
+    note += " Thin lines: single runs." if len(held) > 1 else ""
     layout = {
         "xaxis": {"type": "log", "tickvals": list(ticks), "ticktext": list(ticks.values())},
         "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
@@ -109,12 +165,14 @@ def _curve(data: Sorted, low: float, high: float, colour: str, name: str, **othe
     return _line(_short(odds), _short(values), colour, name, hovertemplate=hover, **others)
 
 
-def _band(data: Sorted, colour: str, most: float) -> Trace:
+def _band(data: Sorted, runs: Sequence[Sorted], colour: str, most: float) -> Trace:
+    """The interval at each percentile: over `runs`, where there are any, else of the order statistics alone."""
     xs, lows, highs = [], [], []
-    for x in _odds(1.05, most):
-        low, high, _ = bounds(data, 1 - 1 / float(x))
+    for x in _odds(1.05, most).tolist():
+        q = 1 - 1 / x
+        low, high = intervals.hull(data, q, runs) if runs else bounds(data, q)[:2]
         if low is not None and high is not None:
-            xs.append(float(x))
+            xs.append(x)
             lows.append(low)
             highs.append(high)
     outline = _line(_short(xs + xs[::-1]), _short(highs + lows[::-1]), colour, "95 %", width=0)

@@ -12,9 +12,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from analysis.intervals import LEAST_RUNS
 from analysis.report import figures
 from analysis.report.charts import charts_of
-from analysis.report.terminal import EVERY_LATENCY, RATES, load_in_words
+from analysis.report.sections import sections_of
+from analysis.report.terminal import EVERY_LATENCY, RATES, campaign_in_words, load_in_words
 from analysis.summary import Source, measured_from, summarise
 
 __all__ = ["html_report"]
@@ -28,6 +30,7 @@ VERDICTS = {
     "unstable": ("bad", "✕", "unstable"),
     "failed": ("bad", "✕", "failed"),
 }
+ADVISED = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
 OBJECTIVES = {"held": ("good", "✓"), "failed": ("bad", "✕"), "inconclusive": ("open", "?")}
 
 Summary = Mapping[str, Any]
@@ -39,7 +42,8 @@ def html_report(source: Source, summary: Summary | None = None) -> str:
 
     m = measured_from(source)
     summary = summarise(m) if summary is None else summary
-    charts = charts_of(m, summary)
+    parts = list(sections_of(summary))
+    charts = charts_of(m, summary) + [chart for part, told in parts if part.charts for chart in part.charts(told)]
     body = "\n".join(
         [
             _header(summary, m.manifest),
@@ -49,6 +53,7 @@ def html_report(source: Source, summary: Summary | None = None) -> str:
             _rates(summary),
             _runs(summary),
             _endpoints(summary),
+            *(_section(part.title, part.page(told)) for part, told in parts),
             _chart_places(charts),
             _failures(summary),
             _instrument(summary),
@@ -153,7 +158,8 @@ def _objectives(summary: Summary) -> str:
     for objective in summary["objectives"]:
         kind, sign = OBJECTIVES[objective["verdict"]]
         bound = "≥" if objective["name"].endswith("_min") else "≤"
-        answer = f'<span class="badge {kind}">{sign} {objective["verdict"]}</span>'
+        within = " within-run" if objective["basis"] == "within-run" and kind != "open" else ""
+        answer = f'<span class="badge {kind}">{sign} {objective["verdict"]}{within}</span>'
         rows.append([escape(objective["name"]), f"{bound} {objective['limit']:g}", _figure(objective["value"]), answer])
     return _section("Objectives", _table(["", "limit", "measured", ""], rows) if rows else "")
 
@@ -173,11 +179,19 @@ def _latencies(summary: Summary) -> str:
         rows.append([escape(label), *(_figure(shown[key]) for key in COLUMNS), *extremes, str(shown["mean"]["n"])])
         notes |= dict.fromkeys(f"{label} {COLUMNS[key]}: {note}" for key in COLUMNS for note in shown[key]["notes"])
     head = ["ms", *COLUMNS.values(), "min", "max", "sd", "n"]
+    kind = (
+        "over runs: where the figures of a new run, or of many, would lie"
+        if summary["runs"] >= LEAST_RUNS
+        else "within-run: of these requests, not of a new run; means have none, for that takes --runs 5"
+    )
     few = (
-        "<p class=note>Intervals are 95 %, and within-run: how far a figure would move had this run gone on. "
+        f"<p class=note>Intervals are 95 %, {kind}. "
         "≥ alone: fewer than one sample is expected beyond that percentile. * fewer than ten are.</p>"
     )
-    listed = "".join(f"<li>{escape(note)}</li>" for note in notes if not note.endswith((": within-run", ": no data")))
+    told = (": within-run", ": no data", ": few runs")
+    listed = "".join(
+        f"<li>{escape(note)}</li>" for note in notes if not note.endswith(told) and "no interval from" not in note
+    )
     details = f"<details><summary>Notes on single figures</summary><ul>{listed}</ul></details>" if listed else ""
     return _section("Latency", _table(head, rows) + few + details)
 
@@ -188,7 +202,7 @@ def _rates(summary: Summary) -> str:
         rate = summary["metrics"][name]
         if name == "goodput_per_s" and rate["value"] is None:
             continue
-        notes = "; ".join(note for note in rate["notes"] if note != "within-run")
+        notes = "; ".join(rate["notes"])
         rows.append([escape(label), _figure(rate), str(rate["n"]), escape(notes)])
     goodput = summary["goodput"]
     note = ""
@@ -199,16 +213,28 @@ def _rates(summary: Summary) -> str:
 
 
 def _runs(summary: Summary) -> str:
-    columns = {"ttft_mean_ms": "TTFT mean, ms", "ttft_p50_ms": "TTFT p50, ms", "requests_per_s": "requests/s"}
+    side = summary["over_runs"]
+    columns = {"ttft_mean_ms": "TTFT mean, ms", "tpot_mean_ms": "TPOT mean, ms", "requests_per_s": "requests/s"}
     columns |= {"output_tokens_per_s": "output tokens/s", "completed": "completed", "window_s": "window, s"}
+    metrics = {"ttft_mean_ms": "ttft_ms", "tpot_mean_ms": "tpot_ms"}
     rows = [
         [
             f"{run['run']}{' (interrupted)' if run['interrupted'] else ''}",
-            *("–" if run[key] is None else f"{run[key]:.5g}" for key in columns),
+            *(_of_run(run[key], metrics.get(key, key) in run["outlier_in"]) for key in columns),
         ]
         for run in summary["per_run"]
     ]
-    return _section("Runs", _table(["run", *columns.values()], rows) if len(rows) > 1 else "")
+    medians = (side.get(metrics.get(key, key)) for key in columns)
+    rows.append(["median", *("" if one is None else _of_run(one["median"], False) for one in medians)])
+    told = [f"{name}: {side[key]['components']['advice']}" for key, name in ADVISED.items() if side[key]["components"]]
+    told += campaign_in_words(summary)
+    table = _table(["run", *columns.values()], rows) if len(rows) > 2 else ""
+    return _section("Runs", table + "".join(f"<p class=note>{escape(line)}</p>" for line in told))
+
+
+def _of_run(number: float | None, out: bool) -> str:
+    mark = '<abbr title="stands out from the other runs (robust z > 3.5); kept in every figure">!</abbr>' if out else ""
+    return "–" if number is None else f"{number:.5g}{mark}"
 
 
 def _endpoints(summary: Summary) -> str:

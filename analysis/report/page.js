@@ -14,6 +14,7 @@
     const own = Object.assign({}, plain), shade = colour(plain.role);
     delete own.role;
     if (own.type === "bar") own.marker = { color: shade, line: { width: 0 } };
+    else if (own.mode === "markers") own.marker = Object.assign({ size: 9, line: { width: 2, color: shade } }, own.marker, { color: shade });
     else own.line = Object.assign({}, own.line, { color: shade });
     if (own.band) { own.fillcolor = alpha(shade, 0.16); delete own.band; }
     return own;

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.sections import sections_of
 
-__all__ = ["EVERY_LATENCY", "RATES", "load_in_words", "terminal_report"]
+__all__ = ["EVERY_LATENCY", "RATES", "campaign_in_words", "load_in_words", "terminal_report"]
 
 WIDTH = 80
 LABEL = 13
@@ -37,6 +38,7 @@ RATES = {
 RUN_COLUMNS = {"TTFT mean": "ttft_ms", "TPOT mean": "tpot_ms", "requests/s": "requests_per_s"}
 RUN_COLUMNS |= {"tokens/s": "output_tokens_per_s"}
 RUN_KEYS = {"ttft_ms": "ttft_mean_ms", "tpot_ms": "tpot_mean_ms", "requests_per_s": "requests_per_s"}
+LOOKED_AT = {"ttft_ms": "mean TTFT", "output_tokens_per_s": "output tokens/s"}
 RUN_KEYS |= {"output_tokens_per_s": "output_tokens_per_s"}  # of per_run
 VERDICTS = {"ok": "OK", "generator-limited": "GENERATOR-LIMITED", "unstable": "UNSTABLE", "failed": "FAILED"}
 WITH_FAILURES = "with failures as +∞: "
@@ -57,6 +59,7 @@ def terminal_report(summary: Summary, *, colour: bool = False) -> str:
         _objectives(summary, paint),
         _runs(summary, paint),
         _endpoints(summary, paint),
+        *([paint.head(part.title), *part.text(told).splitlines()] for part, told in sections_of(summary)),
         _instrument(summary, paint),
         _verdict(summary, paint),
     ]
@@ -133,9 +136,22 @@ def _requests(summary: Summary, paint: _Paint) -> list[str]:
         if status or error["error"]:
             text = f"{error['n']} × {error['outcome']}: {status}{error['error']}"
             lines += _wrapped(text[:300], " " * LABEL + "  ", " " * LABEL + "    ")
+    lines += _arrivals(summary)
     if summary["stale_connections"]:
         lines.append(f"{'':{LABEL}}{summary['stale_connections']} requests sent again: connection found closed")
     return lines
+
+
+def _arrivals(summary: Summary) -> list[str]:
+    """Return how requests were due in the windows of an open loop, the runs from least to most."""
+    told = summary["arrivals"] or []
+    parts = []
+    for key, name in (("rate_per_s", "due per second"), ("cv", "CV of gaps"), ("dispersion", "dispersion of counts")):
+        known = [one[key] for one in told if one[key] is not None]
+        if known:
+            ends = dict.fromkeys(f"{end:.3g}" for end in (min(known), max(known)))
+            parts.append(f"{name} {'..'.join(ends)}")
+    return _wrapped(", ".join(parts), " " * LABEL, " " * LABEL) if parts else []
 
 
 def _latencies(summary: Summary, paint: _Paint) -> list[str]:
@@ -260,8 +276,8 @@ def _runs(summary: Summary, paint: _Paint) -> list[str]:
         parts = side["ttft_ms"]["components"]
         notes += [f"TTFT: {parts['advice']}"] if parts else []
         lines += [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
-    if summary["missing_runs"]:
-        lines += _wrapped(f"missing runs: {missing_in_words(summary)}")
+    for text in campaign_in_words(summary):
+        lines += _wrapped(text)
     return lines
 
 
@@ -276,8 +292,40 @@ def _five(number: float | None) -> str:
 
 
 def missing_in_words(summary: Summary) -> str:
-    """Return which planned runs did not finish: `block 2 solo, block 2 both`."""
-    return ", ".join(f"block {run['block']} {run['arm']}" for run in summary["missing_runs"])
+    """Return which planned runs did not finish and why: `block 2 solo, block 2 both (http://...: refused)`."""
+    why = f" ({summary['halted']})" if summary["halted"] else ""
+    return ", ".join(f"block {run['block']} {run['arm']}" for run in summary["missing_runs"]) + why
+
+
+def campaign_in_words(summary: Summary) -> list[str]:
+    """Return what is to be told of the runs as a whole: how it stopped, whether order mattered, which are missing."""
+    told = []
+    stopping = summary["stopping"]
+    if stopping is not None and stopping["runs"]:
+        widths = ", ".join(f"{LOOKED_AT[name]} {_width(width)}" for name, width in stopping["half_width"].items())
+        how = "stopped" if stopping["reached"] else "not narrow enough"
+        told.append(f"{how} after {stopping['runs']} runs: {widths} (97 %, wanted ±{100 * stopping['within']:.2g} %)")
+    checked = summary["early_late"]
+    if checked is not None:
+        ratios = ", ".join(f"{LOOKED_AT[name]} {_ratio(ratio)}" for name, ratio in checked["ratio"].items())
+        told.append(f"late runs over early ones: {ratios}")
+    control = summary["control"]
+    if control is not None:
+        ratios = ", ".join(f"{LOOKED_AT[name]} {_five(ratio)}" for name, ratio in control["ratio"].items())
+        told.append(f"control {control['arm']}, end over start: {ratios}")
+    if summary["missing_runs"]:
+        told.append(f"missing runs: {missing_in_words(summary)}")
+    return told
+
+
+def _width(width: float | None) -> str:
+    return "–" if width is None else f"±{100 * width:.2g} %"
+
+
+def _ratio(ratio: Mapping[str, Any]) -> str:
+    if ratio["value"] is None or ratio["low"] is None:
+        return f"{ratio['value']:.3g}" if ratio["value"] is not None else "–"
+    return f"{ratio['value']:.3g} ({ratio['low']:.3g}..{ratio['high']:.3g})"
 
 
 def _endpoints(summary: Summary, paint: _Paint) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,17 @@ from loadgen.cli.exits import Exit, Stop
 __all__ = ["report"]
 
 
+class Format(enum.StrEnum):
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    HTML = "html"
+
+
 def report(
     directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")],
-    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the text.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
+    json_: Annotated[bool, typer.Option("--json", help="The same as --format json: summary.json.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Where to write the HTML report.", metavar="FILE")] = None,
     perfetto: Annotated[
         Path | None, typer.Option("--perfetto", help="Where to write a trace for ui.perfetto.dev.", metavar="FILE")
@@ -32,7 +41,15 @@ def report(
     except (OSError, ValueError) as error:  # what pyarrow raises for a file that was changed
         reason = " ".join(str(error).split())
         raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
-    typer.echo(analysis.to_json(summary) if json_ else analysis.terminal_report(summary), nl=not json_)
+    form = Format.JSON if json_ else form
+    if form is Format.TEXT:
+        typer.echo(analysis.terminal_report(summary))
+    elif form is Format.JSON:
+        typer.echo(analysis.to_json(summary), nl=False)
+    elif form is Format.MARKDOWN:
+        typer.echo(analysis.markdown_report(summary), nl=False)
+    else:
+        typer.echo(analysis.html_report(directory, summary), nl=False)
     # The directory of a finished run is covered by checksums: only a report of its own place is added there.
     finished = (directory / "summary.json").exists()
     destination = html or (None if finished else directory / "report.html")

@@ -25,7 +25,21 @@ def reports(tmp_path):
     runs = [run(number, open_loop=True, measured=(500, 6000)) for number in range(2)]
     both = [row | {"run": number} for number in range(2) for row in chat(seed=number, failures=False)]
     yield "runs", directory(tmp_path / "runs", both, load=OPEN["load"], runs=runs)
+    planned = [[block, "main"] for block in range(6)]
+    design = {"arms": [{"name": "main"}], "primary": "main", "blocks": 6, "planned": planned}
+    levels = [chat(seed=number, failures=False) for number in range(4)]
+    levels.append(_slower(chat(seed=9, failures=False), 1.4))
+    five = [row | {"run": number, "seq": i + 1} for number, rows in enumerate(levels) for i, row in enumerate(rows)]
+    runs = [run(number, open_loop=True, measured=(500, 6000), block=number, arm="main") for number in range(5)]
+    yield "campaign", directory(tmp_path / "campaign", five, load=OPEN["load"], runs=runs, design=design)
     yield "few", directory(tmp_path / "few", few, runs=[run(measured=(0, 700), interrupted=True)])
+
+
+def _slower(rows, factor):
+    for row in rows:
+        row["event_ns"] = [row["intended_ns"] + round((at - row["intended_ns"]) * factor) for at in row["event_ns"]]
+        row["done_ns"] = max([row["done_ns"], *row["event_ns"]])
+    return rows
 
 
 def test_reports_are_those_of_tests_golden(tmp_path, request):

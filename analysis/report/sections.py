@@ -1,0 +1,42 @@
+"""Parts of a report that only some campaigns have: each is a key of the summary and a module of its own.
+
+A section is put in where the summary has its key, after the figures and before the state of the instrument. To add
+one, write its functions in a module beside this and name them here. All of them are made from the summary alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from analysis.report.slots import slots_markdown, slots_text
+
+__all__ = ["SECTIONS", "Section", "sections_of"]
+
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """How one key of the summary is shown."""
+
+    title: str
+    text: Callable[[Content], str]  # lines of 80 columns at most, without the title
+    markdown: Callable[[Content], str]  # with a heading of the second level
+    html: Callable[[Content], str] | None = None  # markup for the page; None: the text as it is
+    charts: Callable[[Content], list[dict[str, Any]]] | None = None  # in the terms of charts.py
+
+    def page(self, content: Content) -> str:
+        return self.html(content) if self.html else f"<pre>{escape(self.text(content))}</pre>"
+
+
+SECTIONS = {"slots": Section("Slots", slots_text, slots_markdown)}
+
+
+def sections_of(summary: Mapping[str, Any]) -> Iterator[tuple[Section, Content]]:
+    """Yield the sections that `summary` has something for, in the order of SECTIONS."""
+    for key, section in SECTIONS.items():
+        if summary.get(key):
+            yield section, summary[key]

@@ -1,0 +1,154 @@
+"""Where a run has settled and whether it stayed there, on records whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from handmade import MS, SCHEMA, directory, request, run
+
+import analysis
+from analysis import settling
+
+OPEN = {"arrivals": "constant", "rate_per_s": 10}
+
+
+def answers(ttft, tpot=20.0, every=100.0, number=0):
+    """One request every `every` ms; ttft: shape (n,), ms."""
+    tpot = np.broadcast_to(tpot, len(ttft))
+    return [
+        request(every * i, [every * i + t, every * i + t + gap], output=2, run=number, seq=i + 1)
+        for i, (t, gap) in enumerate(zip(ttft.tolist(), tpot.tolist(), strict=True))
+    ]
+
+
+def noise(n, seed=0, sigma=0.3):
+    return 100 * np.random.default_rng(seed).lognormal(0, sigma, n)
+
+
+def summarised(path, rows, runs=1, load=OPEN):
+    most = max(row["intended_ns"] for row in rows) / MS
+    entries = [run(number, measured=(0, most), open_loop=True) for number in range(runs)]
+    return analysis.summarise(directory(path, rows, load=load, runs=entries))
+
+
+def test_a_transient_is_cut_from_the_window_and_both_windows_are_told(tmp_path):
+    ttft = noise(600)
+    ttft[:60] *= 3
+    summary = summarised(tmp_path, answers(ttft))
+    told = summary["per_run"][0]["settled"]
+    assert told["steady"] is True
+    assert 55 <= told["cut"] <= 70
+    assert told["asked_s"] == [0, 59.9]
+    assert told["measured_s"] == [pytest.approx(0.1 * told["cut"]), 59.9]
+    assert summary["requests"]["measured"] == 600 - told["cut"]
+    assert summary["metrics"]["event_gap_ms"]["p50"]["n"] == 600 - told["cut"]
+    assert summary["metrics"]["ttft_ms"]["mean"]["value"] == pytest.approx(float(ttft[told["cut"] :].mean()))
+    assert summary["window_s"] == pytest.approx(59.9 - 0.1 * told["cut"])
+    assert f"run 0: the first {told['cut']} answers" in summary["notes"][0]
+    assert summary["verdict"] == "ok"
+
+
+def test_a_transient_of_the_tpot_alone_is_cut_as_well(tmp_path):
+    tpot = np.where(np.arange(400) < 50, 60.0, 20.0)
+    told = summarised(tmp_path, answers(noise(400, sigma=0.01), tpot))["per_run"][0]["settled"]
+    assert told["cut"] == 50
+
+
+def test_a_run_that_never_settles_is_marked_and_keeps_its_window(tmp_path):
+    # It comes down until the middle, which is as far as MSER-5 looks.
+    ttft = noise(400, sigma=0.01) * np.maximum(1, 6 - np.arange(400) / 40)
+    summary = summarised(tmp_path, answers(ttft))
+    told = summary["per_run"][0]["settled"]
+    assert (told["steady"], told["cut"]) == (False, 0)
+    assert summary["notes"][0] == "run 0: no steady state: it may still have been warming up"
+    assert summary["requests"]["measured"] == 400
+
+
+@pytest.mark.parametrize(
+    ("n", "load"),
+    [
+        (settling.LEAST - 1, OPEN),
+        (400, {"arrivals": "burst", "requests": 400}),
+        (400, {"arrivals": "poisson", "stages": [{"rate_per_s": 50, "duration_s": 2}, {"rate_per_s": 100}]}),
+    ],
+)
+def test_short_runs_bursts_and_stages_are_not_judged(tmp_path, n, load):
+    ttft = noise(n) * np.linspace(1, 3, n)
+    summary = summarised(tmp_path, answers(ttft), load=load)
+    assert (summary["verdict"], summary["per_run"][0]["settled"]) == ("ok", None)
+    assert summary["requests"]["measured"] == n
+
+
+@pytest.mark.parametrize(("change", "word"), [(1.3, "rises"), (0.7, "falls")])
+def test_a_drifting_run_is_unstable_tells_its_trend_and_prints_no_percentile(tmp_path, change, word):
+    summary = summarised(tmp_path, answers(noise(500, sigma=0.1) * np.linspace(1, change, 500)))
+    assert summary["verdict"] == "unstable"
+    assert summary["verdict_reasons"][0].startswith(f"drifting: TTFT p50 {word} by ")
+    # Of the median level, and of what MSER-5 leaves: it cuts into a trend as if that were a transient.
+    assert 15 <= int(summary["verdict_reasons"][0].split("by ")[1].split("%")[0]) <= 36
+    assert summary["metrics"]["ttft_ms"]["p50"]["notes"] == ["no percentile: unstable"]
+    assert summary["metrics"]["ttft_ms"]["mean"]["value"] is not None
+
+
+def test_a_drift_below_five_per_cent_is_none(tmp_path):
+    ttft = 100 + np.linspace(0, 4, 500) + np.tile([0, 0.1], 250)
+    assert summarised(tmp_path, answers(ttft))["verdict"] == "ok"
+
+
+def test_one_drifting_run_of_several_is_named(tmp_path):
+    rows = [
+        row
+        for number in range(5)
+        for row in answers(
+            noise(500, seed=number, sigma=0.1) * np.linspace(1, 1.8 if number == 3 else 1, 500), number=number
+        )
+    ]
+    summary = summarised(tmp_path, rows, runs=5)
+    assert summary["verdict"] == "unstable"
+    assert len(summary["verdict_reasons"]) == 1
+    assert summary["verdict_reasons"][0].startswith("run 3: drifting: TTFT p50 rises by ")
+
+
+def stationary(path, runs, n):
+    """Measure that many runs of lognormal TTFT, sigma 0.6, without a trend; written by column, for they are many."""
+    rng = np.random.default_rng(17)
+    total = runs * n
+    due = np.tile(np.arange(n) * 10 * MS, runs)
+    first = due + (100 * MS * rng.lognormal(0, 0.6, total)).astype(np.int64)
+    last = first + (200 * MS * rng.lognormal(0, 0.2, total)).astype(np.int64)
+    two = np.arange(0, 2 * total + 1, 2, dtype=np.int32)
+    columns = {
+        "run": np.repeat(np.arange(runs), n),
+        "seq": np.tile(np.arange(n), runs),
+        "intended_ns": due,
+        "sent_ns": due,
+        "done_ns": last,
+        "event_ns": pa.ListArray.from_arrays(two, np.column_stack([first, last]).ravel()),
+        "event_kind": pa.ListArray.from_arrays(two, pa.array(np.full(2 * total, 3), pa.uint8())),
+        "event_read": pa.ListArray.from_arrays(two, pa.array(np.tile([0, 1], total), pa.int32())),
+        "output_tokens": np.full(total, 11),
+        "tokens_from": ["usage"] * total,
+        "outcome": ["ok"] * total,
+        "endpoint": ["a"] * total,
+    }
+    arrays = [
+        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(total, field.type)
+        for field in SCHEMA
+    ]
+    entries = [run(number, measured=(0, 10 * (n - 1)), open_loop=True) for number in range(runs)]
+    directory(path, [], load=OPEN, runs=entries)
+    pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), path / "records.parquet")
+    return analysis.measure(analysis.load(path))
+
+
+def test_two_hundred_stationary_runs_are_called_drifting_five_times_in_a_hundred_at_most(tmp_path):
+    m = stationary(tmp_path, 200, 400)
+    assert all(window.steady is not None for window in m.windows)
+    flagged = [bool(settling.drifting(replace(m, windows=(window,)))) for window in m.windows]
+    assert sum(flagged) <= 10
+    campaigns = [bool(settling.drifting(replace(m, windows=m.windows[at : at + 5]))) for at in range(0, 200, 5)]
+    assert sum(campaigns) <= 4  # of 40: nor are campaigns of five runs
+    cut = sum(window.cut for window in m.windows) / (200 * 400)
+    assert cut < 0.05
