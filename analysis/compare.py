@@ -114,8 +114,8 @@ def compare(
     fair = fairness(a.manifest, b.manifest, a.work, b.work)
     chosen = metrics or [name for name in METRICS if _has(name, a) or _has(name, b)]
     values = {name: _aligned(name, a, b, plan) for name in chosen}
-    if not metrics and values.get("event_gap_mean_ms") == values.get("tpot_mean_ms"):
-        values.pop("event_gap_mean_ms", None)  # one token an event: the same figures twice would look like two findings
+    if not metrics and _alike(values.get("event_gap_mean_ms"), values.get("tpot_mean_ms")):
+        del values["event_gap_mean_ms"]  # one token an event: the same figures twice would look like two findings
     results: dict[str, _Result] = {}
     for name, (values_a, values_b) in values.items():
         kind = METRICS[name]
@@ -179,9 +179,9 @@ class _Plan:
 
 def _pairing(a: Side, b: Side, runs_a: list[int], runs_b: list[int], asked: bool) -> _Plan:
     blocks_a, blocks_b = _blocks(a, runs_a), _blocks(b, runs_b)
-    together = a.arm is not None and a.arm != b.arm and a.manifest.get("wall_start") == b.manifest.get("wall_start")
+    together = a.arm != b.arm and Path(a.name) == Path(b.name)
     common = sorted(blocks_a.keys() & blocks_b.keys())
-    if together and a.name == b.name and len(common) >= LEAST_RUNS:
+    if together and len(common) >= LEAST_RUNS:
         why = f"paired: two arms of one interleaved campaign, {len(common)} blocks"
         return _Plan(True, why, [blocks_a[block] for block in common], [blocks_b[block] for block in common])
     if asked and len(runs_a) == len(runs_b):
@@ -222,6 +222,12 @@ def _aligned(name: str, a: Side, b: Side, plan: _Plan) -> tuple[list[float], lis
     return [x for x in values_a if x is not None], [y for y in values_b if y is not None]
 
 
+def _alike(one: tuple[list[float], list[float]] | None, other: tuple[list[float], list[float]] | None) -> bool:
+    if one is None or other is None:
+        return False
+    return all(len(x) == len(y) and np.allclose(x, y, rtol=1e-6, atol=0) for x, y in zip(one, other, strict=True))
+
+
 # --- one metric ------------------------------------------------------------------------------------------------------
 
 
@@ -239,18 +245,19 @@ class _Result:
     pooled: tuple[int, int, int, int] | None  # successes and requests, B then A
     refusal: str | None
     notes: tuple[str, ...]
+    limited: bool  # the difference of the means is less than two half-widths of the stamp error
 
 
 def _result(
     kind: Metric, a: list[float], b: list[float], paired: bool, side_a: Side, side_b: Side, refusal: str | None
 ) -> _Result:
-    notes = _metric_notes(kind, a, b, side_a, side_b)
+    notes, limited = _metric_notes(kind, a, b, side_a, side_b), _instrument_limited(kind, a, b, side_a, side_b)
     few = min(len(a), len(b))
     pooled = (*_successes(side_b), *_successes(side_a)) if kind.points else None
     if refusal is None and few == 0:
         refusal = "no value on " + " and ".join(name for name, side in (("A", a), ("B", b)) if not side)
     if refusal is not None:
-        return _Result(a, b, paired, None, None, 1.0, "", pooled, refusal, notes)
+        return _Result(a, b, paired, None, None, 1.0, "", pooled, refusal, notes, limited)
     if kind.points:
         value, difference = _points(b, a, paired)
         method = "paired t, with Newcombe's interval" if paired else "Welch's t, with Newcombe's interval"
@@ -260,14 +267,14 @@ def _result(
             value = one.value if one else b[0] / a[0]
         except (ValueError, ZeroDivisionError):
             refusal = "a run value of zero or infinity has no ratio"
-            return _Result(a, b, paired, None, None, 1.0, "", pooled, refusal, notes)
+            return _Result(a, b, paired, None, None, 1.0, "", pooled, refusal, notes, limited)
         difference, method = (one.log, one.method) if one else (None, "")
     if few < LEAST_RUNS:
         refusal = f"no interval from {few} run{'s' if few != 1 else ''} a side: at least {LEAST_RUNS} are needed"
-        return _Result(a, b, paired, value, None, 1.0, method, pooled, refusal, notes)
+        return _Result(a, b, paired, value, None, 1.0, method, pooled, refusal, notes, limited)
     assert difference is not None
     p = difference.p if pooled is None else max(difference.p, proportions.fisher_p(*pooled))
-    return _Result(a, b, paired, value, difference, p, method, pooled, None, notes)
+    return _Result(a, b, paired, value, difference, p, method, pooled, None, notes, limited)
 
 
 def _ratio(b: list[float], a: list[float], paired: bool) -> Ratio:
@@ -291,7 +298,7 @@ def _metric_notes(kind: Metric, a: list[float], b: list[float], side_a: Side, si
     if LEAST_RUNS <= min(len(a), len(b)) < ENOUGH_RUNS:
         notes.append(FEW_RUNS)
     if kind.tail is not None:
-        least = min(run["completed"] for side in (side_a, side_b) for run in side.summary["per_run"])
+        least = min(side.summary["per_run"][place]["succeeded"] for side in (side_a, side_b) for place in _runs(side))
         if least * kind.tail < FEW_TAIL:
             notes.append(f"few tail samples: {least} requests in the smallest run")
     if kind.unit == "ms":
@@ -299,11 +306,16 @@ def _metric_notes(kind: Metric, a: list[float], b: list[float], side_a: Side, si
             succeeded, due = _successes(side)
             if due and succeeded < SURVIVORS * due:
                 notes.append(f"survivors only on {name}: {1 - succeeded / due:.1%} of the requests failed")
-        u_us = [side.summary["instrument"]["stamp_error_us"]["halfwidth"] for side in (side_a, side_b)]
-        known = [u for u in u_us if u is not None]
-        if known and a and b and abs(np.mean(b) - np.mean(a)) < 2 * max(known) / 1e3:
-            notes.append("instrument-limited: the difference is less than two half-widths of the stamp error")
     return tuple(notes)
+
+
+def _instrument_limited(kind: Metric, a: list[float], b: list[float], side_a: Side, side_b: Side) -> bool:
+    if kind.unit != "ms" or not a or not b:
+        return False
+    error = "gap_error_us" if kind.per_token else "stamp_error_us"
+    told = [side.summary["instrument"][error]["halfwidth"] for side in (side_a, side_b)]
+    u_ms = max((u / 1e3 for u in told if u is not None), default=0.0)
+    return bool(abs(np.mean(b) - np.mean(a)) < 2 * u_ms)
 
 
 # --- and what is said of it ------------------------------------------------------------------------------------------
@@ -390,6 +402,8 @@ def _metric_json(kind: Metric, result: _Result, margin: Margin, p_holm: float | 
         },
         "secondary": _secondary(kind, result),
     }
+    if verdict in (Verdict.DIFFERENT, Verdict.NEGLIGIBLE) and result.limited:
+        shown["notes"].append("instrument-limited: the difference is less than two half-widths of the stamp error")
     if verdict is Verdict.INCONCLUSIVE:
         shown["detectable"] = _detectable(kind, result, margin)
     return shown

@@ -195,6 +195,15 @@ def test_interrupted_runs_are_left_out_and_listed(a, tmp_path):
     assert "B: interrupted and left out: run 5" in told["notes"]
 
 
+def test_a_difference_below_the_stamp_error_is_marked(tmp_path):
+    """10 % of 60 ms, and a client whose stamps are wrong by up to 4 ms."""
+    coarse = {"instrument": {"calibration": {"ttft_bias_us": 0.0, "ttft_halfwidth_us": 4000.0}}}
+    sides = [campaign(tmp_path / "a", RUNS_MS, manifest=coarse), campaign(tmp_path / "b", scaled(1.1), manifest=coarse)]
+    shown = compare(*sides)["metrics"]
+    assert any(note.startswith("instrument-limited") for note in shown["ttft_mean_ms"]["notes"])
+    assert shown["requests_per_s"]["notes"] == []
+
+
 def test_answers_of_another_length_are_compared_per_token_only(a, tmp_path):
     told = compare(a, campaign(tmp_path / "b", RUNS_MS, tokens=6))
     assert told["fairness"]["output_tokens"]["difference"] == pytest.approx(0.2)
