@@ -58,7 +58,9 @@ def runs_of(manifest: Manifest, runs: Iterable[int], arm: str | None = None) -> 
 
 def missing_runs(manifest: Manifest) -> list[dict[str, Any]]:
     """Return {"block", "arm"} of each planned run that did not finish, in the order of the plan."""
-    finished = Counter((entry.get("block"), entry.get("arm")) for entry in _entries(manifest).values())
+    entries = _entries(manifest).values()
+    whole = [entry for entry in entries if not (entry.get("interrupted") or entry.get("no_progress"))]
+    finished = Counter((entry.get("block"), entry.get("arm")) for entry in whole)
     missing = []
     for block, arm in _design(manifest).get("planned") or []:
         if finished[block, arm]:

@@ -16,6 +16,8 @@ from analysis import settling
 from analysis.arms import runs_of
 from analysis.distribution import EXACT
 from analysis.frame import Frame
+from analysis.intervals import CONFIDENCE
+from analysis.planning import LOOK_CONFIDENCE
 from analysis.requests import ABSENT, Bool, Requests, read_requests
 from analysis.tokens import Gaps, Series, Tokens, read_tokens
 from analysis.windows import Window, measured, windows_of
@@ -48,6 +50,12 @@ class Measured:
     @property
     def runs(self) -> tuple[int, ...]:
         return tuple(window.run for window in self.windows)
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals: 95 %, or 97 % where runs were added until they were narrow enough (METHODOLOGY 6)."""
+        design = self.manifest.get("design") or {}
+        return CONFIDENCE if design.get("until") is None else LOOK_CONFIDENCE
 
     @property
     def interrupted(self) -> bool:

@@ -75,12 +75,13 @@ def _request_latency(m: Measured, context: Context, name: str, chosen: Bool) -> 
     halfwidth = {"queue_ms": None, "tpot_ms": context.instrument.gap_halfwidth_us}.get(
         name, context.instrument.ttft_halfwidth_us
     )
-    mean = intervals.over_runs(_known(latency_means(m, name, chosen)), data.n)
+    mean = intervals.over_runs(_known(latency_means(m, name, chosen)), data.n, m.confidence)
     mean = intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3)
     figures: Figures = {"mean": mean.noted(*common, *_mean_notes(m, name, kept)).to_json()}
     for label, q in QUANTILES.items():
         notes = [*_with_failures(m, name, series, chosen, q), *_first_token_pair(m, name, kept, data, q)]
-        figures[label] = context.judged(intervals.percentile(data, q, runs).noted(*notes, *common), halfwidth).to_json()
+        estimate = intervals.percentile(data, q, runs, m.confidence).noted(*notes, *common)
+        figures[label] = context.judged(estimate, halfwidth).to_json()
     figures["min"] = significant(data.at(1)) if data.n else None
     figures["max"] = significant(data.at(data.n)) if data.n else None
     figures["sd"] = significant(float(durations[kept].std(ddof=1)) / NS_PER_MS) if data.n > 1 else None
@@ -177,13 +178,13 @@ def event_gaps(m: Measured, context: Context, endpoint: int | None = None) -> Fi
         notes.append(f"{share:.1%} of events share a read with a later one")
     spread = _InMs(Binned(*m.gaps.spread())) if endpoint is None and m.gaps.moved else None
     runs = [_InMs(m.gaps.by_run[run]) for run in m.runs if run in m.gaps.by_run]
-    mean = intervals.over_runs(_known(gap_means(m, endpoint)), gaps.n)
+    mean = intervals.over_runs(_known(gap_means(m, endpoint)), gaps.n, m.confidence)
     figures: Figures = {
         "mean": intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3).to_json()
     }
     for label, q in QUANTILES.items():
         if endpoint is None:
-            estimate = intervals.percentile(data, q, runs, clustered=True)
+            estimate = intervals.percentile(data, q, runs, m.confidence, clustered=True)
         else:
             estimate = replace(quantile(data, q), low=None, high=None, confidence=None)
         if not gaps.exact and estimate.value is not None:  # half a bin is a doubt too

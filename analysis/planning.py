@@ -8,8 +8,9 @@ the log run values (unpaired) or of the log ratios (paired).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ __all__ = [
     "runs_needed",
     "stein_interval",
     "stein_runs",
+    "stopping",
 ]
 
 LOOKS = (5, 8, 13, 21, 34, 55)
@@ -58,6 +60,18 @@ def look(values: Sequence[float], within: float) -> Look:
     width = _relative_half_width(values)
     reached = width <= within
     return Look(n, width, reached, None if reached else later)
+
+
+def stopping(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return {"within", "runs", "half_width", "reached"} of a campaign's last look; None if it did not decide by looks.
+
+    half_width: of each metric looked at, relative, at LOOK_CONFIDENCE. Before the first look runs is 0.
+    """
+    within = (manifest.get("design") or {}).get("until")
+    if within is None:
+        return None
+    looks = manifest.get("looks") or [{"runs": 0, "half_width": {}, "reached": False}]
+    return {"within": within, **looks[-1]}
 
 
 def _relative_half_width(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import arms, intervals, latency, runs, throughput
+from analysis import arms, intervals, latency, order, planning, runs, throughput
 from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
 from analysis.estimate import significant
 from analysis.frame import Frame, load
@@ -48,6 +48,7 @@ def summarise(source: Source) -> dict[str, Any]:
     refusal = itl_refusal(m, instrument)
     side = runs.side_by_side(m, met)
     due, balance = arrivals(m), littles_law(m)
+    checked = order.early_late(m.manifest, m.runs, side)
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": verdict.name,
@@ -55,6 +56,8 @@ def summarise(source: Source) -> dict[str, Any]:
         "interrupted": m.interrupted,
         "runs": len(m.windows),
         "missing_runs": arms.missing_runs(m.manifest),
+        "halted": m.manifest.get("halted"),
+        "stopping": planning.stopping(m.manifest),
         "requests": _requests(m),
         "window_s": significant(sum(window.seconds for window in m.windows)),
         "metrics": metrics,
@@ -67,9 +70,17 @@ def summarise(source: Source) -> dict[str, Any]:
         "errors": _errors(m),
         "per_run": [_run(m, index, side) for index in range(len(m.windows))],
         "over_runs": side,
+        "early_late": checked,
+        "control": order.control(load(source)) if isinstance(source, str | Path) else None,
         "arrivals": due,
         "littles_law": balance,
-        "notes": [*m.notes, *off_schedule(due), *out_of_balance(balance), *([refusal] if refusal else [])],
+        "notes": [
+            *m.notes,
+            *off_schedule(due),
+            *out_of_balance(balance),
+            *(order.in_words(checked) if checked else []),
+            *([refusal] if refusal else []),
+        ],
         **_what_ran(m.manifest),
     }
     if len(m.requests.endpoints) > 1:

@@ -58,12 +58,13 @@ class _Rate:
 
     per_s: tuple[float, ...]  # shape (runs,), NaN for a run whose window is empty
     n: int  # completions
+    confidence: float
 
     def estimate(self, *notes: str) -> Estimate:
         known = [value for value in self.per_s if not math.isnan(value)]
         if not known:
             return refused("the measured window is empty", self.n)
-        return intervals.over_runs(known, self.n).noted(*notes)
+        return intervals.over_runs(known, self.n, self.confidence).noted(*notes)
 
 
 def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> dict[str, Estimate]:
@@ -111,7 +112,7 @@ def _rate(m: Measured, spans: Sequence[Span], chosen: Bool | None, amount: Float
         seconds = (span.to_ns - span.from_ns) / 1e9
         per_s.append(float(amount[here].sum()) / seconds if seconds > 0 else math.nan)
         n += int(here.sum())
-    return _Rate(tuple(per_s), n)
+    return _Rate(tuple(per_s), n, m.confidence)
 
 
 def _tokens(
@@ -128,7 +129,7 @@ def _tokens(
         total += np.where(unknown, m.tokens.events, 0)
     rate = _rate(m, spans, chosen, total)
     if unknown.any() and len(counts) > 1:
-        rate = _Rate((math.nan,) * len(spans), rate.n)
+        rate = _Rate((math.nan,) * len(spans), rate.n, rate.confidence)
     return rate, unknown
 
 

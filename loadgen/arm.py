@@ -56,8 +56,9 @@ class Arm:
 def load_arm(
     profile: Profile, seed: int, endpoints: tuple[Endpoint, ...], workload: Workload, tier: str, name: str = MAIN
 ) -> Arm:
-    """Return the arm that offers `profile.load` to all endpoints, dealt out by their weights."""
-    deal = _deal([spec.weight for spec in profile.targets])
+    """Return the arm that offers `profile.load` to the endpoints, dealt out by the weights of their targets."""
+    weights = {spec.name: spec.weight for spec in profile.targets}
+    deal = _deal([weights[endpoint.name] for endpoint in endpoints])
 
     def jobs(occasion: Occasion) -> list[Job]:
         work = workload.for_run(occasion.run)
