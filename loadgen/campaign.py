@@ -82,13 +82,18 @@ class Campaign:
     arms: tuple[Arm, ...] = ()
     design: Design = field(default_factory=lambda: Design((), "", 0))
     say: Callable[[str], None] = lambda line: None  # what a user should know between runs
-    made: Callable[[], None] = lambda: None  # called after each run, once the manifest tells of it
     seen: Callable[[str, Look], None] = lambda source, look: None  # each look at a source of telemetry, in its thread
     past: Tally = field(default_factory=Tally)  # the sum over the runs that are over
+    followers: list[Callable[[], None]] = field(default_factory=list)
     sampler: Sampler | None = None  # while it is measured, if the profile wants any
     # Held while a run is made; tells whether another campaign has made one before.
     turn: Callable[[], contextlib.AbstractAsyncContextManager[bool | None]] = contextlib.nullcontext
     manifest: dict[str, Any] = field(default_factory=dict)
+
+    def call_after_runs(self, follower: Callable[[], None]) -> None:
+        """Call it now and after each run, once the manifest tells of it."""
+        follower()
+        self.followers.append(follower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +276,8 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
             health += healths
             campaign.manifest["instrument"] = _with_health(before, health)
             _write_manifest(campaign)
-            campaign.made()
+            for follower in campaign.followers:
+                follower()
             if any(one.no_progress for one in healths):
                 limit_s = campaign.profile.limits.no_progress_s
                 halted = f"nothing arrived on any connection for {limit_s:g} s (limits.no_progress_s)"

@@ -17,7 +17,7 @@ import numpy as np
 
 from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 
-__all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally"]
+__all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally", "quantile_ms"]
 
 # 1-2.5-5 from 100 µs, the gaps of a fast server on this host, to 500 s, near the usual limit of a whole answer.
 BOUNDS_NS = tuple(round(step * 10**power) for power in range(5, 12) for step in (1, 2.5, 5))
@@ -73,12 +73,16 @@ class Buckets:
         )
 
     def quantile_ms(self, q: float) -> float | None:
-        """Return the middle of the fine bucket that holds the q-quantile, in ms; None when empty."""
-        cumulative = np.cumsum(self.fine)
-        if cumulative[-1] == 0:
-            return None
-        index = int(np.searchsorted(cumulative, q * cumulative[-1]))
-        return float(2 ** ((index + LOWEST - 0.5) / GROWTH)) * 1e3
+        return quantile_ms(self.fine, q)
+
+
+def quantile_ms(fine: Int64, q: float) -> float | None:
+    """Return the middle of the fine bucket that holds the q-quantile, in ms; None where all are empty."""
+    cumulative = np.cumsum(fine)
+    if cumulative[-1] == 0:
+        return None
+    index = int(np.searchsorted(cumulative, q * cumulative[-1]))
+    return float(2 ** ((index + LOWEST - 0.5) / GROWTH)) * 1e3
 
 
 @dataclass(slots=True)

@@ -66,14 +66,14 @@ def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
     import analysis
 
     exporter.describe(campaign.manifest)
-    exporter.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned))
 
     def made() -> None:
         exporter.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned))
-        if "agents" in campaign.manifest:
+        if campaign.manifest["runs"] and "agents" in campaign.manifest:
             exporter.show_agents(analysis.summarise(campaign.directory).get("agents") or {})
 
-    campaign.made, campaign.seen = made, exporter.show_look
+    campaign.call_after_runs(made)
+    campaign.seen = exporter.show_look
     return exporter.show
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from loadgen.campaign import Campaign, Finished
+    from loadgen.cli.live import LiveView
+    from loadgen.cli.progress import Progress
     from loadgen.exporter import Exporter
     from loadgen.profile import Profile
     from loadgen.tally import Tally
@@ -100,15 +102,23 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
 
 
 async def prepare_and_measure(
-    prepare: Awaitable[Campaign], stop: asyncio.Event, *, progress: bool, quiet: bool, exporter: Exporter | None = None
+    prepare: Awaitable[Campaign],
+    stop: asyncio.Event,
+    *,
+    progress: bool,
+    quiet: bool,
+    live: bool = False,
+    exporter: Exporter | None = None,
 ) -> Finished:
-    """Await the campaign and measure it. Raises Stop if `stop` is set before there is anything to measure."""
+    """Await the campaign and measure it. Raises Stop if `stop` is set before there is anything to measure.
+
+    live: draw the table instead of the line, where there is a terminal to draw it on.
+    """
     from loadgen.campaign import measure
     from loadgen.cli.exporting import export
-    from loadgen.cli.progress import Progress
 
     campaign = await prepared(prepare, stop, quiet=quiet)
-    draw = Progress(shown=progress)
+    draw = _live_view(campaign) if live and progress and sys.stderr.isatty() else _progress(progress)
     show = export(campaign, exporter) if exporter is not None else None
 
     def tell(tally: Tally) -> None:
@@ -116,12 +126,8 @@ async def prepare_and_measure(
         if show is not None:
             show(tally)
 
-    def say(line: str) -> None:
-        draw.close()
-        print(line, file=sys.stderr)
-
     if not quiet:
-        campaign.say = say
+        campaign.say = draw.say
     try:
         finished = await measure(campaign, tell, stop)
     finally:
@@ -129,6 +135,20 @@ async def prepare_and_measure(
     if exporter is not None:
         exporter.conclude(finished.summary["verdict"] if finished.summary is not None else "failed")
     return finished
+
+
+def _progress(shown: bool) -> Progress:
+    from loadgen.cli.progress import Progress
+
+    return Progress(shown=shown)
+
+
+def _live_view(campaign: Campaign) -> LiveView:
+    from loadgen.cli.live import LiveView
+
+    view = LiveView()
+    campaign.call_after_runs(lambda: view.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned)))
+    return view
 
 
 async def prepared(prepare: Awaitable[Campaign], stop: asyncio.Event, *, quiet: bool) -> Campaign:

@@ -58,6 +58,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="The run's directory; a 
 Emulator = Annotated[bool, typer.Option("--emulator", help="Measure an emulator started for the occasion.")]
 Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+LiveTable = Annotated[bool, typer.Option("--live", help="Draw a table with sparklines instead of the progress line.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress line.")]
 
 PrometheusPort = Annotated[int | None, typer.Option("--prometheus-port", help="Serve live /metrics on this port.")]

@@ -38,6 +38,11 @@ class Progress:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.close()
+        print(line, file=sys.stderr)
+
     def close(self) -> None:
         """Leave the line clean for what follows."""
         if self._shown and self._terminal:

@@ -80,6 +80,7 @@ def run(
     json_: options.Json = False,
     quiet: options.Quiet = False,
     no_progress: options.NoProgress = False,
+    live: options.LiveTable = False,
 ) -> int:
     """Offer a load and report what the server did, and how sure that is."""
     from loadgen.campaign import prepare
@@ -139,6 +140,7 @@ def run(
                     stop,
                     progress=not (quiet or no_progress),
                     quiet=quiet,
+                    live=live,
                     exporter=exporter,
                 ),
             )
