@@ -26,7 +26,7 @@ BIN_S = 1.0
 LEAST_BINS = 10
 # The requests that reach over an edge of the window are those of one residence time. What starts and what ends need
 # not be alike, so with fewer residence times the edges alone may be 2 %.
-LITTLE_LEAST = 100
+LITTLE_LEAST = 200
 
 
 def arrivals(m: Measured) -> list[dict[str, Any]] | None:
@@ -85,7 +85,7 @@ def off_schedule(told: list[dict[str, Any]] | None) -> list[str]:
 def littles_law(m: Measured) -> list[dict[str, Any]]:
     """Return {"run", "apart"} for each run: |N - X R| / N over its window.
 
-    Runs whose window is shorter than a hundred residence times are left out.
+    Runs whose window is shorter than two hundred residence times are left out.
     """
     found = []
     for window in m.windows:

@@ -3,7 +3,8 @@
 The warm-up asked for is left out by phase, before this. MSER-5 then looks at TTFT and TPOT in order of issue and may
 open the window later; both windows are told. Where it finds no steady state nothing is cut, and the run is marked. The
 drift gate looks at what is left. Its tests are many (runs, and figures of each), so p values are multiplied by their
-number: a campaign of ten stationary runs is called drifting as rarely as one of one.
+number: a campaign of ten stationary runs is called drifting as rarely as one of one. Level shifts are told with their
+time and void nothing: one that matters over the window is a drift as well.
 
 Not judged: bursts and loads in stages, which change by design, and runs of fewer than 300 answers. At 300 a tenth of
 the window holds thirty, and MSER-5 cuts 3 % from a stationary run; at 100 it cuts 8 %.
@@ -23,7 +24,7 @@ from analysis.requests import Bool
 if TYPE_CHECKING:  # measured.py asks this module where its windows open
     from analysis.measured import Measured
 
-__all__ = ["LEAST", "Settled", "drifting", "settled"]
+__all__ = ["LEAST", "Settled", "drifting", "settled", "shifted"]
 
 Float64 = NDArray[np.float64]
 
@@ -31,6 +32,9 @@ LEAST = 300  # answers of a run
 P99_LEAST = 1000  # a hundred in each tenth: with fewer its p99 is its greatest value
 P99_CHANGE = 0.15  # METHODOLOGY 5.2
 P = 0.05
+SHIFT_BINS = (30, 60)  # as few as can be judged, and as many as are needed
+SHIFT_ANSWERS = 30  # a bin
+SHIFT_P = 0.01
 WATCHED = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
 
 
@@ -113,3 +117,29 @@ def _told(trend: _Trend, tests: int) -> str:
     moved = "rises" if trend.found.change > 0 else "falls"
     share, p = abs(trend.found.change), min(1.0, trend.found.p * tests)
     return f"drifting: {trend.figure} {moved} by {share:.0%} from the start of the window to its end (p {p:.1g})"
+
+
+def shifted(m: Measured) -> list[str]:
+    """Return in words where the level of TTFT or TPOT shifted, for runs with thirty bins of thirty answers.
+
+    The place of a shift is chosen among all bins, so its p value is multiplied by their number: without that, one
+    stationary run in ten is said to have shifted.
+    """
+    return [told for index in range(len(m.windows)) for name in WATCHED for told in _shifts(m, index, name)]
+
+
+def _shifts(m: Measured, index: int, name: str) -> list[str]:
+    window = m.windows[index]
+    values, due = _series(m, name, m.answered & (m.requests.run == window.run))
+    bins = min(SHIFT_BINS[1], len(values) // SHIFT_ANSWERS)
+    if not window.stationary or bins < SHIFT_BINS[0]:
+        return []
+    levels = np.array([float(np.median(part)) for part in np.array_split(values, bins)])
+    starts = np.array([int(part[0]) for part in np.array_split(due, bins)])
+    tests = bins * len(m.windows) * len(WATCHED)
+    return [
+        f"run {window.run}: {WATCHED[name]} shifts from {shift.before / 1e6:.3g} to {shift.after / 1e6:.3g} ms at "
+        f"{starts[shift.at] / 1e9:.3g} s"
+        for shift in steady.shifts(levels) or ()
+        if shift.p * tests < SHIFT_P
+    ]

@@ -49,7 +49,7 @@ class Gaps:
     """Gaps between successive token events within a request."""
 
     stamped: Distribution
-    by_run: dict[int, Distribution]  # the same gaps run by run
+    by_run: dict[int, Distribution]  # the same gaps run by run; with one run, the same distribution
     by_endpoint: list[Distribution]  # empty with one endpoint
     moved: dict[int, int] = field(default_factory=dict)  # bin: how many gaps even spreading adds to it (or takes away)
 
@@ -89,9 +89,10 @@ def read_tokens(frame: Frame, requests: Requests, wanted: Bool, exact: int = EXA
     columns["events"][:] = columns["censored"][:] = 0
     endpoints = len(requests.endpoints) if len(requests.endpoints) > 1 else 0
     runs = np.unique(requests.run).tolist()
+    every = Distribution(exact)
     gaps = Gaps(
-        Distribution(exact),
-        {run: Distribution(exact // len(runs)) for run in runs},
+        every,
+        {run: Distribution(exact // len(runs)) if len(runs) > 1 else every for run in runs},
         [Distribution(exact) for _ in range(endpoints)],
     )
     series = _empty_series(requests)
@@ -174,7 +175,7 @@ def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, run: Int64, endpoint: In
     row = flat.row[1:][within]
     gap = np.diff(flat.ns)[within]
     gaps.stamped.add(gap)
-    for number in np.unique(run[row]).tolist():
+    for number in np.unique(run[row]).tolist() if len(gaps.by_run) > 1 else ():
         gaps.by_run[number].add(gap[run[row] == number])
     for index, distribution in enumerate(gaps.by_endpoint):
         distribution.add(gap[endpoint[row] == index])

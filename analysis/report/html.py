@@ -185,7 +185,7 @@ def _latencies(summary: Summary) -> str:
         else "within-run: of these requests, not of a new run; means have none, for that takes --runs 5"
     )
     few = (
-        f"<p class=note>Intervals are 95 %, {kind}. "
+        f"<p class=note>Intervals are {100 * (metrics['ttft_ms']['mean']['confidence'] or 0.95):.3g} %, {kind}. "
         "≥ alone: fewer than one sample is expected beyond that percentile. * fewer than ten are.</p>"
     )
     told = (": within-run", ": no data", ": few runs")

@@ -109,7 +109,9 @@ def _latencies(summary: Summary) -> str:
         rows.append([label, *(_figure(shown[key]) for key in COLUMNS), str(shown["mean"]["n"])])
         notes |= dict.fromkeys(note for key in COLUMNS for note in shown[key]["notes"] if note != "no data")
     table = _table(["ms", *COLUMNS.values(), "n"], rows)
-    legend = "† fewer than ten samples are expected beyond it. Intervals are 95 %."
+    confidence = metrics["ttft_ms"]["mean"]["confidence"]
+    kind = f"{100 * confidence:.3g} %, over runs" if confidence else "95 %, within-run"
+    legend = f"† fewer than ten samples are expected beyond it. Intervals are {kind}."
     return f"## Latency\n\n{table}\n\n{legend}\n\n{_listed(notes)}".rstrip()
 
 

@@ -165,8 +165,16 @@ def _latencies(summary: Summary, paint: _Paint) -> list[str]:
     shown = [(metrics[name], label) for name, label in EVERY_LATENCY.items() if name != hidden]
     for figure, label in shown:
         lines += _latency(label, figure, paint)
-    notes = _notes(shown)
+    notes = [*_intervals(metrics), *_notes(shown)]
     return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+
+
+def _intervals(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what the intervals are, where they are over runs."""
+    mean = metrics["ttft_ms"]["mean"]
+    if mean["confidence"] is None:
+        return []
+    return [f"±, a..b: {100 * mean['confidence']:.3g} % intervals over runs, where a new one would lie"]
 
 
 def _latency(label: str, shown: Mapping[str, Any], paint: _Paint) -> Iterator[str]:

@@ -152,3 +152,14 @@ def test_two_hundred_stationary_runs_are_called_drifting_five_times_in_a_hundred
     assert sum(campaigns) <= 4  # of 40: nor are campaigns of five runs
     cut = sum(window.cut for window in m.windows) / (200 * 400)
     assert cut < 0.05
+
+
+def test_a_level_shift_is_told_with_its_time(tmp_path):
+    ttft = noise(1200, sigma=0.1)
+    ttft[700:900] *= 1.4  # 70 to 90 s: it comes back, and no trend sees it
+    summary = summarised(tmp_path, answers(ttft))
+    up, down = [note for note in summary["notes"] if "shifts" in note]
+    assert up.startswith("run 0: TTFT shifts from ")
+    assert float(up.split(" at ")[1].split()[0]) == pytest.approx(70, abs=4)
+    assert float(down.split(" at ")[1].split()[0]) == pytest.approx(90, abs=4)
+    assert not any("shifts" in note for note in summarised(tmp_path, answers(noise(1200, sigma=0.1)))["notes"])
