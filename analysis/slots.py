@@ -38,6 +38,7 @@ CLEAR_STEPS = 2.0  # a server that reads prompts while it decodes takes longer o
 SELDOM_WRONG = 1.0, 4.0  # Beta prior of the share of wrong bursts: mean 0.2
 LEAST_AGREEMENT = 0.5  # below it the bursts do not show one number
 STEPS_TO_ASK_FOR = 1.5 * CLEAR_STEPS
+ENDED_EARLY = 0.8  # answers of less than this share of the tokens asked for were not cut by the limit
 
 REFUSALS = (Outcome.HTTP_ERROR, Outcome.SERVER_ERROR, Outcome.REFUSED)
 
@@ -201,7 +202,7 @@ def find(bursts: Sequence[Burst], output_tokens: int) -> Slots:
     hidden = Counter(one.k for one in undecided)
     unresolved = [one for one in undecided if hidden[one.k] > shown[one.k]]
     if len(unresolved) > len(limited):
-        return inconclusive(_too_short(unresolved, output_tokens), seen_at_once)
+        return inconclusive(_too_short(unresolved, bursts, output_tokens), seen_at_once)
     if not usable:
         return inconclusive("no burst of two or more requests was answered")
     return _judge(usable, readings, turned_away)
@@ -261,12 +262,16 @@ def _most_probable(posterior: dict[int, float]) -> tuple[set[int], float]:
     return hull, min(1.0, math.fsum(posterior[slots] for slots in hull))
 
 
-def _too_short(undecided: Sequence[Reading], output_tokens: int) -> str:
+def _too_short(undecided: Sequence[Reading], bursts: Sequence[Burst], output_tokens: int) -> str:
+    """Say why nothing can be told, and the length of answers that would tell where asking for more may help."""
     needs = sorted(one.need for one in undecided)
     need = needs[len(needs) // 2]
     cause = "the answers were too short to tell: the first one ended before the others could have started"
     if not math.isfinite(need) or need > 1024:
         return f"{cause}, or they came in one piece (a proxy that holds back the stream?)"
+    mean_tokens = sum(one.tokens for one in bursts) / sum(one.answered for one in bursts)
+    if mean_tokens < ENDED_EARLY * output_tokens:
+        return f"{cause}; they ended by themselves, after {mean_tokens:.0f} of {output_tokens} tokens on average"
     wanted = 1 << math.ceil(math.log2(output_tokens * max(need, 1.0)))
     return f"{cause}; try --output-tokens {max(wanted, 2 * output_tokens)}"
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loadgen.cli.discover import NOBODY
+from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
-from loadgen.cli.target import headers, pairs
+from loadgen.cli.measuring import load_profile
 
 if TYPE_CHECKING:
     from analysis.prefix_cache import PrefixCache
@@ -35,24 +35,20 @@ OF_REQUESTS = ("Content-Type", "Accept")  # headers that say what a request's bo
 
 def slots(
     url: Annotated[str | None, typer.Option("--url", help="The server; else the first local one that answers.")] = None,
-    api: Annotated[str | None, typer.Option("--api", help="auto, openai, ollama or lmstudio.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="The model; auto takes the first one listed.")] = None,
-    path: Annotated[str | None, typer.Option("--path", help="The request path, such as /v1/completions.")] = None,
+    api: options.Api = None,
+    model: options.Model = None,
+    path: options.RequestPath = None,
     most: Annotated[int, typer.Option("--most", min=2, help="The largest burst.")] = 16,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each size of burst is sent.")] = 5,
     output_tokens: Annotated[int, typer.Option("--output-tokens", min=2, help="Length of the answers.")] = 32,
     agents: Annotated[int | None, typer.Option("--agents", min=1, help="Say if so many find a slot each.")] = None,
     cache: Annotated[bool, typer.Option("--cache", help="Also look for a prefix cache, by repeating prompts.")] = False,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="Sent to the server, NAME=VALUE; repeat for several.")
-    ] = None,
-    header: Annotated[list[str] | None, typer.Option("--header", help="'Name: value'; repeat for several.")] = None,
-    api_key_env: Annotated[
-        str | None, typer.Option("--api-key-env", help="The environment variable that holds the key.")
-    ] = None,
-    ca_file: Annotated[str | None, typer.Option("--ca-file", help="A PEM file of certificates to trust.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Do not verify the certificate.")] = False,
-    proxy: Annotated[str | None, typer.Option("--proxy", help="An HTTP proxy (lowers the tier to aiohttp).")] = None,
+    option: options.Option = None,
+    header: options.Header = None,
+    api_key_env: options.ApiKeyEnv = None,
+    ca_file: options.CaFile = None,
+    insecure: options.Insecure = False,
+    proxy: options.Proxy = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the prompts and the order of the bursts.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -60,17 +56,20 @@ def slots(
     """Find how many requests the server really works on at once, and say what to set."""
     from analysis.report.slots import slots_text
 
-    target = {
-        "api": api,
-        "model": model,
-        "path": path,
-        "options": pairs("--option", option) or None,
-        "headers": headers(header) or None,
-        "api_key_env": api_key_env,
-        "ca_file": ca_file,
-        "verify_tls": False if insecure else None,
-    }
-    profile = _profile(url, target, proxy, seed, quiet=quiet)
+    target = options.target_of(
+        api=api,
+        model=model,
+        path=path,
+        api_key_env=api_key_env,
+        tokenizer=None,
+        ca_file=ca_file,
+        insecure=insecure,
+        option=option,
+        header=header,
+    )
+    # The load is not what will be sent; a profile must have one.
+    overrides = {"load": {"concurrency": 1, "requests": 1}, "proxy": proxy, "seed": seed}
+    profile = load_profile(None, [url] if url else None, target, overrides, quiet=quiet)
     result = _measure(profile, _Wanted(most, rounds, output_tokens, agents, cache, quiet))
     typer.echo(json.dumps(result, indent=1) if json_ else slots_text(result), nl=json_)
     sys.stdout.flush()  # before the line that says why it is not known
@@ -97,33 +96,6 @@ class _Wanted:
     def say(self, line: str) -> None:
         if not self.quiet:
             print(line, file=sys.stderr)
-
-
-def _profile(url: str | None, target: dict[str, Any], proxy: str | None, seed: int | None, *, quiet: bool) -> Profile:
-    """Validate what was given the way `run` does; without an address look for a server on this machine."""
-    import asyncio
-
-    from loadgen.discover import find_local
-    from loadgen.profile import ProfileError, load
-
-    if url is None:
-        found = asyncio.run(find_local())
-        if not found:
-            raise Stop(Exit.UNREACHABLE, NOBODY)
-        url, identity = next(iter(found.items()))
-        if not quiet:
-            print(f"no --url given: taking {identity.label} at {url}", file=sys.stderr)
-    given = {key: value for key, value in target.items() if value is not None}
-    overrides = {
-        "target": [{"url": url, **given}],
-        "load": {"concurrency": 1, "requests": 1},
-        "proxy": proxy,
-        "seed": seed,
-    }
-    try:
-        return load(None, overrides)
-    except ProfileError as error:
-        raise Stop(Exit.USAGE, str(error)) from None
 
 
 def _measure(profile: Profile, wanted: _Wanted) -> dict[str, Any]:

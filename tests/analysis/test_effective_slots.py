@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,14 @@ def test_short_answers_of_one_slot_are_no_proof_of_one_slot() -> None:
     assert found.reason is not None
     assert "--output-tokens 64" in found.reason
     assert probed(1, prefill=100.0, decode=300.0).estimate.value == 1
+
+
+def test_answers_that_ended_by_themselves_are_not_to_be_asked_to_be_longer() -> None:
+    whole = [served(k, 1, prefill=100.0, decode=150.0) for _, k in plan(8, None, 3, 1)]
+    found = find([replace(one, tokens=12 * one.k) for one in whole], 32)
+    assert found.verdict == "inconclusive"
+    assert found.reason is not None
+    assert found.reason.endswith("; they ended by themselves, after 12 of 32 tokens on average")
 
 
 def test_answers_in_one_piece_are_refused_and_the_proxy_is_suspected() -> None:
