@@ -35,6 +35,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     partial: bool = False  # read from journal segments: the run did not close
     runs: frozenset[int] | None = None  # only the records of these; None: of all
+    samples: tuple[Path, ...] = ()  # what was sampled beside the runs
 
     def only(self, runs: Collection[int]) -> Frame:
         """Return the same directory as if it held no other runs."""
@@ -68,7 +69,7 @@ def load(directory: str | Path) -> Frame:
     if records.is_file() and _readable(records):
         if any(journal.glob("*.parquet")):
             notes.append("journal/ beside a complete records.parquet: not read")
-        return Frame((records,), manifest, tuple(notes))
+        return Frame((records,), manifest, tuple(notes), samples=_samples(directory))
     if records.is_file():
         notes.append("records.parquet cannot be read")
     segments = sorted(journal.glob("*.parquet"))
@@ -77,7 +78,15 @@ def load(directory: str | Path) -> Frame:
     readable = tuple(path for path in segments if _readable(path))
     notes.append(f"the run did not close: read from {len(readable)} journal segments")
     notes += [f"journal segment {path.name} cannot be read: left out" for path in segments if path not in readable]
-    return Frame(readable, manifest, tuple(notes), partial=True)
+    return Frame(readable, manifest, tuple(notes), partial=True, samples=_samples(directory))
+
+
+def _samples(directory: Path) -> tuple[Path, ...]:
+    """Return the files of samples: the closed one, or the segments of a run that did not close."""
+    closed = directory / "telemetry.parquet"
+    if closed.is_file():
+        return (closed,) if _readable(closed) else ()
+    return tuple(path for path in sorted((directory / "telemetry").glob("*.parquet")) if _readable(path))
 
 
 def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:

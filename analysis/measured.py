@@ -19,6 +19,7 @@ from analysis.frame import Frame
 from analysis.intervals import CONFIDENCE
 from analysis.planning import LOOK_CONFIDENCE
 from analysis.requests import ABSENT, Bool, Requests, read_requests
+from analysis.samples import EMPTY, Samples, read_samples
 from analysis.tokens import Gaps, Series, Tokens, read_tokens
 from analysis.windows import Window, measured, windows_of
 from loadgen.record import Int64
@@ -41,6 +42,7 @@ class Measured:
     inside: Bool  # due in the measured window of its run
     gaps: Gaps  # of answered requests inside the window
     series: Series
+    samples: Samples = EMPTY  # taken beside these runs
 
     @property
     def answered(self) -> Bool:
@@ -84,11 +86,12 @@ def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = Non
         frame = frame.only(chosen)
     requests = read_requests(frame)
     windows = windows_of(frame.manifest, requests, chosen)
-    m = _read(frame, requests, windows, exact)
+    samples = read_samples(frame.samples, chosen)
+    m = _read(frame, requests, windows, exact, samples)
     # Whether a run had settled can be told only once its tokens were read; what is measured then is another window.
     judged = tuple(_settled(m, index) for index in range(len(windows)))
     if any(window.from_ns != asked.from_ns for window, asked in zip(judged, windows, strict=True)):
-        return _read(frame, requests, judged, exact)
+        return _read(frame, requests, judged, exact, samples)
     return replace(m, windows=judged, notes=_notes(frame, judged))
 
 
@@ -110,7 +113,9 @@ def _settled(m: Measured, index: int) -> Window:
     )
 
 
-def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int) -> Measured:
+def _read(
+    frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int, samples: Samples
+) -> Measured:
     inside = measured(windows, requests)
     tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, exact)
     order = np.lexsort((requests.seq, requests.run))
@@ -124,6 +129,7 @@ def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: 
         inside=inside[order],
         gaps=gaps,
         series=series,
+        samples=samples,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis import arms, intervals, latency, order, planning, runs, throughput
 from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
+from analysis.consumption import energy_of
 from analysis.estimate import significant
 from analysis.frame import Frame, load
 from analysis.instrument import instrument_of, judge
@@ -24,6 +25,7 @@ from analysis.metrics import NS_PER_MS, Context, event_gaps, forgiven, itl_refus
 from analysis.objectives import decide, good, objectives_of, terms_of
 from analysis.quantiles import SortedArray, type7
 from analysis.requests import Bool
+from analysis.telemetry import telemetry_of
 from analysis.windows import Window
 from loadgen.record import Outcome
 
@@ -85,6 +87,8 @@ def summarise(source: Source) -> dict[str, Any]:
     }
     if len(m.requests.endpoints) > 1:
         summary["endpoints"] = _endpoints(m, context)
+    beside = {"telemetry": telemetry_of(m), "energy": energy_of(m)}
+    summary |= {name: section for name, section in beside.items() if section is not None}
     return summary
 
 

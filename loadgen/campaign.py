@@ -40,6 +40,8 @@ from loadgen.journal import close_segments, reopen, segments
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
+from loadgen.telemetry.log import close_log, reopen_log
+from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.telemetry import Look
 from loadgen.telemetry.log import close_log, reopen_log
 from loadgen.telemetry.sampler import Sampler, start_sampler
@@ -82,6 +84,7 @@ class Campaign:
     arms: tuple[Arm, ...] = ()
     design: Design = field(default_factory=lambda: Design((), "", 0))
     say: Callable[[str], None] = lambda line: None  # what a user should know between runs
+    sampler: Sampler | None = None  # while it is measured, if the profile wants any
     seen: Callable[[str, Look], None] = lambda source, look: None  # each look at a source of telemetry, in its thread
     past: Tally = field(default_factory=Tally)  # the sum over the runs that are over
     followers: list[Callable[[], None]] = field(default_factory=list)
@@ -402,6 +405,18 @@ async def _start_sampling(campaign: Campaign) -> None:
     campaign.sampler = await start_sampler(
         profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.seen
     )
+    if campaign.sampler is None:
+        return
+    campaign.manifest["telemetry"] = campaign.sampler.describe()
+    for reason in campaign.sampler.surprises:
+        campaign.say(f"not sampled: {reason}")
+
+
+async def _start_sampling(campaign: Campaign) -> None:
+    """Begin to sample, and say what was asked for and cannot be."""
+    profile = campaign.profile
+    folder = campaign.directory / SAMPLES
+    campaign.sampler = await start_sampler(profile.telemetry, campaign.endpoints, folder, profile.proxy)
     if campaign.sampler is None:
         return
     campaign.manifest["telemetry"] = campaign.sampler.describe()

@@ -18,6 +18,7 @@ from analysis import intervals, latency
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.quantiles import FEW_TAIL_SAMPLES, Sorted, SortedArray, bounds, type7
+from analysis.report.telemetry import telemetry_charts
 from analysis.requests import ABSENT, Bool
 from analysis.timeline import Timeline, timeline_of
 from loadgen.record import Int64
@@ -49,6 +50,7 @@ def charts_of(m: Measured, summary: Mapping[str, Any]) -> list[Chart]:
     charts += _strips(summary)
     lines = [timeline_of(m, run) for run in m.runs[:RUNS_DRAWN]]
     charts += [chart for chart in _over_time(m, lines) if any(any(trace["y"]) for trace in chart["traces"])]
+    charts += telemetry_charts(m)
     waterfall = _waterfall(m)
     return charts + ([waterfall] if waterfall["traces"] else [])
 

@@ -35,6 +35,7 @@
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("ink") } },
       xaxis: axis(chart.layout.xaxis), yaxis: axis(chart.layout.yaxis),
     });
+    for (const name of ["yaxis2", "yaxis3"]) if (chart.layout[name]) made[name] = axis(chart.layout[name]);
     if (chart.traces.some((one) => one.showlegend)) made.showlegend = true;
     if (chart.measured) {
       made.shapes = [{ type: "rect", xref: "x", yref: "paper", x0: chart.measured[0], x1: chart.measured[1],

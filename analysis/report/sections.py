@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from analysis.report.slots import slots_markdown, slots_text
+from analysis.report.telemetry import energy_markdown, energy_text, telemetry_markdown, telemetry_text
 
 __all__ = ["SECTIONS", "Section", "sections_of"]
 
@@ -32,7 +33,11 @@ class Section:
         return self.html(content) if self.html else f"<pre>{escape(self.text(content))}</pre>"
 
 
-SECTIONS = {"slots": Section("Slots", slots_text, slots_markdown)}
+SECTIONS = {
+    "slots": Section("Slots", slots_text, slots_markdown),
+    "telemetry": Section("Telemetry", telemetry_text, telemetry_markdown),
+    "energy": Section("Energy", energy_text, energy_markdown),
+}
 
 
 def sections_of(summary: Mapping[str, Any]) -> Iterator[tuple[Section, Content]]:
