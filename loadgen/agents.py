@@ -128,6 +128,8 @@ def _description(agents: Agents, endpoints: Sequence[Endpoint], work: AgentsWork
                 "workload": agents.workload,
                 "calls": [work.stage(call) for call in range(work.calls_each)],
                 "think_ms": agents.think_ms,
+                "model": endpoint.target.model,
+                "files": _files(endpoint.agent, work) if agents.artifacts else None,
             }
             for member, endpoint in zip(agents.crew, endpoints, strict=True)
         ],
@@ -182,11 +184,12 @@ def _arm(
             writer=occasion.writer,
             proxy=profile.proxy,
         )
-        answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if keep else None
+        kept = keep and 0 <= occasion.block < campaign.design.blocks  # not of a control
+        answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if kept else None
         files = tuple(
-            (agent * each + call, f"{everyones[agent].agent}_{_file_stem(work, call)}.md")
+            (agent * each + call, name)
             for agent in chosen
-            for call in range(each)
+            for call, name in enumerate(_files(everyones[agent].agent, work))
         )
         return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files if keep else ())]
 
@@ -210,9 +213,13 @@ def _arm(
     return Arm(name, jobs, facts, endpoints, names, warm_up if agents.warmup_requests else None)
 
 
-def _file_stem(work: AgentsWork, call: int) -> str:
-    around = call // work.calls_a_round
-    return work.stage(call) if around == 0 else f"{work.stage(call)}_{around + 1}"
+def _files(agent: str, work: AgentsWork) -> list[str]:
+    """Return the names of the files that keep an agent's answers, call by call."""
+    names = []
+    for call in range(work.calls_each):
+        around = call // work.calls_a_round
+        names.append(f"{agent}_{work.stage(call)}{f'_{around + 1}' if around else ''}.md")
+    return names
 
 
 async def _warm_up(

@@ -25,6 +25,7 @@ import aiohttp
 import psutil
 
 import analysis
+from analysis.artifacts import write_artifacts
 from analysis.planning import LOOKS, look
 from loadgen import __version__, calibrate, sizing
 from loadgen.agents import CONCURRENT, agents_arms, agents_work
@@ -40,8 +41,6 @@ from loadgen.journal import close_segments, reopen, segments
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.tally import Tally
-from loadgen.telemetry.log import close_log, reopen_log
-from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.telemetry import Look
 from loadgen.telemetry.log import close_log, reopen_log
 from loadgen.telemetry.sampler import Sampler, start_sampler
@@ -84,7 +83,6 @@ class Campaign:
     arms: tuple[Arm, ...] = ()
     design: Design = field(default_factory=lambda: Design((), "", 0))
     say: Callable[[str], None] = lambda line: None  # what a user should know between runs
-    sampler: Sampler | None = None  # while it is measured, if the profile wants any
     seen: Callable[[str, Look], None] = lambda source, look: None  # each look at a source of telemetry, in its thread
     past: Tally = field(default_factory=Tally)  # the sum over the runs that are over
     followers: list[Callable[[], None]] = field(default_factory=list)
@@ -412,18 +410,6 @@ async def _start_sampling(campaign: Campaign) -> None:
         campaign.say(f"not sampled: {reason}")
 
 
-async def _start_sampling(campaign: Campaign) -> None:
-    """Begin to sample, and say what was asked for and cannot be."""
-    profile = campaign.profile
-    folder = campaign.directory / SAMPLES
-    campaign.sampler = await start_sampler(profile.telemetry, campaign.endpoints, folder, profile.proxy)
-    if campaign.sampler is None:
-        return
-    campaign.manifest["telemetry"] = campaign.sampler.describe()
-    for reason in campaign.sampler.surprises:
-        campaign.say(f"not sampled: {reason}")
-
-
 def _told(campaign: Campaign, error: OSError) -> str:
     """One line for a disk that takes no more."""
     reason = os.strerror(error.errno) if error.errno else str(error)
@@ -470,6 +456,8 @@ def write_reports(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     summary = analysis.summarise(directory)
     _write(directory / SUMMARY, analysis.to_json(summary))
     _write(directory / REPORT, analysis.html_report(directory, summary))
+    if (manifest["profile"].get("agents") or {}).get("artifacts"):
+        write_artifacts(directory)
     names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
     manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
     # Of the manifest as it stands with this entry blank, so that a change to it shows as well.
