@@ -33,6 +33,7 @@ OVERLAP_NOTE = "the guide's formula, (d1 + d2) / wall / N with d while both run:
 FINDINGS_SHOWN = 200
 TIMELINES_SHOWN = 10
 TIMELINE_BINS = 240
+LANE_CALLS = 400
 BURST_Z = 3.5  # METHODOLOGY 12, of log values over MAD
 BURST_BINS = 3  # METHODOLOGY 11.6: what is shorter is an event and no level
 GAPS_LEAST = 5  # on either side, for a call to have a gap stretch
@@ -93,6 +94,7 @@ def agents_section(frame: Frame) -> dict[str, Any]:
         "contention": _contention(frame, usable, together, overlaps),
         "per_agent": per_agent,
         "per_run": [_run_values(run, names) for run in runs],
+        "lanes": _lanes(calls, runs),
         "cold_loads": attribution.cold_loads(calls),
         "short_answers": attribution.short_answers(calls),
         "notes": notes,
@@ -161,8 +163,8 @@ def _walls(runs: Sequence[Run], names: tuple[str, ...]) -> tuple[Walls, list[str
     blocked = [run for run in together if run.block in whole]
     alone = [whole[run.block] for run in blocked]
     # Pairs are worth more, unless there are too few of them and enough runs that are no pairs.
-    is_blocked = (
-        not whole or (bool(blocked) and not len(blocked) < intervals.LEAST_RUNS <= min(len(whole), len(together)))
+    is_blocked = not whole or (
+        bool(blocked) and not len(blocked) < intervals.LEAST_RUNS <= min(len(whole), len(together))
     )
     if not is_blocked:
         blocked, alone = together, list(whole.values())
@@ -239,6 +241,30 @@ def _run_values(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
         "output_tokens": by_agent(run.tokens),
         "overlap": significant(_overlap(run)) if run.concurrent and run.makespan_s > 0 else None,
     }
+
+
+def _lanes(calls: Calls, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Return the calls of the concurrent run of middle length, and of the solo runs of its block; for a picture."""
+    together = sorted((run for run in runs if run.concurrent and run.problem is None), key=lambda run: run.makespan_s)
+    if not together:
+        return None
+    chosen = together[(len(together) - 1) // 2]
+    solo = [run.run for run in runs if not run.concurrent and run.problem is None and run.block == chosen.block]
+    shown = np.flatnonzero(np.isin(calls.run, [chosen.run, *solo]) & (calls.sent_ns != ABSENT))[:LANE_CALLS]
+
+    def seconds(column: Int64, place: int) -> float | None:
+        return None if column[place] == ABSENT else round(int(column[place]) / 1e9, 6)
+
+    stamps = ("intended_ns", "sent_ns", "first_ns", "done_ns")
+    told = [
+        {
+            "agent": calls.agents[calls.agent[place]],
+            "arm": "together" if calls.concurrent[place] else "alone",
+            **{name.replace("_ns", "_s"): seconds(getattr(calls, name), place) for name in stamps},
+        }
+        for place in sorted(shown.tolist(), key=lambda place: (calls.agent[place], calls.concurrent[place], place))
+    ]
+    return {"run": chosen.run, "block": None if chosen.block == ABSENT else chosen.block, "calls": told}
 
 
 # --- one agent -------------------------------------------------------------------------------------------------------
@@ -415,7 +441,7 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
     findings = [
         *_late(frame, calls, late, busy),
         *_slow(frame, calls, slow, gaps),
-        *_labelled(calls, together, overlaps),
+        *_labelled(calls, together, overlaps, frame.manifest.get("permits") or len(calls.agents)),
     ]
     causes = Counter(finding.cause for finding in findings)
     return {
@@ -504,7 +530,7 @@ def _finding(calls: Calls, place: int, what: str, flags: contention.Flags, cause
     )
 
 
-def _labelled(calls: Calls, together: Sequence[Run], overlaps: Float64) -> list[attribution.Finding]:
+def _labelled(calls: Calls, together: Sequence[Run], overlaps: Float64, permits: int) -> list[attribution.Finding]:
     """Explain the runs that the guide's rule, speedup < 1.5, would call contended: it looks at balance alone."""
     limit = contention.Rules().speedup_below[0]
     short, cold = attribution.short_answers(calls), attribution.cold_loads(calls)
@@ -516,7 +542,7 @@ def _labelled(calls: Calls, together: Sequence[Run], overlaps: Float64) -> list[
             continue
         shorter, longer = int(np.nanargmin(run.wall_s)), int(np.nanargmax(run.wall_s))
         idle = (len(calls.agents) * run.makespan_s - float(np.nansum(run.wall_s))) * 1e9
-        wait = float(np.nansum(run.permit_wait_s)) * 1e9
+        wait = float(np.nansum(run.permit_wait_s)) * 1e9 if permits < len(calls.agents) else 0.0
         cause = attribution.why_unequal(calls, run.run, shorter, short, cold, wait, idle, alone)
         stretch = float(run.wall_s[longer] / run.wall_s[shorter]) if run.wall_s[shorter] > 0 else math.inf
         begin = int(np.nanmin(run.first_sent_s) * 1e9)

@@ -1,0 +1,107 @@
+"""Agents and contention as people get them: text, markdown and charts from the summary alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from agent_runs import campaign, one_after_the_other
+
+from analysis import html_report, load, summarise, terminal_report, to_json
+from analysis.agents import agents_section
+from analysis.report.agents import agents_charts, agents_markdown, agents_text
+
+WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)
+CALLS = ((100.0, 10.0, 41), (200.0, 10.0, 21))
+
+
+def calls(factor, slower=1.0):
+    return one_after_the_other(0, *[(ttft * factor * slower, gap * factor * slower, n) for ttft, gap, n in CALLS])
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Two agents on one GPU: everything takes half as long again."""
+    blocks = [
+        {
+            "solo:collector": {"collector": calls(f)},
+            "solo:insight": {"insight": calls(f)},
+            "concurrent": {"collector": calls(f, 1.5), "insight": calls(f, 1.5)},
+        }
+        for f in WOBBLE
+    ]
+    return campaign(tmp_path / "shared", blocks)
+
+
+def test_text_says_what_was_gained_and_what_it_cost(shared):
+    text = agents_text(agents_section(load(shared)))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for told in (
+        "2 agents: collector, insight · chimera_homo · 2 permits",
+        "5 blocks; 5 concurrent",
+        "speedup             1.33",
+        "overlap efficiency  1.00",
+        "the guide's figure: excellent",
+        "contention          CONTENTION",
+        "TTFT took 1.5 × solo, at least 1.5 ×",
+        "speedup<1.5 0 of 5",
+    ):
+        assert told in text, told
+
+
+def test_summary_and_every_report_have_the_section(shared):
+    summary = summarise(shared)
+    assert summary["agents"]["speedup"]["value"] == pytest.approx(4 / 3)
+    assert summary["runs"] == 5  # of the concurrent arm
+    assert "CONTENTION" in terminal_report(summary)
+    page = html_report(shared, summary)
+    for title in ("What running together gained", "Call by call, alone and together", "Contention over time"):
+        assert title in page, title
+    assert to_json(summary) == to_json(summarise(shared))
+
+
+def test_markdown_is_a_section_with_its_tables(shared):
+    text = agents_markdown(agents_section(load(shared)))
+    assert text.startswith("## Agents\n")
+    assert "| speedup | 1.33 |" in text
+    assert "| collector | together |" in text
+    assert "**CONTENTION**" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} <= {5, 7}
+
+
+def test_charts_add_up(shared):
+    gained, lanes, over_time = agents_charts(agents_section(load(shared)))
+    bars = {trace["name"]: trace["x"][0] for trace in gained["traces"] if trace["type"] == "bar"}
+    assert bars == {
+        "speedup": pytest.approx(4 / 3),
+        "lost to contention": pytest.approx(2 / 3),
+        "lost to imbalance": pytest.approx(0),
+    }
+    streaming = next(trace for trace in lanes["traces"] if trace["name"] == "streaming")
+    assert sorted(set(streaming["y"])) == [
+        "collector, alone",
+        "collector, together",
+        "insight, alone",
+        "insight, together",
+    ]
+    assert over_time["traces"][1]["y"][0] == pytest.approx(1.5, rel=0.02)
+    json.dumps([gained, lanes, over_time], allow_nan=False)
+
+
+def test_without_solo_runs_the_text_says_that_overlap_is_no_speedup(tmp_path):
+    blocks = [{"concurrent": {"collector": calls(f), "insight": calls(f)}} for f in WOBBLE]
+    told = agents_section(load(campaign(tmp_path / "run", blocks)))
+    text = agents_text(told)
+    assert "overlap is all that can be told, and overlap is no speedup" in " ".join(text.split())
+    assert "contention          unknown" in text
+    assert agents_charts(told)[0]["traces"][0]["name"] == "overlap, no speedup"
+
+
+def test_a_campaign_without_a_finished_run_still_has_a_report(tmp_path):
+    told = agents_section(load(campaign(tmp_path / "run", [])))
+    assert told["speedup"]["value"] is None
+    assert "no concurrent run finished" in told["speedup"]["notes"][0]
+    assert agents_text(told)
+    assert agents_markdown(told)
+    assert agents_charts(told) == []
