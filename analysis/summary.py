@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from analysis import arms, intervals, latency, order, planning, runs, throughput
+from analysis.agents import agents_section
 from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
 from analysis.consumption import energy_of
 from analysis.estimate import significant
@@ -87,6 +88,8 @@ def summarise(source: Source) -> dict[str, Any]:
     }
     if len(m.requests.endpoints) > 1:
         summary["endpoints"] = _endpoints(m, context)
+    if m.manifest.get("agents") and not isinstance(source, Measured):
+        summary["agents"] = agents_section(source if isinstance(source, Frame) else load(source))
     beside = {"telemetry": telemetry_of(m), "energy": energy_of(m)}
     summary |= {name: section for name, section in beside.items() if section is not None}
     return summary
