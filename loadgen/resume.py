@@ -58,6 +58,8 @@ def profile_of(
             target["path"] = path
     if "--proxy" in manifest["withheld"]:
         plain["proxy"] = proxy
+    if REDACTED in json.dumps(plain):
+        raise ProfileError("manifest.json: its profile holds a secret that was not kept; start a new campaign")
     try:
         return Profile.model_validate(plain)
     except ValidationError as errors:
