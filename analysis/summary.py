@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import arms, intervals, latency, order, planning, runs, throughput
+from analysis import arms, intervals, latency, order, planning, runs, settling, throughput
 from analysis.agents import agents_section
 from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
 from analysis.consumption import energy_of
@@ -81,6 +81,7 @@ def summarise(source: Source) -> dict[str, Any]:
             *m.notes,
             *off_schedule(due),
             *out_of_balance(balance),
+            *settling.shifted(m),
             *(order.in_words(checked) if checked else []),
             *([refusal] if refusal else []),
         ],
