@@ -11,7 +11,7 @@ by ratios, and both the runs and the pooled counts must agree that they do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def compare(
         },
         "fairness": fair,
         "gate": _gate(results, adjusted, of_ratio, of_points),
-        "notes": _notes(a, b),
+        "notes": _notes(a, b, results),
     }
 
 
@@ -499,8 +499,9 @@ def _gate(
     }
 
 
-def _notes(a: Side, b: Side) -> list[str]:
+def _notes(a: Side, b: Side, compared: Collection[str]) -> list[str]:
     notes = []
+    figures = {METRICS[name].over_runs for name in compared}
     for name, side in (("A", a), ("B", b)):
         per_run = side.summary["per_run"]
         out = [str(run["run"]) for run in per_run if run["interrupted"]]
@@ -509,8 +510,8 @@ def _notes(a: Side, b: Side) -> list[str]:
         missing = side.summary.get("missing_runs") or []
         missing = [run for run in missing if side.arm is None or run["arm"] == side.arm]
         if missing:
-            notes.append(f"{name}: {len(missing)} planned runs are missing")
-        unusual = [str(run["run"]) for run in per_run if run.get("outlier_in")]
+            notes.append(f"{name}: missing of the runs that were planned: {len(missing)}")
+        unusual = [str(per_run[place]["run"]) for place in _runs(side) if figures & {*per_run[place]["outlier_in"]}]
         if unusual:
             notes.append(f"{name}: stands out among its runs, and was kept: run {', '.join(unusual)}")
         if side.summary["verdict"] != "ok":
@@ -523,7 +524,7 @@ def _side_json(side: Side, runs: Sequence[int]) -> dict[str, Any]:
         "directory": side.name,
         "arm": side.arm,
         "runs": len(runs),
-        "requests": side.summary["requests"]["measured_completed"],
+        "requests": _successes(side)[0],
         "verdict": side.summary["verdict"],
         "targets": side.summary["targets"],
         "load": side.summary["load"],

@@ -192,7 +192,22 @@ def test_interrupted_runs_are_left_out_and_listed(a, tmp_path):
     b = campaign(tmp_path / "b", [*scaled(1.0)[:5], 600.0], entries=entries)
     told = compare(a, b)
     assert told["metrics"]["ttft_mean_ms"]["b"]["n"] == 5
-    assert "B: interrupted and left out: run 5" in told["notes"]
+    assert told["notes"] == ["B: interrupted and left out: run 5"]
+    assert (told["b"]["runs"], told["b"]["requests"]) == (5, 100)
+
+
+def test_a_run_that_stands_out_is_told_and_kept(a, tmp_path):
+    told = compare(a, campaign(tmp_path / "b", [*RUNS_MS[:5], 90.0]), metrics=["ttft_mean_ms"])
+    assert told["notes"] == ["B: stands out among its runs, and was kept: run 5"]
+    assert told["metrics"]["ttft_mean_ms"]["b"]["n"] == 6
+
+
+def test_planned_runs_that_are_missing_are_told(a, tmp_path):
+    design = {"arms": [{"name": "main", "agents": []}], "primary": "main", "blocks": 8}
+    entries = [run(number, WINDOW, offered=None, block=number, arm="main") for number in range(6)]
+    planned = [[block, "main"] for block in range(8)]
+    b = campaign(tmp_path / "b", RUNS_MS, entries=entries, manifest={"design": {**design, "planned": planned}})
+    assert compare(a, b)["notes"] == ["B: missing of the runs that were planned: 2"]
 
 
 def test_a_difference_below_the_stamp_error_is_marked(tmp_path):
