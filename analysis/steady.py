@@ -86,6 +86,9 @@ def mser(values: Float64, batch: int = MSER_BATCH) -> WarmUp:
 
     The cut minimises the squared standard error of what is left, over batch means and within the first half (White
     1997; Spratt 1998). The last n mod `batch` values take no part. Fewer than two batches: nothing is cut, not steady.
+
+    From independent values it cuts next to nothing; from the sojourn times of a steady M/M/1 queue at 80 % load it cuts
+    5 % of 4800 (rushes early on, so that what is left is too quick: mean -3 %, p99 -6 %; simulated).
     """
     m = len(values) // batch
     if m < 2:
