@@ -580,15 +580,18 @@ def _flags(calls: Calls, late: contention.Flags, alone: contention.Flags, overla
         mine = late.looked_at & (calls.run == run)
         k, n = int(late.flagged[mine].sum()), int(mine.sum())
         beyond = contention.natural_tail_p(late, alone, mine) < contention.TAIL_P
-        rate = dict(intervals.proportion(k, n).to_json())
-        per_run.append({"run": run, "overlapping": n, "flagged": k, "rate": rate, "contended": beyond})
+        share = dict(intervals.proportion(k, n).to_json())
+        per_run.append({"run": run, "overlapping": n, "flagged": k, "rate": share, "contended": beyond})
     contended = sum(bool(one["contended"]) for one in per_run)
+    shares = [one["flagged"] / one["overlapping"] for one in per_run]
+    rate = intervals.proportion(int(late.flagged.sum()), int(late.looked_at.sum()), shares)
     p = contention.natural_tail_p(late, alone)
     return {
         "what": "TTFT",
         "overlapping": int(overlapped.sum()),
         "looked_at": int(late.looked_at.sum()),
         "flagged": int(late.flagged.sum()),
+        "rate": dict(rate.to_json()),
         "runs_contended": dict(intervals.proportion(contended, len(runs)).to_json()),
         "per_run": per_run,
         "solo": {"looked_at": int(alone.looked_at.sum()), "flagged": int(alone.flagged.sum())},
