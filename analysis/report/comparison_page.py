@@ -23,13 +23,14 @@ TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.0
 LISTED = ("same: ", "different: ", "not known on")  # in words; the table of facts has them
 APART = 46  # between two ticks
 STYLE = """
-.forest { width: 100%; height: auto; display: block; font-size: 13px; }
+.forest { width: 100%; min-width: 680px; height: auto; display: block; font-size: 13px; }
 .forest text { fill: var(--ink); } .forest .quiet { fill: var(--quiet); }
 .forest .band { fill: var(--ttft); opacity: .13; } .forest .one { stroke: var(--quiet); }
 .forest .grid { stroke: var(--rule); } .forest .thin { stroke-width: 1.5; } .forest .thick { stroke-width: 5; }
 .forest .good { stroke: var(--good); fill: var(--good); } .forest .bad { stroke: var(--bad); fill: var(--bad); }
 .forest .open { stroke: var(--open); fill: var(--open); } .forest .same { stroke: var(--quiet); fill: var(--quiet); }
 .same { color: var(--quiet); } .facts td { white-space: normal; overflow-wrap: anywhere; }
+.facts td:last-child { white-space: nowrap; overflow-wrap: normal; }
 """
 
 Shown = Mapping[str, Any]
@@ -104,7 +105,7 @@ def _forest(comparison: Shown) -> str:
     )
     level = rows[0]["family_interval"]["confidence"]
     beside = f", thin: {level:.1%}, which holds for all at once" if comparison["family"]["size"] > 1 else ""
-    return f"{picture}<p class=note>Thick: 95 % interval{beside}. Band: the margin.</p>"
+    return f"<div class=wide>{picture}</div><p class=note>Thick: 95 % interval{beside}. Band: the margin.</p>"
 
 
 def _ticks(x: Any, reach: float) -> list[float]:
