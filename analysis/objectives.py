@@ -86,10 +86,25 @@ def decide(
 
 def _decided(m: Measured, aim: _Limit, metrics: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
     value, answer, basis = _answer(m, aim, metrics)
+    reason = _why_inconclusive(value, basis) if answer == "inconclusive" else None
     # What we spoilt ourselves decides nothing; an unstable run can fail an objective but never hold one.
     if verdict.name == "generator-limited" or (verdict.name == "unstable" and answer == "held"):
-        answer = "inconclusive"
-    return {"name": aim.name, "limit": aim.limit, "value": value, "verdict": answer, "basis": basis}
+        answer, reason = "inconclusive", f"{verdict.name}, see the verdict"
+    return {
+        **{"name": aim.name, "limit": aim.limit, "value": value},
+        **{"verdict": answer, "basis": basis, "reason": reason},
+    }
+
+
+def _why_inconclusive(value: EstimateJson, basis: str) -> str:
+    told = next((note for note in value["notes"] if note.startswith(("no interval from", "not measured"))), None)
+    if told is not None:
+        return told
+    if value["n"] == 0:
+        return "no data"
+    if basis == intervals.WITHIN_RUN:
+        return f"{value['n']} requests cannot decide it: ask for more, or for --runs 5"
+    return "the limit lies within the doubt: ask for more runs"
 
 
 _Answer = tuple[EstimateJson, str, str]  # the figure, the verdict, and whether runs decided or the requests of one

@@ -160,6 +160,7 @@ def _objectives(summary: Summary) -> str:
         bound = "≥" if objective["name"].endswith("_min") else "≤"
         within = " within-run" if objective["basis"] == "within-run" and kind != "open" else ""
         answer = f'<span class="badge {kind}">{sign} {objective["verdict"]}{within}</span>'
+        answer += f"<small>{escape(objective['reason'])}</small>" if objective["reason"] else ""
         rows.append([escape(objective["name"]), f"{bound} {objective['limit']:g}", _figure(objective["value"]), answer])
     return _section("Objectives", _table(["", "limit", "measured", ""], rows) if rows else "")
 

@@ -132,7 +132,7 @@ def _objectives(summary: Summary) -> str:
             _escaped(one["name"]),
             f"{'≥' if one['name'].endswith('_min') else '≤'} {one['limit']:g}",
             _figure(one["value"]),
-            one["verdict"],
+            one["verdict"] + (f": {_escaped(one['reason'])}" if one["reason"] else ""),
             one["basis"],
         ]
         for one in summary["objectives"]

@@ -263,6 +263,8 @@ def _objectives(summary: Summary, paint: _Paint) -> list[str]:
         value = figures.value(objective["value"])
         basis = "  within-run" if objective["basis"] == "within-run" and answer != "inconclusive" else ""
         lines.append(f"  {painted}{objective['name']:<26}{value:>14}  {sign} {objective['limit']:g}{basis}")
+        if objective["reason"]:
+            lines += [paint.dim(line) for line in _wrapped(objective["reason"], " " * 15, " " * 15)]
     return [paint.head("objectives"), *lines] if lines else []
 
 

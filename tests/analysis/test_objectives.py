@@ -66,6 +66,8 @@ def test_a_p99_is_held_from_299_requests_on_with_none_over():
 def test_percentile_objectives(tmp_path, rows, verdict):
     verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500})
     assert verdicts == {"ttft_p99_ms": verdict}
+    told = "100 requests cannot decide it: ask for more, or for --runs 5"
+    assert summary["objectives"][0]["reason"] == (told if verdict == "inconclusive" else None)
     assert summary["objectives"][0]["limit"] == 500
     assert summary["objectives"][0]["value"] == summary["metrics"]["ttft_ms"]["p99"]
 
@@ -131,6 +133,9 @@ def test_one_run_decides_percentiles_of_requests_for_itself_and_no_means(tmp_pat
     }
     basis = {objective["name"]: objective["basis"] for objective in summary["objectives"]}
     assert (basis["ttft_p99_ms"], basis["error_rate"]) == ("within-run", "within-run")
+    assert {objective["reason"] for objective in summary["objectives"] if objective["verdict"] == "inconclusive"} == {
+        "no interval from 1 run: ask for --runs 5"
+    }
     means = next(objective for objective in summary["objectives"] if objective["name"] == "ttft_mean_ms")
     assert means["value"]["notes"] == ["no interval from 1 run: ask for --runs 5"]
 
@@ -142,7 +147,18 @@ def test_runs_that_disagree_decide_nothing_however_many_requests_they_hold(tmp_p
         for i in range(400)
     ]
     runs = [run(number) for number in range(5)]
-    assert decided(tmp_path, slow, {"ttft_p50_ms": 155}, runs=runs)[0] == {"ttft_p50_ms": "inconclusive"}
+    verdicts, summary = decided(tmp_path, slow, {"ttft_p50_ms": 155}, runs=runs)
+    assert verdicts == {"ttft_p50_ms": "inconclusive"}
+    assert summary["objectives"][0]["reason"] == "the limit lies within the doubt: ask for more runs"
+
+
+def test_an_unstable_campaign_holds_nothing_and_says_why(tmp_path):
+    rows = [request(100 * i, [100 * i + 100 + i / 5, 100 * i + 150 + i / 5], output=2) for i in range(400)]
+    aims = {"ttft_p50_ms": 500, "ttft_p90_ms": 120}
+    verdicts, summary = decided(tmp_path, rows, aims, runs=[run(measured=(0, 39_900))])
+    assert summary["verdict"] == "unstable"
+    assert verdicts == {"ttft_p50_ms": "inconclusive", "ttft_p90_ms": "failed"}
+    assert summary["objectives"][0]["reason"] == "unstable, see the verdict"
 
 
 def test_failures_of_one_run_in_five_make_its_percentile_endless(tmp_path):
