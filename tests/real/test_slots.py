@@ -41,3 +41,9 @@ def test_prefix_cache_of_llama_server_is_found_and_it_tells_of_it(real_server: C
 def test_server_of_one_request_at_a_time_has_one_slot(llamacpp_python_url: str) -> None:
     result = probed(llamacpp_python_url, "--output-tokens", "96", "--most", "4")
     assert (result["verdict"], result["slots"]["value"]) == ("found", 1)
+
+
+def test_vllm_takes_all_and_gets_a_lower_bound(vllm_url: str) -> None:
+    result = probed(vllm_url, "--output-tokens", "64", "--most", "8", "--rounds", "3")
+    assert (result["verdict"], result["slots"]["value"], result["slots"]["low"]) == ("at-least", None, 8)
+    assert result["told"] is None
