@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -102,7 +103,7 @@ class Finished:
     """What is on disk at the end.
 
     error: why it ended early, in one line, if something of ours failed. halted: the same, if a server was to blame.
-    unreachable: it was because a server no longer answers. missing: planned runs that were not made.
+    unreachable: it was because a server no longer answers. planned: runs in all. missing: those not made.
     """
 
     summary: dict[str, Any] | None
@@ -110,6 +111,7 @@ class Finished:
     error: str | None = None
     halted: str | None = None
     unreachable: bool = False
+    planned: int = 1
     missing: int = 0
 
 
@@ -299,15 +301,16 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
     campaign.manifest["finished"] = error is None and halted is None and not stop.is_set()
     campaign.manifest["halted"] = error or halted or ("interrupted" if stop.is_set() else None)
     campaign.manifest["wall_end"] = wall_iso()
-    missing = len(campaign.design.planned) - len(_made(campaign))
+    runs = len(campaign.design.planned)
+    missing = runs - len(_made(campaign))
     try:
         close_directory(campaign.directory, campaign.manifest)
         summary = write_reports(campaign.directory, campaign.manifest)
     except OSError as failed:
         with contextlib.suppress(OSError):  # the one on disk is older, but whole
             _write_manifest(campaign)
-        return Finished(None, stop.is_set(), error or _told(campaign, failed), missing=missing)
-    return Finished(summary, stop.is_set(), error, halted, unreachable, missing)
+        return Finished(None, stop.is_set(), error or _told(campaign, failed), planned=runs, missing=missing)
+    return Finished(summary, stop.is_set(), error, halted, unreachable, runs, missing)
 
 
 def _made(campaign: Campaign) -> set[Planned]:
@@ -494,6 +497,8 @@ async def _run_once(
         await _until_stopped(arm.warm_up(), stop)
     fresh = campaign.design.isolation == "process"
     lead = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
+    gc.collect()
+    gc.freeze()  # the engine collects again when it starts; with nothing to look at that is over before zero_ns
     wall_start, zero_ns = wall_iso(), now_ns() + lead
     if campaign.sampler is not None:
         campaign.sampler.begin(run, zero_ns)
