@@ -100,7 +100,8 @@ def about(value: float, runs: Sequence[float], confidence: float = CONFIDENCE) -
     half = log_t_half_width(runs, confidence) if value > 0 else None
     if half is None:
         plain = t_half_width(runs, confidence)
-        return value - plain, value + plain
+        low = value - plain
+        return (max(0.0, low) if min(*runs, value) >= 0 else low), value + plain  # no duration is negative
     # 30 is a factor of 10^13: beyond it nothing is known, and exp overflows soon after.
     factor = math.exp(min(half, 30.0))
     return value / factor, value * factor

@@ -101,8 +101,8 @@ def _settled(m: Measured, index: int) -> Window:
         return window
     note = "no steady state: it may still have been warming up" if not found.steady else ""
     if found.cut:
-        seconds = (found.from_ns - window.from_ns) / 1e9
-        note = f"the first {found.cut} answers, {seconds:.3g} s, cut from the window as warm-up (MSER-5)"
+        opened = f"measured from {found.from_ns / 1e9:.4g} s on instead of {window.from_ns / 1e9:.4g} s"
+        note = f"{opened}: the first {found.cut} answers cut as warm-up (MSER-5)"
     return replace(
         window,
         from_ns=found.from_ns,
@@ -113,9 +113,7 @@ def _settled(m: Measured, index: int) -> Window:
     )
 
 
-def _read(
-    frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int, samples: Samples
-) -> Measured:
+def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int, samples: Samples) -> Measured:
     inside = measured(windows, requests)
     tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, exact)
     order = np.lexsort((requests.seq, requests.run))

@@ -6,8 +6,8 @@ drift gate looks at what is left. Its tests are many (runs, and figures of each)
 number: a campaign of ten stationary runs is called drifting as rarely as one of one. Level shifts are told with their
 time and void nothing: one that matters over the window is a drift as well.
 
-Not judged: bursts and loads in stages, which change by design, and runs of fewer than 300 answers. At 300 a tenth of
-the window holds thirty, and MSER-5 cuts 3 % from a stationary run; at 100 it cuts 8 %.
+Not judged: bursts, MMPP arrivals and loads in stages, which change by design, and runs of fewer than 300 answers. At
+300 a tenth of the window holds thirty, and MSER-5 cuts 3 % from a stationary run; at 100 it cuts 8 %.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Window:
     most_in_flight: int | None  # the cap of an open loop
     interrupted: bool
     notes: tuple[str, ...] = ()
-    stationary: bool = True  # by design: neither a burst nor in stages
+    stationary: bool = True  # by design: no burst, no bursts and calms, no stages
     asked_from_ns: int | None = None  # where it opened before a transient was cut; None: not judged
     cut: int = 0  # answered requests in between
     steady: bool | None = None  # None: not judged
@@ -85,7 +85,7 @@ def _window(run: int, entry: Mapping[str, Any], load: Mapping[str, Any], request
         most_in_flight=load.get("max_in_flight"),
         interrupted=bool(entry.get("interrupted", not entry)),
         notes=tuple(notes),
-        stationary=arrivals != "burst" and not load.get("stages"),
+        stationary=arrivals not in ("burst", "mmpp") and not load.get("stages"),
     )
 
 
