@@ -17,7 +17,7 @@ import pytest
 
 from loadgen.arm import Arm, Occasion, load_arm
 from loadgen.campaign import Campaign, Finished, measure, prepare
-from loadgen.cli.exits import Stop
+from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import conclude
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
@@ -28,6 +28,7 @@ from tests.fakes.command import command, rows, run_here
 
 QUICK = Law(ttft_s=0.002, gap_s=0.001)
 STEADY = Law(ttft_s=0.02, gap_s=0.01)
+MEASURED = (Exit.OK, Exit.VOID)  # a machine that stalls makes the verdict generator-limited, which is not tested here
 Servers = Callable[..., Emulator]
 
 
@@ -242,7 +243,7 @@ async def test_an_endpoint_that_dies_between_arms_leaves_the_rest_missing_with_t
     ]
     with pytest.raises(Stop) as stopped:
         conclude(finished, directory, json_=False, quiet=False)
-    assert stopped.value.code == 5
+    assert stopped.value.code == Exit.UNREACHABLE
     assert "missing runs: 3" in str(stopped.value)
     assert f"missing runs: block 1 b, block 2 a, block 2 b ({doomed.url}" in " ".join(capsys.readouterr().out.split())
 
@@ -296,7 +297,7 @@ def test_a_killed_campaign_keeps_its_finished_run_says_what_is_missing_and_can_g
 
     before = manifest_of(directory)["runs"][0]
     resumed = run_here("resume", directory, "--quiet")
-    assert (resumed.code, resumed.err) == (0, "")
+    assert resumed.code in MEASURED, resumed.err
     manifest = manifest_of(directory)
     assert made(manifest) == manifest["design"]["planned"]
     assert manifest["runs"][0] == before
@@ -313,13 +314,13 @@ def test_an_interrupted_campaign_can_go_on_from_its_closed_records(server: Serve
     killed(server(Law(ttft_s=0.03, gap_s=0.005)).url, directory, signal.SIGINT)
     assert (directory / "records.parquet").exists()
     assert manifest_of(directory)["runs"][1]["interrupted"]
-    assert run_here("resume", directory, "--quiet").code == 0
+    assert run_here("resume", directory, "--quiet").code in MEASURED
     assert [(run, seq) for run, seq, _ in questions(directory)] == [(r, s) for r in range(3) for s in range(40)]
     assert [run["interrupted"] for run in manifest_of(directory)["runs"]] == [False] * 3
     assert run_here("verify", directory).code == 0
     # Nothing is missing any more: the same again, and nothing is sent.
     before = (directory / "records.parquet").stat().st_size
-    assert run_here("resume", directory, "--quiet").code == 0
+    assert run_here("resume", directory, "--quiet").code in MEASURED
     assert len(questions(directory)) == 120
     assert (directory / "records.parquet").stat().st_size == pytest.approx(before, rel=0.2)
 
@@ -333,7 +334,7 @@ def test_secrets_must_be_given_again(server: Servers, tmp_path: Path) -> None:
     other = run_here("resume", directory, "--header", "X-Gate: opensesame", "--option", "temperature=1")
     assert other.code == 2
     assert other.line.startswith("loadgen: --option temperature: was not part of the campaign like that")
-    assert run_here("resume", directory, "--header", "X-Gate: opensesame", "--quiet").code == 0
+    assert run_here("resume", directory, "--header", "X-Gate: opensesame", "--quiet").code in MEASURED
     assert "opensesame" not in (directory / "manifest.json").read_text("utf-8")
 
 

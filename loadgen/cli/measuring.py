@@ -198,7 +198,7 @@ def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -
         typer.echo(f"\n{directory}/report.html")
     sys.stdout.flush()  # before the line that says how it ended
     kept = f"what was measured until then is in {directory}"
-    if finished.missing and (finished.missing > 1 or summary["runs"]):
+    if finished.missing and finished.planned > 1:
         kept += f"; missing runs: {finished.missing}, loadgen resume {directory} makes them"
     if finished.interrupted:
         raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}")
