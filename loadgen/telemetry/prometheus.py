@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.telemetry import Value, labelled
 from loadgen.telemetry.nvml import throttle_values
 
-__all__ = ["NotPrometheus", "gpu_names", "parse"]
+__all__ = ["NotPrometheus", "gpu_names", "parse", "remembering_parser"]
 
 # Buckets, times of creation, help, and what the Python runtime and the web framework of a server say of themselves.
 _DROPPED = re.compile(
@@ -38,16 +38,64 @@ class NotPrometheus(ValueError):
 
 def parse(text: str, **labels: str) -> list[Value]:
     """Return the values told in `text`, with `labels` added to each. Raises NotPrometheus."""
+    return _finite(_parsed(text, labels))
+
+
+def remembering_parser(**labels: str) -> Callable[[str], list[Value]]:
+    """Return `parse` for one page that is read again and again.
+
+    From one look to the next a page differs in its numbers, and parsing all of it anew costs a hundred times as much as
+    reading those. So each line is known by what stands before its number; a page with a line not yet known is parsed.
+    """
+    known: dict[str, Value | None] = {}
+
+    def read(text: str) -> list[Value]:
+        lines = _sample_lines(text)
+        heads = [(head, number) for head, _, number in (line.rpartition(" ") for line in lines)]
+        if not all(head in known for head, _ in heads) or not heads:
+            parsed = _parsed(text, labels)
+            known.clear()
+            if len(parsed) == len(lines) and all(map(_tells, heads, parsed)):
+                known.update({head: value for (head, _), value in zip(heads, parsed, strict=True)})
+            return _finite(parsed)
+        series = ((known[head], number) for head, number in heads)
+        try:
+            return _finite([one and Value(one.name, one.labels, float(number), one.counter) for one, number in series])
+        except ValueError as error:
+            raise NotPrometheus(f"it is not Prometheus text: {error}") from None
+
+    return read
+
+
+def _finite(values: Sequence[Value | None]) -> list[Value]:
+    return [value for value in values if value is not None and math.isfinite(value.value)]
+
+
+def _tells(line: tuple[str, str], parsed: Value | None) -> bool:
+    """Tell whether a line ends in the value that was read from it: one with a time of its own does not."""
+    try:
+        number = float(line[1])
+    except ValueError:
+        return False
+    return parsed is None or number == parsed.value or (math.isnan(number) and math.isnan(parsed.value))
+
+
+def _sample_lines(text: str) -> list[str]:
+    return [line for line in _DROPPED.sub("", text).splitlines() if line and not line.startswith("#")]
+
+
+def _parsed(text: str, labels: Mapping[str, str]) -> list[Value | None]:
+    """Return a value a line; None for a line that is not kept. Raises NotPrometheus."""
     if text.lstrip()[:1] in ("<", "{", "["):
         raise NotPrometheus("it is not Prometheus text")
-    values = []
+    values: list[Value | None] = []
     try:
         for family in text_string_to_metric_families(_DROPPED.sub("", text)):
             grows = family.type in ("counter", "histogram")
             for sample in family.samples:
-                if not math.isfinite(sample.value) or "quantile" in sample.labels:
-                    continue
-                if sample.name.startswith("node_") and not _NODE.match(sample.name):
+                dropped = sample.name.startswith("node_") and not _NODE.match(sample.name)
+                if dropped or "quantile" in sample.labels:
+                    values.append(None)
                     continue
                 counter = grows or sample.name.endswith(("_total", "_sum", "_count"))
                 values.append(Value(sample.name, labelled(**{**sample.labels, **labels}), sample.value, counter))

@@ -19,7 +19,7 @@ from loadgen.clock import now_ns
 from loadgen.fleet.share import Endpoint
 from loadgen.profile import without_secret_query
 from loadgen.telemetry import Absent, Look, Missed, Source, Value, labelled
-from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, parse
+from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, remembering_parser
 from loadgen.transport import tls_context
 
 __all__ = ["open_exporter", "open_server"]
@@ -64,8 +64,10 @@ async def open_exporter(url: str, proxy: str | None = None) -> Source:
     whole = url if parts.path.strip("/") else urllib.parse.urlunsplit(parts._replace(path="/metrics"))
     name = parts.netloc
 
+    parse = remembering_parser(exporter=name)
+
     def decode(text: str) -> list[Value]:
-        return gpu_names(parse(text, exporter=name))
+        return gpu_names(parse(text))
 
     return await _open("exporter", _session({}, tls_context()), [(whole, decode)], proxy, None, exporter=name)
 
@@ -81,8 +83,7 @@ def _session(headers: dict[str, str], tls: Any) -> aiohttp.ClientSession:
 def _told(kind: str, name: str) -> list[tuple[str, Decode]]:
     """Return the routes to try, best first."""
 
-    def metrics(text: str) -> list[Value]:
-        return parse(text, endpoint=name)
+    metrics = remembering_parser(endpoint=name)
 
     def with_name(decode: Callable[[Any, str], list[Value]]) -> Decode:
         return lambda text: decode(_json(text), name)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, parse
+from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, parse, remembering_parser
 
 VLLM = """\
 # HELP python_gc_objects_collected_total Objects collected during gc
@@ -55,6 +55,29 @@ def test_gauges_counters_and_sums_are_kept_and_buckets_are_not():
 def test_what_is_no_prometheus_text_is_said_to_be_none(text: str):
     with pytest.raises(NotPrometheus, match="not Prometheus text"):
         parse(text)
+
+
+def test_page_read_again_tells_its_new_numbers_and_its_new_lines():
+    read = remembering_parser(endpoint="a")
+    waiting = 'waiting{engine="0",model_name="tiny"} '
+    later = VLLM.replace(f"{waiting}3.0", f"{waiting}5.0")
+    longer = later + '# TYPE vllm:num_preemptions_total counter\nvllm:num_preemptions_total{engine="0"} 1.0\n'
+    unwell = longer.replace("} 5.0", "} NaN").replace('perc{engine="0",model_name="tiny"} NaN', 'perc{a="1"} 0.5')
+    for page in (VLLM, VLLM, later, longer, longer, unwell, unwell, VLLM):
+        assert read(page) == parse(page, endpoint="a")
+    assert {v.value for v in read(later) if v.name == "vllm:num_requests_waiting"} == {5.0}
+
+
+def test_value_that_was_not_a_number_at_first_is_told_when_it_is_one():
+    read = remembering_parser()
+    assert read("# TYPE a gauge\na NaN\nb 1\n") == parse("b 1\n")
+    assert {v.name: v.value for v in read("# TYPE a gauge\na 2\nb 1\n")} == {"a": 2.0, "b": 1.0}
+
+
+def test_lines_with_a_time_of_their_own_are_read_every_time():
+    read = remembering_parser()
+    for stamp in (1000, 2000):
+        assert [v.value for v in read(f"a 7 {stamp}\n")] == [7.0]
 
 
 def test_of_a_node_exporter_what_is_about_load_network_and_gpu_is_kept():

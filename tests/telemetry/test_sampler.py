@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +21,7 @@ from loadgen.emulator import spawn
 from loadgen.fleet import Endpoint
 from loadgen.profile import Telemetry
 from loadgen.telemetry import Look, Value
-from loadgen.telemetry.log import SCHEMA, Log, close_log
+from loadgen.telemetry.log import SCHEMA, Log, close_log, reopen_log
 from loadgen.telemetry.sampler import start_sampler
 from loadgen.wire import Target
 
@@ -134,3 +140,75 @@ async def test_disk_that_takes_no_more_is_a_note_and_no_failure(tmp_path: Path):
     (tmp_path / "log").rmdir()
     told = await sampler.stop()
     assert told["notes"] == ["samples are missing: No such file or directory"]
+
+
+def run(directory: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadgen", "run", "--emulator", "--rate", "20", "--duration", "1"]
+    command += ["--output-tokens", "4", "--seed", "1", "--no-progress", "--out", str(directory), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_gpu_is_sampled_beside_a_run_and_joined_in_its_report(fake_nvml: Callable[..., dict[str, str]], tmp_path: Path):
+    done = run(tmp_path / "run", fake_nvml(), "--objective", "error_rate=0.5")
+    text = " ".join(done.stdout.split())
+    assert "GPU 0: 75% busy; 12.0 of 16.0 GiB; 200 W; SM clock 1980 MHz" in text
+    assert "held down by sw_power_cap (100% of the time), hw_thermal_slowdown (100% of the time)" in text
+    assert "no J per output token: a window of 1 s: energy needs 10 s or more" in text
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["energy"]["method"] == "energy counter"
+    assert summary["telemetry"]["sources"]["nvml"]["sampling_gap_s"]["p50"] == pytest.approx(0.1, abs=0.05)
+    assert summary["telemetry"]["servers"]
+    verified = subprocess.run(
+        [sys.executable, "-m", "loadgen", "verify", str(tmp_path / "run")], capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_exporter_that_shows_a_page_for_people_is_one_line_and_the_run_goes_on(tmp_path: Path):
+    with http_page(b"<html>hello</html>", "text/html") as url:
+        done = run(tmp_path / "run", dict(os.environ), "--telemetry-url", url)
+    assert done.returncode in (0, 4)  # 4: this machine was too busy to keep to the schedule
+    said = [line for line in done.stderr.splitlines() if "metrics" in line]
+    assert said == [f"not sampled: {url}/metrics: a web page, not metrics"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["requests"]["completed"] > 0
+
+
+@contextlib.contextmanager
+def http_page(body: bytes, content_type: str) -> Iterator[str]:
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_samples_of_runs_that_are_made_again_are_dropped_when_a_log_is_reopened(tmp_path: Path):
+    log = Log(tmp_path / "log")
+    for number in (0, 1):
+        log.begin(number, 0)
+        log.append("host", look(5, number))
+        log.flush()
+    close_log(tmp_path / "log", tmp_path / "telemetry.parquet")
+    reopen_log(tmp_path / "log", tmp_path / "telemetry.parquet", {0})
+    again = Log(tmp_path / "log")
+    again.begin(1, 0)
+    again.append("host", look(7, 10))
+    again.flush()
+    assert close_log(tmp_path / "log", tmp_path / "telemetry.parquet") == 4
+    rows = pq.read_table(tmp_path / "telemetry.parquet").to_pylist()
+    assert [(row["run"], row["time"], row["value"]) for row in rows if row["kind"] == "gauge"] == [
+        (0, 5, 0.0),
+        (1, 7, 10.0),
+    ]
