@@ -43,7 +43,7 @@ CAUSES = (
 COLD_LOAD_NS = 500_000_000  # servers report some tens of ms for a model that is there
 SHORT = 0.5  # of the tokens that this agent usually writes at this place
 MOST = 0.5  # of an excess: what explains that much is its cause
-LIKE_ALONE = 1.5  # times what the call takes alone: so soon after another one ended, it had waited for that
+LIKE_ALONE = 0.35  # of what the call takes alone: within this it began when another one ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ def _by_neighbours(calls: Calls, place: int, yardstick_ns: float, busy: Busy) ->
     sent, first = int(calls.sent_ns[place]), int(calls.first_ns[place])
     key = int(calls.run[place]), int(calls.agent[place])
     others = calls.concurrent & (calls.run == key[0]) & (calls.agent != key[1]) & (calls.done_ns != ABSENT)
-    ended = calls.done_ns[others & (calls.sent_ns < first)]
+    ended = calls.done_ns[others & (calls.sent_ns < first) & (calls.endpoint == calls.endpoint[place])]
     ended = ended[(ended > sent) & (ended <= first)]
-    # The server began with this call when it had ended another: what followed took no longer than it does alone.
-    if len(ended) and bool((first - ended <= LIKE_ALONE * yardstick_ns).any()):
+    # The server began with this call when it had ended another: what followed took as long as it does alone.
+    if len(ended) and bool((np.abs(first - ended - yardstick_ns) <= LIKE_ALONE * yardstick_ns).any()):
         return "queue"
     begin, end = np.array([sent]), np.array([first])
     if inside_and_touching(begin, end, busy.prefills[key])[1][0]:

@@ -36,6 +36,7 @@ class Calls:
     run: Int64
     block: Int64  # ABSENT where the run has none
     agent: Int64  # index into agents
+    endpoint: Int64  # a number for each server
     turn: Int64  # place among the calls of its agent in its run
     concurrent: Bool  # else solo
     ok: Bool
@@ -103,6 +104,7 @@ def read_calls(frame: Frame) -> Calls:
         run=run,
         block=np.array([ABSENT if blocks[r] is None else blocks[r] for r in run.tolist()], np.int64),
         agent=agent[row],
+        endpoint=requests.endpoint[row].astype(np.int64),
         turn=_turns(run, agent[row]),
         concurrent=np.array([kinds[r] for r in run.tolist()], np.bool_),
         ok=requests.ok[row],

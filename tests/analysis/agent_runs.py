@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Call:
     @property
     def done(self) -> float:
         return self.sent + self.ttft + self.gap * (self.tokens - 1)
+
+    def at(self, endpoint: str) -> Call:
+        return replace(self, others={**(self.others or {}), "endpoint": endpoint})
 
 
 Calls = Mapping[str, Sequence[Call]]  # by agent

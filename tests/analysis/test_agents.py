@@ -253,3 +253,18 @@ def test_cohens_d_is_in_pooled_deviations():
 )
 def test_grades_are_the_guides(name, value, word):
     assert grade(name, value) == word
+
+
+@pytest.mark.parametrize(("endpoint", "cause"), [("a", "queue"), ("b", "prefill_interference")])
+def test_one_waits_for_another_only_at_the_same_server(tmp_path, endpoint, cause):
+    """insight's first token comes as long after collector's end as it takes alone: a queue, if there is one."""
+
+    def together(factor):
+        first = [Call(start, 100 * factor, 10 * factor, 11) for start in (0, 1000, 2000, 3000)]
+        late = [Call(c.sent + 1, c.done - c.sent - 1 + 100 * factor, 10 * factor, 11) for c in first]
+        return {"collector": first, "insight": [c.at(endpoint) for c in late]}
+
+    made = blocks(together, alone=lambda f: [Call(start, 100 * f, 10 * f, 11) for start in (0, 1000, 2000, 3000)])
+    found = section(tmp_path, made)["contention"]["findings"]
+    late = [one["cause"] for one in found if one["what"] == "ttft" and one["agent"] == "insight"]
+    assert late == [cause] * 20

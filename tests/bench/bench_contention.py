@@ -67,6 +67,7 @@ def campaign(
     calls = Calls(
         row=np.arange(n),
         **{name: columns[name] for name in ("run", "block", "agent", "turn", "input_tokens")},
+        endpoint=columns["agent"],
         concurrent=columns["concurrent"].astype(np.bool_),
         ok=np.ones(n, np.bool_),
         intended_ns=sent,
