@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadgen import journal as journal_module
-from loadgen.journal import SCHEMA, Journal, close_segments, segments
+from loadgen.journal import KEPT, SCHEMA, Journal, close_segments, reopen, segments
 from loadgen.record import Kind, Outcome, Record, TokensFrom
 
 BYTES_A_TOKEN = 4.2  # six are allowed; 3.7 it is for the stamps below; without the encodings it is more
@@ -261,3 +261,69 @@ def test_a_segment_of_a_strange_schema_is_an_error_and_not_a_guess(tmp_path):
     with pytest.raises((pa.ArrowException, ValueError)):
         close_segments(tmp_path / "journal", tmp_path / "records.parquet")
     assert segments(tmp_path / "journal")
+
+
+# --- going on ---
+
+
+def written(journal: Path, run: int, requests: int, *, writer: int | None = None) -> None:
+    """Let one process of `run` write a record a request, a segment each."""
+    log = Journal(journal, 1000 * run if writer is None else writer)
+    for seq in range(requests):
+        log.append(Record(run=run, seq=seq, endpoint="a", intended_ns=0, outcome=Outcome.OK))
+        log.flush()
+
+
+def held(journal: Path) -> list[tuple[int, int]]:
+    tables = [pq.read_table(path, columns=["run", "seq"]) for path in segments(journal)]
+    return sorted((row["run"], row["seq"]) for table in tables for row in table.to_pylist())
+
+
+def run_of(writer: int) -> int:
+    return writer // 1000
+
+
+def test_a_journal_is_gone_on_with_without_what_an_unfinished_run_left(tmp_path):
+    journal = tmp_path / "journal"
+    written(journal, 0, 2)
+    written(journal, 0, 1, writer=1)
+    written(journal, 1, 3)
+    (journal / "1000-000003.tmp").write_bytes(b"cut")
+    reopen(journal, tmp_path / "records.parquet", {0}, run_of)
+    assert held(journal) == [(0, 0), (0, 0), (0, 1)]
+    assert [path for path in journal.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_closed_records_become_a_segment_again_without_an_unfinished_run(tmp_path):
+    journal, closed = tmp_path / "journal", tmp_path / "records.parquet"
+    written(journal, 0, 2)
+    written(journal, 1, 2)
+    close_segments(journal, closed)
+    reopen(journal, closed, {1}, run_of)
+    assert not closed.exists()
+    assert [path.name for path in segments(journal)] == [KEPT]
+    written(journal, 2, 1)
+    assert held(journal) == [(1, 0), (1, 1), (2, 0)]
+    # Killed and gone on with once more: what was kept stays, for it is of finished runs.
+    reopen(journal, closed, {1}, run_of)
+    assert held(journal) == [(1, 0), (1, 1)]
+    assert close_segments(journal, closed) == 2
+
+
+def test_closed_records_count_in_place_of_what_lies_beside_them(tmp_path):
+    """Closing was killed after the rename, or reopening before its last step: both leave the two of them."""
+    journal, closed = tmp_path / "journal", tmp_path / "records.parquet"
+    written(journal, 0, 2)
+    close_segments(journal, closed)
+    written(journal, 0, 2)
+    reopen(journal, closed, {0}, run_of)
+    assert held(journal) == [(0, 0), (0, 1)]
+
+
+def test_a_campaign_of_which_no_run_finished_begins_anew(tmp_path):
+    reopen(tmp_path / "journal", tmp_path / "records.parquet", set(), run_of)
+    journal, closed = tmp_path / "journal", tmp_path / "records.parquet"
+    written(journal, 0, 2)
+    close_segments(journal, closed)
+    reopen(journal, closed, set(), run_of)
+    assert held(journal) == []
