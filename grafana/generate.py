@@ -13,7 +13,12 @@ from pathlib import Path
 from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions, VizTooltipOptions
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, TooltipDisplayMode
+from grafana_foundation_sdk.models.common import (
+    BigValueTextMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    TooltipDisplayMode,
+)
 from grafana_foundation_sdk.models.dashboard import (
     Dashboard,
     DashboardCursorSync,
@@ -99,6 +104,7 @@ def number(title: str, what: str, unit: str, query: str, width: int = QUARTER, l
         .span(width)
         .height(SHORT)
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+        .text_mode(BigValueTextMode.NAME if legend else BigValueTextMode.AUTO)
         .with_target(_target(query, legend))
     )
 
@@ -252,7 +258,13 @@ def agents() -> Dashboard:
             "percentunit",
             f"loadgen_overlap_efficiency {THIS_RUN}",
         ),
-        number("Contention", "1 if agents slow each other down.", "short", f"loadgen_contention {THIS_RUN}"),
+        number(
+            "Contention",
+            "Whether the agents slow each other down.",
+            "short",
+            f"loadgen_contention == 1 {THIS_RUN}",
+            legend="{{verdict}}",
+        ),
         lines("Speedup so far", "With its interval.", "short", [(f"loadgen_speedup {THIS_RUN}", "{{bound}}")]),
         lines(
             "Efficiency so far", "With its interval.", "percentunit", [(f"loadgen_efficiency {THIS_RUN}", "{{bound}}")]

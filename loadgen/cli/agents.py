@@ -9,6 +9,7 @@ import typer
 
 from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.exporting import Outlets, exporting
 from loadgen.cli.measuring import conclude, in_loop, load_profile, maybe_emulator, new_directory, prepare_and_measure
 from loadgen.cli.target import pairs
 
@@ -78,6 +79,10 @@ def agents(
     proxy: options.Proxy = None,
     tier: options.Tier = None,
     loop: options.LoopName = None,
+    prometheus_port: options.PrometheusPort = None,
+    prometheus_host: options.PrometheusHost = "127.0.0.1",
+    push_gateway: options.PushGateway = None,
+    remote_write: options.RemoteWrite = None,
     artifacts: Annotated[
         bool, typer.Option("--artifacts", help="Also write the agents' answers and the multi-agent guide's files.")
     ] = False,
@@ -86,6 +91,7 @@ def agents(
     json_: options.Json = False,
     quiet: options.Quiet = False,
     no_progress: options.NoProgress = False,
+    live: options.LiveTable = False,
 ) -> int:
     """Measure agents alone and at the same time, and what the company costs: speedup, efficiency, contention."""
     from loadgen.campaign import prepare
@@ -140,14 +146,20 @@ def agents(
         if resolved.agents is None:
             raise Stop(Exit.USAGE, f"{profile}: describes no agents; give a --scenario, or use loadgen run {profile}")
         directory, progress = out or new_directory(), not (quiet or no_progress)
+        outlets = Outlets(prometheus_port, prometheus_host, push_gateway, remote_write, str(directory))
         if resolved.agents.configurations:
+            if outlets.any:
+                raise Stop(Exit.USAGE, "live counters are of one campaign: a profile with configurations makes many")
             from loadgen.cli.agents_sweep import sweep
 
             return sweep(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
         if phases is not None:
             raise Stop(Exit.USAGE, "--phases: there are no configurations; name a profile that has some, as agents-30")
-        finished = in_loop(
-            resolved.loop,
-            lambda stop: prepare_and_measure(prepare(resolved, directory), stop, progress=progress, quiet=quiet),
-        )
-    return conclude(finished, directory, json_=json_, quiet=quiet)
+        with exporting(outlets, profile or "command line", quiet=quiet) as exporter:
+            finished = in_loop(
+                resolved.loop,
+                lambda stop: prepare_and_measure(
+                    prepare(resolved, directory), stop, progress=progress, quiet=quiet, live=live, exporter=exporter
+                ),
+            )
+            return conclude(finished, directory, json_=json_, quiet=quiet)

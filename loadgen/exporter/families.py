@@ -30,7 +30,7 @@ __all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]
 WHO = ("endpoint", "agent")
 BOUNDS = ("value", "low", "high")
 VERDICTS = ("running", "ok", "generator-limited", "unstable", "failed")
-CONTENDED = {"contention": 1, "none": 0}
+CONTENTION = ("contention", "none", "inconclusive")
 LOOKED_AT = {"host": "loadgen_host_", "nvml": "loadgen_", "amdgpu": "loadgen_"}  # source -> before its names
 ZERO_S = 2.0 ** (LOWEST / GROWTH)  # the lowest fine bucket holds zeros as well
 
@@ -70,7 +70,7 @@ METRICS: Mapping[str, Metric] = {
     "loadgen_speedup": Metric("gauge", "Speedup of the agents so far, with its interval.", ("bound",)),
     "loadgen_efficiency": Metric("gauge", "Speedup over the number of agents, with its interval.", ("bound",)),
     "loadgen_overlap_efficiency": Metric("gauge", "The overlap measure: no speedup, for it has no solo run."),
-    "loadgen_contention": Metric("gauge", "1 if the agents slow each other down, 0 if not, absent if unknown."),
+    "loadgen_contention": Metric("gauge", "Whether the agents slow each other down: 1 for what holds.", ("verdict",)),
     "loadgen_host_cpu_busy_ratio": Metric("gauge", "Busy share of a core of this machine, or of all.", ("core",)),
     "loadgen_host_cpu_steal_ratio": Metric("gauge", "Share of CPU time that the hypervisor took.", ("core",)),
     "loadgen_host_memory_used_bytes": Metric("gauge", "Memory in use on this machine."),
@@ -313,13 +313,16 @@ def _agents(section: Mapping[str, Any]) -> Iterator[Family]:
             if value is not None:
                 family.add_metric([bound], value)
         yield family
-    overlap = (section.get("overlap_efficiency") or {}).get("value")
-    contended = CONTENDED.get(str((section.get("contention") or {}).get("verdict")))
-    for name, single in (("loadgen_overlap_efficiency", overlap), ("loadgen_contention", contended)):
-        family = _family(name)
-        if single is not None:
-            family.add_metric([], single)
-        yield family
+    overlap = _family("loadgen_overlap_efficiency")
+    value = (section.get("overlap_efficiency") or {}).get("value")
+    if value is not None:
+        overlap.add_metric([], value)
+    yield overlap
+    contention = _family("loadgen_contention")
+    verdict = (section.get("contention") or {}).get("verdict")
+    for name in CONTENTION if verdict is not None else ():
+        contention.add_metric([name], float(name == verdict))
+    yield contention
 
 
 def _telemetry(values: Sequence[Value]) -> Iterator[Family]:

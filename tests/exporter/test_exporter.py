@@ -137,7 +137,8 @@ def test_every_series_is_declared_and_every_declared_family_is_there(exporter: E
     got = samples(text)
     assert got["loadgen_speedup", labels(bound="low")] == 1.7
     assert ("loadgen_efficiency", labels(bound="low")) not in got
-    assert got["loadgen_contention", ()] == 1
+    assert got["loadgen_contention", labels(verdict="contention")] == 1
+    assert got["loadgen_contention", labels(verdict="none")] == 0
     assert got["loadgen_gpu_energy_joules_total", labels(gpu="0")] == 7
 
 
