@@ -23,6 +23,7 @@ from analysis.quantiles import Sorted, bounds, quantile, type7
 
 __all__ = [
     "CONFIDENCE",
+    "ENOUGH_RUNS",
     "FEW_RUNS",
     "LEAST_RUNS",
     "WITHIN_RUN",

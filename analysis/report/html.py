@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from analysis.intervals import LEAST_RUNS
+from analysis.intervals import ENOUGH_RUNS, LEAST_RUNS
 from analysis.report import figures
 from analysis.report.charts import charts_of
 from analysis.report.sections import sections_of
@@ -185,6 +185,8 @@ def _latencies(summary: Summary) -> str:
         if summary["runs"] >= LEAST_RUNS
         else "within-run: of these requests, not of a new run; means have none, for that takes --runs 5"
     )
+    if LEAST_RUNS <= summary["runs"] < ENOUGH_RUNS:
+        kind += "; few runs: they are right, and wide"
     few = (
         f"<p class=note>Intervals are {100 * (metrics['ttft_ms']['mean']['confidence'] or 0.95):.3g} %, {kind}. "
         "≥ alone: fewer than one sample is expected beyond that percentile. * fewer than ten are.</p>"

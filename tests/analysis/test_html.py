@@ -123,6 +123,26 @@ def test_the_page_says_what_the_terminal_says(tmp_path):
         assert expected in text.replace("\n", " "), expected
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(1, "95 %, within-run: of these requests"), (3, "95 %, over runs"), (5, "95 %, over runs")],
+)
+def test_the_page_says_what_its_intervals_are(tmp_path, number, told):
+    rows = [row | {"run": run_, "seq": i + 1} for run_ in range(number) for i, row in enumerate(chat(seed=run_))]
+    runs = [run(run_, open_loop=True, measured=(500, 6000)) for run_ in range(number)]
+    path = directory(tmp_path, rows, load=OPEN["load"], runs=runs)
+    page = page_of(path)
+    text = "".join(page.text)
+    assert told in text
+    assert ("few runs" in text) == (number == 3)
+    titles = [chart["title"] for chart in charts_in(page)]
+    assert ("TTFT mean, run by run" in titles) == (number > 1)
+    band = charts_in(page)[0]["traces"][0]
+    assert band["band"] is True
+    low = analysis.summarise(path)["metrics"]["ttft_ms"]["p50"]["low"]
+    assert min(abs(y - low) for y in band["y"]) < 0.02 * low  # the band is the interval that is printed
+
+
 def test_time_in_flight_is_the_integral_of_what_is_in_flight():
     starts, ends = np.array([0, 10, 20]), np.array([30, 15, 40])
     at = np.array([0.0, 5, 12, 20, 50])
