@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import yaml
 from loadgen.emulator import Law, spawn
 from loadgen.profile import ProfileError, load
 from loadgen.workload.agents import AgentsWork, describe_files, files_in, sample_files
-from tests.fakes.command import Result, rows, run_here
+from tests.fakes.command import LONGEST_S, Result, command, rows, run_here
 
 MODEL = ("--api", "ollama", "--model", "emulated")
 TOKENS = 12
@@ -434,6 +437,56 @@ def test_the_scaling_profile_has_one_to_eight_agents_for_four_think_times() -> N
     crews = [agents.configured(one) for one in agents.configurations]
     assert [len(one.crew) for one in crews] == [*range(1, 9)] * 4
     assert sorted({one.think_ms for one in crews}) == [0, 100, 500, 2000]
+
+
+def test_a_sweep_tells_what_is_left_of_an_agents_speed_among_others(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    with spawn(Law(ttft_s=0.02, gap_s=0.01, batch_slope_s=0.01), presents="ollama") as server:
+        result = run_here(
+            *("agents", "agents-scaling", "--phases", "1", "--url", server.url, "--runs", 1, "--seed", 3),
+            *("--output-tokens", 5, "--rounds", 2, "--cooldown", 0, "--out", out, "--no-progress"),
+        )
+    assert went_well(result), result.err
+    (told,) = json.loads((out / "summary.json").read_text())["scaling"]
+    # A call takes 20 ms and four steps of 10 ms for each agent.
+    for n, eta in told["eta"].items():
+        assert eta == pytest.approx(60 / (20 + 40 * int(n)), rel=0.1)
+    assert told["halved_at"] == 3
+    assert "tok/s an agent" in result.out
+    assert "below a half from 3 agents on" in result.out
+
+
+def test_a_sweep_whose_server_dies_keeps_what_it_has_and_names_what_it_lacks(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    with spawn(Law(ttft_s=0.03, gap_s=0.01), presents="ollama", max_seconds=2.5) as mortal:
+        result = run_here(
+            *("agents", "agents-30", "--phases", "3", "--url", mortal.url, "--runs", 20, "--workload", "micro"),
+            *("--output-tokens", 6, "--no-solo", "--out", out, "--no-progress"),
+        )
+    assert result.code == 5, result.err
+    assert "3 of 3 configurations failed" in result.err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["missing"] == [200, 201, 202]
+    assert all(one["concurrent_runs"] >= 1 for one in summary["configurations"])
+
+
+def test_an_interrupted_sweep_keeps_what_it_has(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    with spawn(Law(ttft_s=0.1, gap_s=0.05), presents="ollama") as server:
+        words = ("agents", "agents-30", "--url", server.url, "--output-tokens", 10, "--out", out, "--no-progress")
+        process = subprocess.Popen(command(*words), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            while not list(out.glob("*/manifest.json")):
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=LONGEST_S)
+        finally:
+            process.kill()
+    assert process.returncode == 130, told
+    assert "interrupted; what was measured is in" in told
+    assert len(json.loads((out / "summary.json").read_text())["missing"]) == 30
+    assert len([path for path in out.iterdir() if path.is_dir()]) <= 2
 
 
 # --- prompts ---------------------------------------------------------------------------------------------------------
