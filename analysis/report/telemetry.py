@@ -89,7 +89,7 @@ def _server(name: str, server: Content) -> Iterator[str]:
         if server[key] and server[key]["n"]:
             parts.append(f"{server[key]['mean']:.3g} {word} (most {server[key]['max']:g})")
     if server["kv_usage"] and server["kv_usage"]["n"]:
-        parts.append(f"KV cache {server['kv_usage']['mean']:.0%} used (most {server['kv_usage']['max']:.0%})")
+        parts.append(f"KV cache {server['kv_usage']['mean']:.1%} used (most {server['kv_usage']['max']:.1%})")
     if server["queue_mean_ms"] is not None:
         parts.append(f"mean wait in its queue {server['queue_mean_ms']:.3g} ms")
     if server["server_ttft_mean_ms"] is not None and server["client_ttft_service_mean_ms"] is not None:
@@ -227,7 +227,7 @@ def _endpoint_chart(m: Measured, endpoint: str) -> Chart:
             at_ns, share = _from_zero(one)
             traces.append(_line(at_ns, share * 100, "y3", "gap", "server: KV cache used", run, "%"))
     told = any(trace["yaxis"] != "y" and trace["x"] for trace in traces)
-    note = "Queue: mean over the requests that the server began with between two looks."
+    note = "Wait in its queue: mean over the requests that the server counted between two looks."
     return {
         "title": f"{endpoint}: clients and server on one time axis",
         "note": note,
