@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from analysis.report import figures
 
-__all__ = ["agents_charts", "agents_markdown", "agents_text"]
+__all__ = ["agents_charts", "agents_html", "agents_markdown", "agents_text"]
 
 WIDTH = 80
 LABEL = 20
@@ -81,6 +82,32 @@ def agents_markdown(told: Content) -> str:
     lines += ["", "### Contention", "", f"**{VERDICTS[told['contention']['verdict']]}**", ""]
     lines += [f"- {_escaped(line)}" for line in _contention(told)]
     return "\n".join(lines) + "\n"
+
+
+def agents_html(told: Content) -> str:
+    """Return the section as markup for the page, without its title."""
+    notes: dict[str, None] = {}
+    rows = []
+    for label, estimate, meaning in _speedup(told):
+        rows.append([escape(label.strip()), _cell(estimate), f"<span class=note>{escape(_clean(meaning))}</span>"])
+        notes |= dict.fromkeys(estimate["notes"])
+    agents = [
+        [f"{escape(_clean(name))}, {ARMS[arm]}", *(_cell(agent[arm][figure]) for figure in COLUMNS)]
+        for name, agent in told["per_agent"].items()
+        for arm in ARMS
+        if agent[arm]["runs"]
+    ]
+    verdict = told["contention"]["verdict"]
+    return "\n".join(
+        [
+            f"<p class=note>{escape(_clean(_what_ran(told)))}</p>",
+            _rows(["", "", ""], rows),
+            _rows(["", *COLUMNS.values()], agents),
+            _list([*_more(told), *told["notes"], *notes]),
+            f"<h2>Contention: {'found' if verdict == 'contention' else escape(verdict)}</h2>",
+            _list(_contention(told)),
+        ]
+    )
 
 
 def agents_charts(told: Content) -> list[Chart]:
@@ -297,6 +324,26 @@ def _timeline(told: Content) -> Chart | None:
 
 def _clean(text: object) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; cells are markup. The first column is the label."""
+    heads = "".join(f"<th scope=col>{cell}</th>" for cell in head) if any(head) else ""
+    body = "\n".join(
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for first, *cells in rows
+    )
+    kind = "slim" if heads else "facts"
+    return f"<div class=wide><table class={kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+
+
+def _cell(estimate: Content) -> str:
+    title = escape(_clean("; ".join(estimate["notes"])), quote=True)
+    doubt = f"<small>{escape(figures.interval(estimate))}</small>"
+    return f'<span title="{title}">{escape(figures.value(estimate))}{doubt}</span>'
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul class=note>{''.join(f'<li>{escape(_clean(line))}</li>' for line in lines)}</ul>"
 
 
 def _escaped(text: object) -> str:

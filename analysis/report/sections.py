@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from analysis.report.agents import agents_charts, agents_markdown, agents_text
+from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
 from analysis.report.slots import slots_markdown, slots_text
 from analysis.report.telemetry import energy_markdown, energy_text, telemetry_markdown, telemetry_text
 
@@ -35,7 +35,7 @@ class Section:
 
 
 SECTIONS = {
-    "agents": Section("Agents", agents_text, agents_markdown, charts=agents_charts),
+    "agents": Section("Agents", agents_text, agents_markdown, agents_html, agents_charts),
     "slots": Section("Slots", slots_text, slots_markdown),
     "telemetry": Section("Telemetry", telemetry_text, telemetry_markdown),
     "energy": Section("Energy", energy_text, energy_markdown),

@@ -9,7 +9,7 @@ from agent_runs import campaign, one_after_the_other
 
 from analysis import html_report, load, summarise, terminal_report, to_json
 from analysis.agents import agents_section
-from analysis.report.agents import agents_charts, agents_markdown, agents_text
+from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
 
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)
 CALLS = ((100.0, 10.0, 41), (200.0, 10.0, 21))
@@ -55,6 +55,7 @@ def test_summary_and_every_report_have_the_section(shared):
     assert summary["runs"] == 5  # of the concurrent arm
     assert "CONTENTION" in terminal_report(summary)
     page = html_report(shared, summary)
+    assert "<h2>Contention: found</h2>" in page
     for title in ("What running together gained", "Call by call, alone and together", "Contention over time"):
         assert title in page, title
     assert to_json(summary) == to_json(summarise(shared))
@@ -89,6 +90,13 @@ def test_charts_add_up(shared):
     json.dumps([gained, lanes, over_time], allow_nan=False)
 
 
+def test_what_servers_and_profiles_say_is_no_markup(shared):
+    told = agents_section(load(shared))
+    told["scenario"] = "<script>alert(1)</script>"
+    assert "<script>" not in agents_html(told)
+    assert "\\<script\\>" in agents_markdown(told)
+
+
 def test_without_solo_runs_the_text_says_that_overlap_is_no_speedup(tmp_path):
     blocks = [{"concurrent": {"collector": calls(f), "insight": calls(f)}} for f in WOBBLE]
     told = agents_section(load(campaign(tmp_path / "run", blocks)))
@@ -104,4 +112,5 @@ def test_a_campaign_without_a_finished_run_still_has_a_report(tmp_path):
     assert "no concurrent run finished" in told["speedup"]["notes"][0]
     assert agents_text(told)
     assert agents_markdown(told)
+    assert agents_html(told)
     assert agents_charts(told) == []
