@@ -63,6 +63,7 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
 
 TELEMETRY, SAMPLES = "telemetry.parquet", "telemetry"  # the file, and the folder of what is not in it yet
 
+PER_RUN = {"ttft_ms": "ttft_mean_ms", "output_tokens_per_s": "output_tokens_per_s"}  # the keys of a summary's runs
 WRITTEN_LAST = ("finished", "halted", "wall_end", "sha256", "manifest_sha256")
 PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
 BLANK_SHA256 = "0" * 64
@@ -156,11 +157,11 @@ async def prepare(
     _check_free(directory)
     seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
     campaign = await _resolved(profile, directory, seed)
-    _make(directory)
     campaign.manifest = _manifest(campaign)
     campaign.arms = tuple(arms_of(campaign))
     campaign.design = _design(campaign, primary or (MAIN if profile.agents is None else CONCURRENT))
     campaign.manifest["design"] = campaign.design.to_json()
+    _make(directory)
     return campaign
 
 
@@ -338,25 +339,19 @@ def _grow(campaign: Campaign, within: float) -> bool:
     asked = campaign.profile.campaign.until_metric
     metrics = ("ttft_ms", "output_tokens_per_s") if asked == "both" else (asked,)
     per_run = analysis.summarise(campaign.directory)["per_run"]
-    widths: dict[str, float | None] = {}
-    following: set[int | None] = set()
-    for metric in metrics:
-        values = [run["ttft_mean_ms" if metric == "ttft_ms" else metric] for run in per_run]
-        if None in values:
-            widths[metric] = None
-            campaign.say(f"no more runs: a run has no {metric}, so its width cannot be known")
-            following = {None}
-            break
-        told = look(values, within)
-        widths[metric] = told.half_width
-        following.add(told.next_look)
-    reached = all(width is not None and width <= within for width in widths.values())
+    values = {metric: [run[PER_RUN[metric]] for run in per_run] for metric in metrics}
+    unknown = [metric for metric in metrics if None in values[metric] or not any(values[metric])]
+    told = {metric: look(values[metric], within) for metric in metrics if metric not in unknown}
+    widths = {metric: told[metric].half_width if metric in told else None for metric in metrics}
+    reached = not unknown and all(one.reached for one in told.values())
+    later = None if unknown else min((one.next_look for one in told.values() if one.next_look), default=None)
     looks.append({"runs": blocks, "half_width": widths, "reached": reached})
-    following.discard(None)
-    later = min((at for at in following if at is not None), default=None)
-    shown = ", ".join(f"{name} ±{100 * width:.2g} %" for name, width in widths.items() if width is not None)
-    going = f"going on to {later} runs" if later is not None else "narrow enough" if reached else "no look is left"
-    campaign.say(f"{blocks} runs: {shown} (97 %, wanted {100 * within:g} %); {going}")
+    if unknown:
+        campaign.say(f"{blocks} runs: no more, for a run has no {unknown[0]} and its width cannot be known")
+    else:
+        shown = ", ".join(f"{name} ±{100 * (width or 0.0):.2g} %" for name, width in widths.items())
+        going = f"going on to {later} runs" if later is not None else "narrow enough" if reached else "no look is left"
+        campaign.say(f"{blocks} runs: {shown} (97 %, wanted {100 * within:g} %); {going}")
     if later is not None:
         campaign.design = campaign.design.with_blocks(later)
         manifest["design"] = campaign.design.to_json()
@@ -403,9 +398,7 @@ async def _start_sampling(campaign: Campaign) -> None:
     """Begin to sample, and say what was asked for and cannot be."""
     profile = campaign.profile
     folder = campaign.directory / SAMPLES
-    campaign.sampler = await start_sampler(
-        profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.seen
-    )
+    campaign.sampler = await start_sampler(profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.seen)
     if campaign.sampler is None:
         return
     campaign.manifest["telemetry"] = campaign.sampler.describe()

@@ -101,6 +101,7 @@ async def test_a_control_that_is_no_arm_is_refused(server: Servers, tmp_path: Pa
         await campaign(overrides(url, campaign={"control": "c"}), tmp_path / "c", arms_of=two_arms, primary="a")
     with pytest.raises(ProfileError, match="there is but one arm, remove it"):
         await campaign(overrides(url, campaign={"control": "main"}), tmp_path / "d")
+    assert os.listdir(tmp_path) == []
 
 
 async def test_runs_go_on_until_the_first_look_that_is_narrow_enough(server: Servers, tmp_path: Path) -> None:
@@ -136,6 +137,17 @@ async def test_a_look_that_is_too_wide_plans_the_runs_until_the_next(server: Ser
     assert len(manifest["runs"]) == 8 == manifest["design"]["blocks"]
     assert said[0].endswith("going on to 8 runs")
     assert finished.missing == 0
+
+
+async def test_runs_that_have_no_figure_to_look_at_are_no_reason_for_more(server: Servers, tmp_path: Path) -> None:
+    given = overrides(server(faults=("500=1",)).url, campaign={"until": "2%"})
+    finished, manifest, said = await campaign(given, tmp_path / "c")
+    assert len(manifest["runs"]) == 5
+    assert [(look["runs"], look["reached"]) for look in manifest["looks"]] == [(5, False)]
+    assert manifest["looks"][0]["half_width"]["ttft_ms"] is None
+    assert said == ["5 runs: no more, for a run has no ttft_ms and its width cannot be known"]
+    assert finished.summary is not None
+    assert finished.summary["verdict"] == "failed"
 
 
 async def test_unloading_makes_the_first_request_of_each_run_a_cold_one(server: Servers, tmp_path: Path) -> None:
