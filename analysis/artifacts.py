@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -72,7 +71,7 @@ def write_suite(directory: Path) -> None:
         "test_execution": {
             "start_time": manifest["wall_start"],
             "end_time": manifest["wall_end"],
-            "duration_seconds": _seconds(manifest["wall_start"], manifest["wall_end"]),
+            "duration_seconds": manifest["duration_s"],
             **_counted(tests, "_tests"),
         },
         "phase_breakdown": {
@@ -254,7 +253,7 @@ _DIRECTION = "Deltas are the insight agent's figure minus the collector's."
 def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     told, grades = summary["aggregate"], _grades(summary)
     runs = summary["runs"]
-    seconds = _seconds(manifest["wall_start"], manifest.get("wall_end"))
+    starts = [entry["start_ns"] for entry in manifest["runs"]]
     models = sorted({target["model"] for target in manifest["targets"]})
     efficiency, contended = told["average_efficiency"], told["contention_detected_runs"]
     verdict = grades["efficiency"] or "no grade"
@@ -289,7 +288,7 @@ def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         f"- date: {manifest['wall_start']}",
         f"- model: {', '.join(models)}",
         f"- runs: {len(runs)}",
-        f"- duration: {_shown(seconds)} s",
+        f"- duration: {(max(starts) - min(starts)) / 1e9:.4g} s from the first run's start to the last one's",
         "",
         "## Executive summary",
         "",
@@ -417,12 +416,6 @@ def _p95(values: Sequence[float | None]) -> float | None:
 
 def _total(values: Sequence[int | None]) -> int | None:
     return None if None in values else sum(value for value in values if value is not None)
-
-
-def _seconds(start: str | None, end: str | None) -> float | None:
-    if start is None or end is None:
-        return None
-    return significant((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
 def _shown(value: object) -> str:

@@ -18,13 +18,22 @@ from typing import Any
 from loadgen import __version__
 from loadgen.agents import CONCURRENT
 from loadgen.campaign import Finished, measure, prepare
-from loadgen.clock import wall_iso
+from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.design import planned
 from loadgen.discover import Unreachable
 from loadgen.profile import Configuration, Profile
 from loadgen.tally import Tally
 
-__all__ = ["MANIFEST", "Sweep", "Tested", "Turns", "directory_of", "measure_sweep"]
+__all__ = [
+    "MANIFEST",
+    "Sweep",
+    "Tested",
+    "Turns",
+    "directory_of",
+    "measure_in_turns",
+    "measure_sweep",
+    "outcome",
+]
 
 MANIFEST = "sweep.json"
 
@@ -141,7 +150,7 @@ async def measure_sweep(
 
     Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
     """
-    order = _order(profile, len(chosen), seed)
+    order, began_ns = _order(profile, len(chosen), seed), now_ns()
     sweep = Sweep(seed, [Tested(one, directory / directory_of(one)) for one in chosen])
     sweep.manifest = {
         "schema": "loadgen.sweep/1",
@@ -156,11 +165,37 @@ async def measure_sweep(
         ],
     }
     _write(directory, sweep.manifest)
-    arms = [len(_arms_of(profile, one)) for one in chosen]
+    try:
+        await measure_in_turns([profile] * len(chosen), sweep.tested, order, seed, tell, say, stop)
+    finally:
+        sweep.manifest |= {
+            "wall_end": wall_iso(),
+            "duration_s": round((now_ns() - began_ns) / NS_PER_S, 3),
+            "finished": all(tested.ok for tested in sweep.tested),
+            "tests": [outcome(tested) for tested in sweep.tested],
+        }
+        _write(directory, sweep.manifest)
+    return sweep
+
+
+async def measure_in_turns(
+    profiles: Sequence[Profile],
+    tested: Sequence[Tested],
+    order: Sequence[tuple[int, int]],
+    seed: int,
+    tell: Callable[[Tally], None],
+    say: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Measure each configuration of `tested` with the profile at its place. order: (block, place), of every run.
+
+    Raises ProfileError as `measure_sweep`.
+    """
+    arms = [len(_arms_of(profile, one.configuration)) for profile, one in zip(profiles, tested, strict=True)]
     turns = Turns([place for _, place in order for _ in range(arms[place])])
     tasks = [
-        asyncio.create_task(_test(profile, tested, place, turns, seed, tell, say, stop))
-        for place, tested in enumerate(sweep.tested)
+        asyncio.create_task(_test(profiles[place], one, place, turns, seed, tell, say, stop))
+        for place, one in enumerate(tested)
     ]
     try:
         await asyncio.wait(tasks)
@@ -168,15 +203,8 @@ async def measure_sweep(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        sweep.manifest |= {
-            "wall_end": wall_iso(),
-            "finished": all(tested.ok for tested in sweep.tested),
-            "tests": [_outcome(tested) for tested in sweep.tested],
-        }
-        _write(directory, sweep.manifest)
     for task in tasks:
         task.result()
-    return sweep
 
 
 def _order(profile: Profile, count: int, seed: int) -> list[tuple[int, int]]:
@@ -242,7 +270,8 @@ async def _test(
         await turns.leave(place)
 
 
-def _outcome(tested: Tested) -> dict[str, Any]:
+def outcome(tested: Tested) -> dict[str, Any]:
+    """Return how a configuration ended, for a manifest."""
     return {
         "id": tested.configuration.id,
         "success": tested.ok,

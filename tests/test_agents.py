@@ -53,7 +53,7 @@ def manifest_of(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(pair, tmp_path_factory) -> Path:
+def finished(pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two agents on two instances, with every file there is."""
     out = tmp_path_factory.mktemp("agents") / "run"
     result = measure(out, pair.urls, "--chimera", "num_gpu=80", "--chimera", "num_ctx=512", "--artifacts")
@@ -145,7 +145,7 @@ def test_one_serial_server_gains_nothing_though_overlap_says_otherwise(tmp_path:
     assert agents_of(tmp_path / "micro")["overlap_efficiency"]["value"] == pytest.approx(0.75, rel=0.05)
 
 
-def test_one_permit_is_fifty_percent_of_everything(pair, tmp_path: Path) -> None:
+def test_one_permit_is_fifty_percent_of_everything(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--permits", 1))
     told = agents_of(tmp_path / "run")
     assert told["efficiency"]["value"] == pytest.approx(0.5, rel=0.05)
@@ -163,7 +163,7 @@ def test_a_shared_gpu_stretches_both(tmp_path: Path) -> None:
     assert told["stretch"]["value"] > 1.4
 
 
-def test_a_call_in_one_piece_has_no_ttft(pair, tmp_path: Path) -> None:
+def test_a_call_in_one_piece_has_no_ttft(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--workload", "single"))
     records = rows(tmp_path / "run")
     assert {row["output_tokens"] for row in records} == {TOKENS}
@@ -182,7 +182,7 @@ def test_a_call_in_one_piece_in_the_shape_of_openai(tmp_path: Path) -> None:
     assert all(row["event_ns"] == [] for row in records)
 
 
-def test_without_solo_runs_no_speedup_is_told(pair, tmp_path: Path) -> None:
+def test_without_solo_runs_no_speedup_is_told(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--no-solo"))
     told = agents_of(tmp_path / "run")
     assert told["speedup"]["value"] is None
@@ -190,7 +190,7 @@ def test_without_solo_runs_no_speedup_is_told(pair, tmp_path: Path) -> None:
     assert told["overlap"]["value"] == pytest.approx(2.0, rel=0.05)
 
 
-def test_options_go_to_the_agents_they_are_meant_for(pair, tmp_path: Path) -> None:
+def test_options_go_to_the_agents_they_are_meant_for(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = ("--chimera", "num_gpu=80", "--chimera2", "num_gpu=100", "--baseline", "num_ctx=4096")
     assert went_well(measure(out, pair.urls, *more, scenario="baseline_vs_chimera", runs=1))
@@ -201,7 +201,7 @@ def test_options_go_to_the_agents_they_are_meant_for(pair, tmp_path: Path) -> No
     assert [agent["asked_options"]["num_gpu"] for agent in manifest_of(tmp_path / "two")["agents"]] == [80, 100]
 
 
-def test_think_time_rounds_and_four_agents_on_two_servers(pair, tmp_path: Path) -> None:
+def test_think_time_rounds_and_four_agents_on_two_servers(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = ("--agents", 4, "--workload", "micro", "--rounds", 2, "--think-ms", 100)
     assert went_well(measure(out, pair.urls, *more, runs=1))
@@ -281,7 +281,7 @@ def test_a_wrong_command_line_is_one_line_and_starts_nothing(case: str, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_without_files_is_refused(pair, tmp_path: Path) -> None:
+def test_a_folder_without_files_is_refused(pair: Any, tmp_path: Path) -> None:
     result = run_here(
         *("agents", "--scenario", "chimera_homo", "--url", pair.url, "--data", tmp_path, "--out", tmp_path / "run")
     )
@@ -335,7 +335,7 @@ def test_what_cannot_go_with_agents_is_refused(part: dict[str, Any], told: str, 
         load(path)
 
 
-def test_a_profile_of_members_is_a_scenario_of_its_own(pair, tmp_path: Path) -> None:
+def test_a_profile_of_members_is_a_scenario_of_its_own(pair: Any, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     members = [{"name": "reader", "target": 1, "options": {"num_ctx": 512}}, {"name": "writer", "target": "first"}]
     targets = [{"url": pair.urls[0], "name": "first"}, {"url": pair.urls[1], "name": "second"}]
@@ -379,12 +379,12 @@ def test_artifacts_have_the_guides_fields(finished: Path) -> None:
     assert "excellent" in report
 
 
-def test_no_text_is_kept_unless_asked_for(pair, tmp_path: Path) -> None:
+def test_no_text_is_kept_unless_asked_for(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, runs=1))
     assert not (tmp_path / "run" / "artifacts").exists()
 
 
-def test_a_sweep_takes_turns_and_has_a_directory_for_each_configuration(pair, tmp_path: Path) -> None:
+def test_a_sweep_takes_turns_and_has_a_directory_for_each_configuration(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     result = run_here(
         *("agents", "agents-30", "--phases", "3", "--url", pair.urls[0], "--url", pair.urls[1], "--runs", 2),

@@ -93,6 +93,13 @@ def test_every_option_of_run_is_in_the_table_and_no_other():
     assert {word for word in first_cells(section("Commands")) if word.startswith("--")} == options_of_run()
 
 
+def test_every_option_that_agents_has_and_run_has_not_is_in_its_table():
+    params = LOADGEN.commands["agents"].params
+    own = {name for option in params for name in (*option.opts, *option.secondary_opts) if name.startswith("--")}
+    own -= options_of_run() | {"--help", "--solo"}
+    assert own <= {word for word in first_cells(section("Agents")) if word.startswith("--")}
+
+
 def test_every_command_is_in_the_table_and_no_other():
     named = {word.split()[1] for word in first_cells(section("Commands")) if word.startswith("loadgen ")}
     assert named == set(LOADGEN.commands)
