@@ -19,8 +19,8 @@ from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 
 __all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally", "quantile_ms"]
 
-# 1-2.5-5 from 100 µs, the gaps of a fast server on this host, to 500 s, near the usual limit of a whole answer.
-BOUNDS_NS = tuple(round(step * 10**power) for power in range(5, 12) for step in (1, 2.5, 5))
+# Six a decade, from 100 µs, the gaps of a fast server on this host, to 700 s, beyond the usual limit of an answer.
+BOUNDS_NS = tuple(round(step * 10**power) for power in range(5, 12) for step in (1, 1.5, 2, 3, 5, 7))
 BOUNDS_ARRAY_NS = np.array(BOUNDS_NS, np.int64)
 
 # Bucket i of the fine ones ends at 2^(i/32) s: the native histogram schema 5 of Prometheus.
