@@ -33,6 +33,7 @@ OVERLAP_NOTE = "the guide's formula, (d1 + d2) / wall / N with d while both run:
 FINDINGS_SHOWN = 200
 TIMELINES_SHOWN = 10
 TIMELINE_BINS = 240
+SHIFT_BINS = 1000  # what looks for level shifts takes memory with the square of them
 LANE_CALLS = 400
 BURST_Z = 3.5  # METHODOLOGY 12, of log values over MAD
 BURST_BINS = 3  # METHODOLOGY 11.6: what is shorter is an event and no level
@@ -435,7 +436,10 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "TPOT": contention.stretch_over_runs(calls, tpot, while_writing),
     }
     verdict, reasons = contention.verdict_of(stretches)
-    rules = contention.legacy_rules(overlaps, _ttft_of_runs(calls, together))
+    ttft_s = _ttft_of_runs(calls, together)
+    rules = contention.legacy_rules(overlaps, ttft_s)
+    # Null where a rule had nothing to look at: answers that came in one piece have no TTFT.
+    blind = {name for name in rules if not len(overlaps) or ("ttft" in name and np.isnan(ttft_s).all())}
     late, late_alone = contention.flag_calls(calls, ttft, while_waiting, by_prompt=True)
     slow, _ = contention.flag_calls(calls, tpot, while_writing, by_prompt=False)
     findings = [
@@ -453,8 +457,8 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "tpot_stretch": stretches["TPOT"].estimate.to_json(),
         "tpot_stretch_at_least": significant(stretches["TPOT"].lower),
         "gap_stretch_inside_over_outside": _gap_stretch(calls, gaps).to_json(),
-        "rules": {name: bool(labelled.any()) for name, labelled in rules.items()},
-        "rules_runs": {name: int(labelled.sum()) for name, labelled in rules.items()},
+        "rules": {name: None if name in blind else bool(labelled.any()) for name, labelled in rules.items()},
+        "rules_runs": {name: None if name in blind else int(labelled.sum()) for name, labelled in rules.items()},
         "attribution": {cause: causes.get(cause, 0) for cause in attribution.CAUSES},
         "findings": [finding.to_json() for finding in findings[:FINDINGS_SHOWN]],
         "findings_left_out": max(0, len(findings) - FINDINGS_SHOWN),
@@ -615,8 +619,10 @@ def _over_time(gaps: Gaps) -> dict[str, Any]:
         timeline.append(
             {"run": run, "from_s": int(some[0]) * BIN_NS / 1e9, "bin_s": wide * BIN_NS / 1e9, "stretch": shown}
         )
-        for shift in steady.shifts(kappa) or ():
-            at = int(some[shift.at]) * BIN_NS / 1e9
+        coarse = -(-len(kappa) // SHIFT_BINS)
+        levels = np.array([float(part.mean()) for part in np.array_split(kappa, -(-len(kappa) // coarse))])
+        for shift in steady.shifts(levels) or ():
+            at = int(some[shift.at * len(some) // len(levels)]) * BIN_NS / 1e9
             change = {"before": significant(shift.before), "after": significant(shift.after), "p": significant(shift.p)}
             shifts.append({"run": run, "at_s": at, **change})
         bursts += [{"run": run, **burst} for burst in _bursts(some, kappa)]
@@ -652,10 +658,10 @@ def grade(name: str, value: float | None) -> str | None:
 
 def _grades(section: Mapping[str, Any]) -> dict[str, str | None]:
     runs = section["runs"]["concurrent"]
-    labelled = section["contention"]["rules_runs"].get("speedup<1.5", 0)
+    labelled = section["contention"]["rules_runs"]["speedup<1.5"]
     efficiencies = {one["run"]: one["overlap"] for one in section["per_run"] if one["overlap"] and not one["left_out"]}
     return {
         "overlap_efficiency": grade("overlap_efficiency", section["overlap_efficiency"]["value"]),
-        "contended_share": grade("contended_share", labelled / runs if runs else None),
+        "contended_share": grade("contended_share", None if labelled is None else labelled / runs),
         "cv": grade("cv", spread(efficiencies)["cv"]),
     }

@@ -218,7 +218,7 @@ def _contention(told: Content) -> Iterator[str]:
         span = f"{burst['from_s']:g} to {burst['to_s']:g} s"
         yield f"run {burst['run']}: gaps {burst['stretch']:.3g} × solo for a moment, {span}"
     n = told["runs"]["concurrent"]
-    rules = ", ".join(f"{name} {k} of {n}" for name, k in found["rules_runs"].items())
+    rules = ", ".join(f"{name} {'–' if k is None else f'{k} of {n}'}" for name, k in found["rules_runs"].items())
     yield f"runs labelled by the rules of earlier tools: {rules}"
 
 
@@ -333,7 +333,8 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for first, *cells in rows
     )
     kind = "slim" if heads else "facts"
-    return f"<div class=wide><table class={kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    table = f"<table class={kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    return f"<div class=wide>{table}</div>"
 
 
 def _cell(estimate: Content) -> str:

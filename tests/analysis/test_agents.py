@@ -268,3 +268,36 @@ def test_one_waits_for_another_only_at_the_same_server(tmp_path, endpoint, cause
     found = section(tmp_path, made)["contention"]["findings"]
     late = [one["cause"] for one in found if one["what"] == "ttft" and one["agent"] == "insight"]
     assert late == [cause] * 20
+
+
+def test_answers_in_one_piece_have_no_ttft_and_no_verdict(tmp_path):
+    whole = {"event_ns": [], "event_kind": [], "event_read": []}
+
+    def together(factor):
+        shape = shapes(factor)
+        return {name: one_after_the_other(0, *shape, **whole) for name in ("collector", "insight")}
+
+    told = section(tmp_path, blocks(together, alone=lambda f: one_after_the_other(0, *shapes(f), **whole)))
+    assert told["speedup"]["value"] == pytest.approx(2)
+    assert told["per_agent"]["insight"]["concurrent"]["ttft_ms"]["value"] is None
+    assert told["contention"]["verdict"] == "unknown"
+    assert told["contention"]["reasons"] == ["cannot be told from the solo runs"]
+    assert told["contention"]["rules"]["ttft>3s"] is None
+    assert told["contention"]["rules"]["speedup<1.5"] is False
+
+
+def test_a_level_shift_in_the_middle_of_a_run_has_its_time(tmp_path):
+    """Forty calls of a second; from the twentieth on, gaps take twice as long."""
+
+    def together(factor):
+        calls, at = [], 0.0
+        for turn in range(40):
+            calls.append(Call(at, 100 * factor, (10 if turn < 20 else 20) * (1 + 0.01 * (turn % 3)), 91))
+            at = calls[-1].done
+        return {"collector": calls, "insight": calls}
+
+    made = blocks(together, wobble=WOBBLE[:3], alone=lambda f: one_after_the_other(0, *[(100 * f, 10, 91)] * 5))
+    shifts = section(tmp_path, made)["contention"]["shifts"]
+    assert {one["run"] for one in shifts} == {2, 5, 8}
+    assert all(one["at_s"] == pytest.approx(20, abs=1) for one in shifts)
+    assert shifts[0]["after"] / shifts[0]["before"] == pytest.approx(2, rel=0.05)
