@@ -187,7 +187,8 @@ def _spent(told: Content) -> Iterator[str]:
         notes |= dict.fromkeys(figure["notes"])
     boards = f"{len(told['boards'])} board{'s' if len(told['boards']) != 1 else ''}"
     watts = told["mean_power_w"]
-    drawn = f", {min(watts):.4g} to {max(watts):.4g} W over the windows" if watts else ""
+    range_w = dict.fromkeys(f"{one:.4g}" for one in (min(watts), max(watts))) if watts else {}
+    drawn = f", {' to '.join(range_w)} W over the windows" if watts else ""
     yield f"{boards}, GPU only, by {told['method']}{drawn}"
     yield from notes
 

@@ -62,12 +62,16 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """read: raises Lost or Missed. facts: what does not change while it is read, for the manifest."""
+    """read: raises Lost or Missed. facts: what does not change while it is read, for the manifest.
+
+    at_most_every_s: how often it may be looked at without doing harm, whatever the profile says.
+    """
 
     name: str
     read: Callable[[], Awaitable[Look]]
     facts: Mapping[str, Any] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] = _nothing
+    at_most_every_s: float = 0.0
 
 
 def labelled(**labels: object) -> str:

@@ -33,7 +33,7 @@ __all__ = ["Sampler", "start_sampler"]
 
 GPU_INTERVAL_S = 0.1  # METHODOLOGY 13: the energy counter steps about as often
 READY_S = 6.0  # a server that does not answer within its time is not waited for any longer
-FLUSH_S = 5.0
+FLUSH_S = 2.0  # what a crash may cost
 JOIN_S = 10.0
 
 Opening = Callable[[], Awaitable[Source]]
@@ -164,7 +164,7 @@ class Sampler:
         interval_s = self._settings.interval_s
         if source.name in ("nvml", "amdgpu"):
             interval_s = min(interval_s, GPU_INTERVAL_S)
-        interval_ns = round(interval_s * NS_PER_S)
+        interval_ns = round(max(interval_s, source.at_most_every_s) * NS_PER_S)
         who = next((str(source.facts[key]) for key in ("endpoint", "exporter") if key in source.facts), source.name)
         stopping = False
         while True:

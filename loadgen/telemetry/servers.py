@@ -25,6 +25,8 @@ from loadgen.transport import tls_context
 __all__ = ["open_exporter", "open_server"]
 
 TIMEOUT_S = 5.0
+QUICK = ("/metrics", "/slots")
+STATUS_EVERY_S = 1.0  # lists of models change rarely, and their makers did not expect to be asked often
 MAX_BODY_BYTES = 16 * 1024 * 1024
 ACCEPT = {"Accept": "text/plain;version=0.0.4, application/json;q=0.5"}
 
@@ -120,7 +122,9 @@ async def _open(
         except BaseException:
             await session.close()
             raise
-        return Source(source, _reader(session, url, decode, proxy, labels), {**labels, "url": shown}, session.close)
+        read = _reader(session, url, decode, proxy, labels)
+        slow = 0.0 if url.endswith(QUICK) else STATUS_EVERY_S
+        return Source(source, read, {**labels, "url": shown}, session.close, slow)
     await session.close()
     raise Absent("; ".join(reasons) + (f" ({hint})" if hint else ""))
 

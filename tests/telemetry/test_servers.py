@@ -59,6 +59,7 @@ async def test_metrics_are_told_with_the_endpoints_name_and_how_long_it_took(ser
     assert told(look.values) == {("vllm:num_requests_running", '{"e": "0", "endpoint": "a"}'): 2.0}
     assert [v.value > 0 for v in look.values if v.name == "scrape_duration_seconds"] == [True]
     assert source.facts == {"endpoint": "a", "url": f"{url}/metrics"}
+    assert source.at_most_every_s == 0.0
     await source.close()
 
 
@@ -107,6 +108,7 @@ async def test_ollama_tells_what_is_loaded_and_how_much_of_it_on_the_gpu(serve: 
         ("ollama:model_vram_bytes", model): 4e9,
         ("ollama:model_context_tokens", model): 4096.0,
     }
+    assert source.at_most_every_s == 1.0  # such lists were not made to be asked for four times a second
     await source.close()
 
 
