@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from loadgen.discover import Unreachable, ask_server, root_url
 from loadgen.fleet.share import Endpoint
@@ -57,6 +58,7 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
         name=spec.name,
         url=root_url(spec.url),
         target=target,
+        query=urlsplit(spec.url).query,
         label=identity.label if identity is not None else f"unknown server, spoken to as {api}",
         headers=dict(spec.headers),
         api_key_env=spec.api_key_env,

@@ -44,6 +44,7 @@ class Endpoint:
     url: str  # scheme, host, port and perhaps a path that goes before the dialect's
     target: Target
     label: str = ""  # name and version, for people
+    query: str = ""  # of the URL as given, such as api-version=2024-10-21
     headers: Mapping[str, str] = field(default_factory=dict)  # never the key itself
     api_key_env: str | None = None  # read where it is used, so that no file or pickle holds the key
     verify_tls: bool = True
@@ -56,7 +57,10 @@ class Endpoint:
         return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
     def path(self) -> str:
-        return urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path
+        path = urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path
+        if not self.query:
+            return path
+        return f"{path}{'&' if '?' in path else '?'}{self.query}"
 
     def request_headers(self) -> dict[str, str]:
         headers = {
@@ -89,6 +93,7 @@ class Share:
     journal: Path
     writer: int = 0
     proxy: str | None = None
+    read_bytes: int | None = None  # of the kernel tier; see Poller
 
 
 class Running(Protocol):
@@ -141,7 +146,7 @@ class ShareRun:
         self._share = share
         self.tally = tally
         self._cpu_before_ns = cpu_ns()
-        self._poller = open_poller(share.tier)
+        self._poller = open_poller(share.tier, share.read_bytes)
         self._journal = Journal(share.journal, share.writer)
         self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
         if share.proxy is not None and (password := urllib.parse.urlsplit(share.proxy).password):
@@ -212,13 +217,13 @@ class ShareRun:
                 return
 
 
-def open_poller(tier: str) -> Poller | None:
+def open_poller(tier: str, read_bytes: int | None = None) -> Poller | None:
     """Return what the transports of the kernel tier share in the running loop; None for any other tier."""
     if tier != "kernel":
         return None
     from loadgen.transport.kernel import Poller  # needs epoll, so Linux alone
 
-    return Poller(asyncio.get_running_loop())
+    return Poller(asyncio.get_running_loop(), read_bytes)
 
 
 def open_transport(

@@ -9,6 +9,7 @@ more on a fresh connection, and after a few of these the pool stops reusing conn
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SocketTransport"]
 
 STALE_BEFORE_FRESH_ONLY = 3
+OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ConnectFailed(Exception):
@@ -165,6 +167,8 @@ class SocketTransport:
         except ssl.SSLError as error:
             raise ConnectFailed(Outcome.TLS, tls_reason(error)) from None
         except OSError as error:
+            if error.errno in OUR_LIMITS:  # not the server's: the run ends and says so
+                raise OSError(f"no further connection can be opened here: {connect_error(error)}") from None
             raise ConnectFailed(Outcome.REFUSED, connect_error(error)) from None
         exchange.connected_ns = now_ns()
         return connection
