@@ -47,16 +47,33 @@ class AgentsJob:
     files: tuple[tuple[int, str], ...] = ()  # (seq, name of its file there)
 
     def start(self) -> ShareRun:
-        return ShareRun(self.share, self.workload, Tally(), self._hear)
+        return _AgentsRun(self)
 
     def sockets(self) -> int:
         return len(self.share.plan.scripts)
 
-    def _hear(self, seq: int, text: str) -> None:
-        self.workload.hear(seq, text)
-        if self.answers is not None:
-            self.answers.mkdir(parents=True, exist_ok=True)
-            (self.answers / dict(self.files)[seq]).write_text(text, encoding="utf-8")
+
+class _AgentsRun(ShareRun):
+    """A share whose answers are heard, and left on disk if that is wanted: at the end, for writing takes time."""
+
+    def __init__(self, job: AgentsJob) -> None:
+        super().__init__(job.share, job.workload, Tally(), job.workload.hear)
+        self._job = job
+
+    async def run(self) -> Health:
+        try:
+            return await super().run()
+        finally:
+            self._write_answers()
+
+    def _write_answers(self) -> None:
+        folder, heard = self._job.answers, self._job.workload.heard
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for seq, name in self._job.files:
+            if seq in heard:
+                (folder / name).write_text(heard[seq], encoding="utf-8")
 
 
 def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:

@@ -350,6 +350,20 @@ def test_a_profile_of_members_is_a_scenario_of_its_own(pair: Any, tmp_path: Path
     assert manifest_of(tmp_path / "run")["scenario"] == "pipeline"
 
 
+@pytest.mark.parametrize(
+    "about", [{"scenario": "chimera_homo", "rounds": 3}, {"members": [{"name": "a"}], "workload": "synthetic"}]
+)
+def test_what_a_manifest_keeps_of_a_profile_makes_the_same_agents_again(about: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump({"target": {"url": "http://127.0.0.1:9"}, "agents": about}))
+    profile = load(path)
+    path.write_text(yaml.safe_dump(profile.resolved()))
+    again = load(path)
+    assert again.agents == profile.agents
+    assert again.load == profile.load
+    assert again.resolved() == profile.resolved()
+
+
 # --- artifacts and sweeps --------------------------------------------------------------------------------------------
 
 

@@ -104,7 +104,7 @@ class AgentsWork:
     def _start_run(self, run: int) -> None:
         self._run = run
         self._unique = Unique(PLAIN.words, self._seed, run)
-        self._heard: dict[int, str] = {}
+        self.heard: dict[int, str] = {}  # seq to the text of its answer
 
     @property
     def calls_each(self) -> int:
@@ -135,11 +135,11 @@ class AgentsWork:
             return MICRO[self._roles[agent]].format(listing=self._listing)
         if self.stage(call) == "analysis":
             return ANALYSIS.format(listing=self._listing)
-        return REPORT.format(listing=self._listing, analysis=self._heard[seq - 1])
+        return REPORT.format(listing=self._listing, analysis=self.heard[seq - 1])
 
     def hear(self, seq: int, text: str) -> None:
         """Take the answer to request `seq`."""
-        self._heard[seq] = text
+        self.heard[seq] = text
 
     def for_run(self, run: int, block: int = 0) -> Self:
         """See `Workload.for_run`. The lengths of synthetic prompts are those of the block, the same in all its arms."""
