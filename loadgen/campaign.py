@@ -9,13 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import hashlib
-import json
 import os
 import platform
-import re
 import secrets
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,36 +34,33 @@ from loadgen.engine import Health, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Running, raise_file_limit
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.isolation import NotClearedError, clear
-from loadgen.journal import close_segments, reopen, segments
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
+from loadgen.rundir import (
+    JOURNAL,
+    REPORT,
+    SAMPLES,
+    SUMMARY,
+    close_directory,
+    reopen_directory,
+    seal,
+    write_manifest,
+    write_text,
+)
 from loadgen.tally import Tally
 from loadgen.telemetry import Look
-from loadgen.telemetry.log import close_log, reopen_log
 from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 
-__all__ = ["Campaign", "Finished", "choose_tier", "close_directory", "measure", "prepare", "resume", "write_reports"]
+__all__ = ["Campaign", "Finished", "choose_tier", "measure", "prepare", "resume", "write_reports"]
 
 SEED_BITS = 62
 LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
 WORKER_LEAD_NS = 1_500_000_000  # worker processes import first
 WRITERS = 1000  # numbers of journals that a run may use
-MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
-    "manifest.json",
-    "records.parquet",
-    "summary.json",
-    "report.html",
-    "journal",
-)
-
-TELEMETRY, SAMPLES = "telemetry.parquet", "telemetry"  # the file, and the folder of what is not in it yet
-
 PER_RUN = {"ttft_ms": "ttft_mean_ms", "output_tokens_per_s": "output_tokens_per_s"}  # the keys of a summary's runs
 WRITTEN_LAST = ("finished", "halted", "wall_end", "sha256", "manifest_sha256")
 PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
-BLANK_SHA256 = "0" * 64
-MANIFEST_SHA256 = re.compile(rb'(\n "manifest_sha256": ")[0-9a-f]{64}(?="\n}\n\Z)')
 
 
 @dataclass(slots=True)
@@ -192,10 +185,7 @@ async def resume(
     if [arm.name for arm in campaign.arms] != [name for name, _ in campaign.design.arms]:
         raise ProfileError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
     finished = {entry["run"] for entry in runs}
-    reopen_log(directory / SAMPLES, directory / TELEMETRY, finished)
-    reopen(directory / JOURNAL, directory / RECORDS, finished, lambda writer: writer // WRITERS)
-    for name in (SUMMARY, REPORT):
-        (directory / name).unlink(missing_ok=True)
+    reopen_directory(directory, finished, lambda writer: writer // WRITERS)
     _write_manifest(campaign)
     return campaign
 
@@ -305,7 +295,7 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
     runs = len(campaign.design.planned)
     missing = runs - len(_made(campaign))
     try:
-        close_directory(campaign.directory, campaign.manifest)
+        close_directory(campaign.directory)
         summary = write_reports(campaign.directory, campaign.manifest)
     except OSError as failed:
         with contextlib.suppress(OSError):  # the one on disk is older, but whole
@@ -434,44 +424,16 @@ async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
     campaign.guesses_ratio = False
 
 
-def close_directory(directory: Path, manifest: dict[str, Any]) -> None:
-    """Turn the journal into records.parquet, samples likewise. Raises OSError, leaving the journal as it is."""
-    if (directory / SAMPLES).is_dir():
-        close_log(directory / SAMPLES, directory / TELEMETRY)
-    journal = directory / JOURNAL
-    if journal.is_dir():
-        if segments(journal) or not (directory / RECORDS).exists():
-            close_segments(journal, directory / RECORDS)
-        else:
-            shutil.rmtree(journal)
-
-
 def write_reports(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Summarise what is in `directory`; write summary, report and the manifest with everything's checksum."""
-    _write(directory / MANIFEST, _pretty(manifest))
+    write_manifest(directory, manifest)
     summary = analysis.summarise(directory)
-    _write(directory / SUMMARY, analysis.to_json(summary))
-    _write(directory / REPORT, analysis.html_report(directory, summary))
+    write_text(directory / SUMMARY, analysis.to_json(summary))
+    write_text(directory / REPORT, analysis.html_report(directory, summary))
     if (manifest["profile"].get("agents") or {}).get("artifacts"):
         write_artifacts(directory)
-    names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
-    manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
-    # Of the manifest as it stands with this entry blank, so that a change to it shows as well.
-    manifest["manifest_sha256"] = BLANK_SHA256
-    manifest["manifest_sha256"] = hashlib.sha256(_pretty(manifest).encode()).hexdigest()
-    _write(directory / MANIFEST, _pretty(manifest))
+    seal(directory, manifest)
     return summary
-
-
-def manifest_sha256(path: Path) -> str:
-    """Return the checksum that the manifest at `path` should hold of itself."""
-    blanked = MANIFEST_SHA256.sub(rb"\g<1>" + BLANK_SHA256.encode(), path.read_bytes())
-    return hashlib.sha256(blanked).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _run_once(
@@ -644,19 +606,4 @@ def _instrument(healths: Sequence[Health]) -> dict[str, Any]:
 
 
 def _write_manifest(campaign: Campaign) -> None:
-    _write(campaign.directory / MANIFEST, _pretty(campaign.manifest))
-
-
-def _pretty(data: Any) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace `path` whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_manifest(campaign.directory, campaign.manifest)

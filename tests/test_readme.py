@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from loadgen import campaign
 from loadgen.cli.app import app, run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
 from loadgen.profile import load, shipped
+from loadgen.rundir import JOURNAL
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def test_the_run_it_shows_has_the_lines_of_a_real_one(tmp_path, capsys):
     assert labels(shown) == labels(printed)
     assert "verdict" in labels(shown)
     assert {path.name for path in (tmp_path / "run").iterdir()} == first_cells(section("A run's directory")) - {
-        f"{campaign.JOURNAL}/"
+        f"{JOURNAL}/"
     }
 
 

@@ -15,7 +15,7 @@ __all__ = ["verify"]
 
 def verify(directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")]) -> int:
     """Recompute the checksums and the summary of DIR. Exit code 1 if anything differs."""
-    from loadgen.campaign import file_sha256, manifest_sha256
+    from loadgen.rundir import file_sha256, manifest_sha256
 
     manifest = _manifest(directory)
     told: dict[str, str] = manifest.get("sha256") or {}

@@ -1,0 +1,105 @@
+"""A campaign's directory: its files, how they are written whole or not at all, closed, reopened and sealed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from loadgen.journal import close_segments, reopen, segments
+from loadgen.telemetry.log import close_log, reopen_log
+
+__all__ = [
+    "JOURNAL",
+    "MANIFEST",
+    "REPORT",
+    "SAMPLES",
+    "SUMMARY",
+    "close_directory",
+    "file_sha256",
+    "manifest_sha256",
+    "reopen_directory",
+    "seal",
+    "write_manifest",
+    "write_text",
+]
+
+MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
+    "manifest.json",
+    "records.parquet",
+    "summary.json",
+    "report.html",
+    "journal",
+)
+TELEMETRY, SAMPLES = "telemetry.parquet", "telemetry"  # the file, and the folder of what is not in it yet
+
+BLANK_SHA256 = "0" * 64
+MANIFEST_SHA256 = re.compile(rb'(\n "manifest_sha256": ")[0-9a-f]{64}(?="\n}\n\Z)')
+
+
+def close_directory(directory: Path) -> None:
+    """Turn the journal into records.parquet, samples likewise. Raises OSError, leaving the journal as it is."""
+    if (directory / SAMPLES).is_dir():
+        close_log(directory / SAMPLES, directory / TELEMETRY)
+    journal = directory / JOURNAL
+    if journal.is_dir():
+        if segments(journal) or not (directory / RECORDS).exists():
+            close_segments(journal, directory / RECORDS)
+        else:
+            shutil.rmtree(journal)
+
+
+def reopen_directory(directory: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
+    """Make a directory to go on with: the records of its finished `runs`, no summary. Raises OSError.
+
+    run_of: the run that the number of a journal's writer belongs to.
+    """
+    reopen_log(directory / SAMPLES, directory / TELEMETRY, runs)
+    reopen(directory / JOURNAL, directory / RECORDS, runs, run_of)
+    for name in (SUMMARY, REPORT):
+        (directory / name).unlink(missing_ok=True)
+
+
+def seal(directory: Path, manifest: dict[str, Any]) -> None:
+    """Put the checksum of every file into the manifest, and write it."""
+    names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
+    manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
+    # Of the manifest as it stands with this entry blank, so that a change to it shows as well.
+    manifest["manifest_sha256"] = BLANK_SHA256
+    manifest["manifest_sha256"] = hashlib.sha256(_pretty(manifest).encode()).hexdigest()
+    write_manifest(directory, manifest)
+
+
+def manifest_sha256(path: Path) -> str:
+    """Return the checksum that the manifest at `path` should hold of itself."""
+    blanked = MANIFEST_SHA256.sub(rb"\g<1>" + BLANK_SHA256.encode(), path.read_bytes())
+    return hashlib.sha256(blanked).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    write_text(directory / MANIFEST, _pretty(manifest))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _pretty(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
