@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,7 +261,7 @@ async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: async
         first = True
         while (following := _following(campaign)) is not None:
             run, planned = following
-            async with campaign.turn() as preceded:
+            async with campaign.turn() as preceded, _sampled(campaign):
                 if (preceded or not first) and not await _ready_again(campaign, planned, stop):
                     break
                 await _isolate(campaign, planned)
@@ -382,6 +382,16 @@ async def _isolate(campaign: Campaign, planned: Planned) -> None:
 
 def _arm(campaign: Campaign, planned: Planned) -> Arm:
     return next(arm for arm in campaign.arms if arm.name == planned[1].removeprefix(CONTROL))
+
+
+@contextlib.asynccontextmanager
+async def _sampled(campaign: Campaign) -> AsyncIterator[None]:
+    """Pause sampling where another campaign may have its turn next; else what is between runs is sampled too."""
+    if campaign.sampler is not None:
+        campaign.sampler.pause(False)
+    yield
+    if campaign.sampler is not None and campaign.turn is not contextlib.nullcontext:
+        campaign.sampler.pause(True)
 
 
 async def _start_sampling(campaign: Campaign) -> None:

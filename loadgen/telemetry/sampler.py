@@ -81,6 +81,7 @@ class Sampler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._failed: BaseException | None = None
+        self._paused = False
         self._sources: list[dict[str, Any]] = []
         self._absent: list[dict[str, str]] = []
         self._notes: list[str] = []
@@ -89,6 +90,10 @@ class Sampler:
     def begin(self, run: int, zero_ns: int) -> None:
         """Samples belong to `run` from now on; its zero may still be to come."""
         self._log.begin(run, zero_ns)
+
+    def pause(self, paused: bool) -> None:
+        """Look at nothing while `paused`: another campaign has its turn, and samples of its own."""
+        self._paused = paused
 
     def describe(self) -> dict[str, Any]:
         """Return what is sampled, and what is not and why: the manifest's `telemetry`."""
@@ -169,10 +174,11 @@ class Sampler:
         stopping = False
         while True:
             try:
-                look = await source.read()
-                self._log.append(source.name, look)
-                if self._seen is not None:
-                    self._seen(source.name, look)
+                if not self._paused:
+                    look = await source.read()
+                    self._log.append(source.name, look)
+                    if self._seen is not None:
+                        self._seen(source.name, look)
             except Missed as missed:
                 self._missed[who, str(missed)] += 1
             except Lost as lost:

@@ -104,6 +104,21 @@ async def test_samples_lie_on_the_clock_of_the_run_at_the_rate_asked_for(tmp_pat
     assert told["absent"] == told["notes"] == []
 
 
+async def test_nothing_is_looked_at_while_another_campaign_has_its_turn(tmp_path: Path):
+    asked: list[int] = []
+    sampler = await start_sampler(settings(), [], tmp_path / "log", seen=lambda source, look: asked.append(1))
+    assert sampler is not None
+    sampler.pause(True)
+    await asyncio.sleep(0.15)  # for a look that had begun
+    before = len(asked)
+    await asyncio.sleep(0.3)
+    assert len(asked) == before
+    sampler.pause(False)
+    await asyncio.sleep(0.3)
+    assert len(asked) > before
+    await sampler.stop()
+
+
 async def test_nothing_is_sampled_when_the_profile_says_so(tmp_path: Path):
     assert await start_sampler(settings(interval_s=0.0), [], tmp_path / "log") is None
     assert not (tmp_path / "log").exists()
