@@ -66,7 +66,7 @@ def _line(one: Mapping[str, Any], ended: Mapping[str, Any], summary: Mapping[str
         "agents": section and {name: section[name] for name in FIGURES} | {"grades": section["grades"]},
         "contention": section and section["contention"]["verdict"],
         # One agent alone has a speedup of 1 by its nature.
-        "labelled_runs": section and (section["contention"]["rules_runs"].get(LABEL, 0) if n > 1 else 0),
+        "labelled_runs": section and (section["contention"]["rules_runs"].get(LABEL) or 0 if n > 1 else 0),
         "concurrent_runs": len(runs),
         "rates": _rates(runs, n, one["think_ms"], section) if section else None,
         "per_run": [{**run, "n": n} for run in runs],
