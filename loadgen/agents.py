@@ -200,6 +200,7 @@ def _arm(
             journal=occasion.journal,
             writer=occasion.writer,
             proxy=profile.proxy,
+            read_bytes=profile.read_bytes,
         )
         kept = keep and 0 <= occasion.block < campaign.design.blocks  # not of a control
         answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if kept else None

@@ -73,6 +73,7 @@ def load_arm(
                     journal=occasion.journal,
                     writer=occasion.writer + index,
                     proxy=profile.proxy,
+                    read_bytes=profile.read_bytes,
                 ),
                 work,
             )

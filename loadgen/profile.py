@@ -45,6 +45,7 @@ COMMAND_LINE = "command line"
 MOST_SCHEDULED = 100_000_000  # offsets are drawn before the run, 8 bytes each: 0.8 GB
 MOST_TOKENS = 10_000_000
 LEAST_HELD = 0.1  # requests in a burst and a calm of an mmpp: with fewer, nothing of them shows in the arrivals
+LEAST_READ, MOST_READ = 256, 16 << 20
 SHORTEST_INTERVAL_S = 0.02  # between samples; below it looking disturbs what is looked at
 REDACTED = "[redacted]"
 
@@ -735,6 +736,7 @@ class Profile(_Model):
     telemetry: Telemetry = Field(default_factory=Telemetry)
     tier: Literal["auto", "kernel", "callback", "aiohttp"] = "auto"
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    read_bytes: Annotated[int, Field(ge=LEAST_READ, le=MOST_READ)] | None = None  # of one read of the kernel tier
     proxy: str | None = None
 
     @classmethod
@@ -834,6 +836,8 @@ class Profile(_Model):
     def _consistent(self) -> Profile:
         if self.campaign.until is not None and "runs" in self.model_fields_set:
             _fault("has no meaning beside campaign.until, which decides how many runs are made: remove it", "runs")
+        if self.read_bytes is not None and self.tier != "kernel":
+            _fault("has a meaning only when tier is kernel: set that, or remove it", "read_bytes")
         load, workers = self.load, self.workers
         if load.max_in_flight is not None and load.max_in_flight < workers:
             most, name = load.max_in_flight, "load.max_in_flight"
@@ -862,6 +866,8 @@ class Profile(_Model):
             del plain["load"]["mmpp"]
         if self.campaign.until is not None:
             del plain["runs"]
+        if self.read_bytes is None:
+            del plain["read_bytes"]
         for target in plain["target"]:
             # Not by name: whatever a gateway calls its key, it must not get out.
             target["headers"] = dict.fromkeys(target["headers"], REDACTED)

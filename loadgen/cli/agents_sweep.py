@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loadgen.profile import Configuration, Profile
     from loadgen.sweep import Sweep
 
-__all__ = ["sweep"]
+__all__ = ["SEED_BITS", "choose", "make_directory", "sweep"]
 
 ALL = "all"
 SEED_BITS = 62
@@ -30,10 +30,10 @@ def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool,
     from analysis.report.sweep import sweep_report
     from analysis.sweep import summarise_sweep
 
-    chosen = _chosen(profile, phases)
+    chosen = choose(profile, phases)
     if profile.campaign.until is not None:
         raise Stop(Exit.USAGE, "--until cannot go with configurations, which make the same runs each: use --runs")
-    _make(directory)
+    make_directory(directory)
     measured = in_loop(profile.loop, lambda stop: _measure(profile, chosen, directory, stop, progress, quiet))
     summary = summarise_sweep(directory)
     try:
@@ -53,7 +53,8 @@ def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool,
     return _conclude(measured, directory)
 
 
-def _chosen(profile: Profile, phases: str | None) -> list[Configuration]:
+def choose(profile: Profile, phases: str | None) -> list[Configuration]:
+    """Return the configurations of the phases asked for; None asks for all."""
     assert profile.agents is not None
     listed = profile.agents.configurations
     if phases is None or phases.strip() == ALL:
@@ -69,7 +70,8 @@ def _chosen(profile: Profile, phases: str | None) -> list[Configuration]:
     return [one for one in listed if one.phase in wanted]
 
 
-def _make(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make a new directory. Raises Stop if there is one already, or none can be made."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Stop(Exit.USAGE, f"--out {directory}: exists already; name a new directory, or remove it")
     try:

@@ -22,6 +22,7 @@ from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.report import report
 from loadgen.cli.resume import resume
 from loadgen.cli.run import run
+from loadgen.cli.runtimes import runtimes
 from loadgen.cli.slots import slots
 from loadgen.cli.verify import verify
 
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, agents, resume, discover, report, compare, verify, calibrate, slots):
+for _command in (run, agents, resume, discover, report, compare, verify, calibrate, slots, runtimes):
     app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(

@@ -52,8 +52,11 @@ class Poller:
     slow streams the set is looked at by the clock instead, every `PACE_NS`, as a network card moderates interrupts.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_bytes: int | None = None) -> None:
+        """read_bytes: the size of every read; else 8 KiB, and more after a read that was full."""
         self._loop = loop
+        self.read_bytes = READ_BYTES if read_bytes is None else read_bytes
+        self.bulk_bytes = BULK_BYTES if read_bytes is None else read_bytes
         self._epoll = select.epoll()
         self._connections: dict[int, KernelConnection] = {}
         self._streams: dict[int, tuple[Callable[..., Any], Callable[[bytes], None], Callable[[bytes], None]]] = {}
@@ -102,6 +105,7 @@ class Poller:
         self._drained_ns = now_ns()
         # The measured path: what follows runs once a token, inline, because a call costs as much as the rest of it.
         connections, streams, poll = self._connections, self._streams, self._epoll.poll
+        read_bytes = self.read_bytes
         tokens = 0
         for _ in range(ROUNDS):
             ready = poll(0, BATCH)
@@ -113,19 +117,19 @@ class Poller:
                     continue
                 recvmsg, keep, stamp = stream
                 try:
-                    data, ancillary, _, _ = recvmsg(READ_BYTES, ANCILLARY_BYTES)
+                    data, ancillary, _, _ = recvmsg(read_bytes, ANCILLARY_BYTES)
                 except OSError:
                     connections[fd].handle(events)  # meets the same error again, or nothing to read
                     continue
                 # A chunked body ends in CRLF CRLF: with another byte four from the end this read is not the last.
-                if 4 <= len(data) < READ_BYTES and ancillary and data[-4] != CR:
+                if 4 <= len(data) < read_bytes and ancillary and data[-4] != CR:
                     keep(data)
                     stamp(ancillary[0][2])
                     tokens += 1
                     continue
                 connection = connections[fd]
                 connection.take(data, ancillary)
-                if len(data) == READ_BYTES:
+                if len(data) == read_bytes:
                     connection.handle(EPOLLIN)
             if len(ready) < 2:
                 break
@@ -195,7 +199,7 @@ class KernelConnection(Connection):
             self._write_on()
             if not self._unsent and not self.closed:
                 self._poller.watch_room(self._fd, False)
-        size = READ_BYTES
+        size = self._poller.read_bytes
         while not self.closed:
             try:
                 data, ancillary, _, _ = self.recvmsg(size, ANCILLARY_BYTES)
@@ -208,7 +212,7 @@ class KernelConnection(Connection):
             # A full buffer uses up the edge but perhaps not the data; and no edge comes after the peer's end.
             if len(data) < size and not events & EPOLLRDHUP:
                 return
-            size = BULK_BYTES
+            size = self._poller.bulk_bytes
 
     def take(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
         """Deliver one read of any kind."""
