@@ -24,6 +24,7 @@ from loadgen.calibrate import compare
 from loadgen.clock import now_ns
 from loadgen.emulator import read_truth
 from loadgen.engine import Plan
+from loadgen.exporter import Exporter, serve
 from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
 from loadgen.journal import close_segments
 from loadgen.loops import loop_factory
@@ -49,14 +50,19 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     workload = open_workload(Work.model_validate({"prompt_tokens": 16, "output_tokens": options.tokens}), seed=1)
     rss_at = {}
 
+    exporter = Exporter()
+    server = None if options.metrics_port is None else serve(exporter, options.metrics_port)
+
     async def run() -> object:
         share_run = ShareRun(share, workload, Tally())
 
         async def watch() -> None:
             while True:
-                await asyncio.sleep(0.2)
-                done = sum(share_run.tally.total().outcomes.values())
-                if done >= options.requests // 5:
+                await asyncio.sleep(0.1)
+                tally = share_run.look()
+                if server is not None:
+                    exporter.show(Tally().plus(tally))  # as a campaign does
+                if sum(tally.total().outcomes.values()) >= options.requests // 5:
                     rss_at.setdefault("fifth", rss_mib())
 
         watching = asyncio.create_task(watch())
@@ -71,6 +77,8 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         close_segments(share.journal, folder / "records.parquet")
         ended = os.times()
     rss_at["end"] = rss_mib()
+    if server is not None:
+        server.shutdown()
     size = (folder / "records.parquet").stat().st_size
     facts: dict[str, object] = {**spent(began, ended), "bytes": size, "rss_mib": rss_at}
     if options.truth:
@@ -158,6 +166,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--truth", type=Path)
+    parser.add_argument("--metrics-port", type=int, help="serve /metrics meanwhile")
     parser.add_argument("--tier", default="kernel")
     parser.add_argument("--loop", default="auto")
     parser.add_argument("--cpu", type=int)

@@ -11,11 +11,14 @@ import argparse
 import contextlib
 import json
 import platform
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +41,12 @@ class Row:
     held: bool | None  # None: reported only
 
 
-def measure(who: str, law: Law, *, streams: int, requests: int, tokens: int, truth: bool = False) -> dict[str, Any]:
+def measure(
+    who: str, law: Law, *, streams: int, requests: int, tokens: int, truth: bool = False, more: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run one client against a fresh emulator; return what it printed."""
     with spawn(law, cpu=SERVER_CPU) as emulator:
-        extra = ["--truth", str(emulator.truth_path)] if truth else []
+        extra = [*more, *(["--truth", str(emulator.truth_path)] if truth else [])]
         return client(who, emulator.url, streams, requests, tokens, *extra)
 
 
@@ -176,6 +181,52 @@ def many(requests: int) -> list[Row]:
     ]
 
 
+def exporter(repeats: int) -> list[Row]:
+    """What it costs to be scraped once a second at 50,000 tokens/s: the client's CPU and its stamps, on against off."""
+    law = Law(ttft_s=TTFT_S, gap_s=GAP_S)
+    costs, errors, scrapes = [], {True: 0.0, False: 0.0}, 0
+    for _ in range(repeats):
+        spent = {}
+        for on in (False, True):
+            with scraped() if on else contextlib.nullcontext(([], [])) as (words, pages):
+                facts = measure("ours", law, streams=1000, requests=1000, tokens=250, truth=True, more=words)
+            spent[on], errors[on] = facts["cpu_s"], facts["stamp_error_us"]["p99"]
+            scrapes += len(pages)
+        costs.append(spent[True] / spent[False] - 1)
+    cost = statistics.median(costs)
+    return [
+        Row(
+            f"/metrics scraped once a second at 50,000 tokens/s: CPU of the client ({scrapes} scrapes)",
+            f"{cost:+.1%} ({min(costs):+.1%} to {max(costs):+.1%} over {repeats})",
+            "< 1 %",
+            cost < 0.01,
+        ),
+        Row("… stamp error p99, off and on", f"{errors[False]:.1f} µs, {errors[True]:.1f} µs", "reported", None),
+    ]
+
+
+@contextlib.contextmanager
+def scraped() -> Iterator[tuple[list[str], list[bytes]]]:
+    """Scrape a client once a second; yield the words that make it serve /metrics, and the pages so far."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    pages: list[bytes] = []
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(1.0):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+                pages.append(page.read())
+
+    scraping = threading.Thread(target=scrape)
+    scraping.start()
+    try:
+        yield ["--metrics-port", str(port)], pages
+    finally:
+        over.set()
+        scraping.join()
+
+
 def help_time(repeats: int) -> list[Row]:
     times = []
     for _ in range(7):
@@ -193,6 +244,7 @@ CASES: dict[str, Callable[[int], list[Row]]] = {
     "10000": streams_10000,
     "short": short,
     "flood": flood,
+    "exporter": exporter,
     "memory": lambda _: many(100_000),
     "million": lambda _: many(1_000_000),
     "help": help_time,
