@@ -24,7 +24,7 @@ SPREAD = ("variant", "runs", "peak", "mean", "95 %", "median", "SD runs", "SD co
 WIDTHS = {
     "settings": (10, 10, 10, 10, 28),
     "spread": (6, 8, 8, 13, 8, 9, 9, 7),
-    "loop": (12, 16, 10, 10, 10, 10),
+    "loop": (11, 20, 9, 9, 9, 8),
     "pairs": (12, 10, 16, 9, 21),
 }
 
@@ -76,8 +76,14 @@ def _tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         if any(line[figure]["runs"] for line in lines):
             tables.append(("spread", (title, SPREAD, [_spread(line["name"], line[figure]) for line in lines])))
     tables.append(("loop", _loop(lines)))
-    tables += [("pairs", _pairs(one)) for one in summary["comparisons"] if one["pairs"] and _is_shown(one, summary)]
+    for one in summary["comparisons"]:
+        if _is_shown(one, summary):
+            tables += [("pairs", _pairs(one, pairs, how)) for how, pairs in _families(one) if pairs]
     return tables
+
+
+def _families(one: Line) -> list[tuple[str, list[Line]]]:
+    return [("all pairs by Games-Howell", one["pairs"]), (f"against {one['against']} by Dunnett", one["dunnett"])]
 
 
 def _is_shown(one: Line, summary: Mapping[str, Any]) -> bool:
@@ -151,7 +157,7 @@ def _loop(lines: Sequence[Line]) -> Table:
     )
 
 
-def _pairs(one: Line) -> Table:
+def _pairs(one: Line, pairs: Sequence[Line], how: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             pair["a"],
@@ -161,9 +167,8 @@ def _pairs(one: Line) -> Table:
             f"{pair['p']:.2g}",
             VERDICTS.get(pair["verdict"], pair["verdict"]),
         )
-        for pair in (*one["pairs"], *one["dunnett"])
+        for pair in pairs
     ]
-    how = "all pairs by Games-Howell" + (f", then against {one['against']} by Dunnett" if one["against"] else "")
     return (
         f"Ratios of {NAMES[one['figure']]}, a/b: {how}; interval and p over the family",
         ("a", "b", "ratio", "95 %", "p", "verdict"),
@@ -194,7 +199,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append(f"{NAMES[one['figure']]}: {one['conclusion']}{ranks}")
         if one["not_tested"] and one["variants"]:
             facts.append(f"too few runs to be tested: {', '.join(one['not_tested'])}")
-    return facts
+    return list(dict.fromkeys(facts))
 
 
 def _control(control: Line) -> str:

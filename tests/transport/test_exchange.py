@@ -11,8 +11,10 @@ import time
 import pytest
 
 from loadgen.record import Outcome
-from loadgen.transport import Answer
-from loadgen.transport.sockets import STALE_BEFORE_FRESH_ONLY
+from loadgen.transport import Address, Answer, Limits
+from loadgen.transport.connection import Exchange
+from loadgen.transport.kernel import Poller
+from loadgen.transport.sockets import STALE_BEFORE_FRESH_ONLY, SocketTransport
 from tests.fakes.talker import END, Talk, chunk, chunked_head, sized, talking
 from tests.transport.conftest import Side, post
 
@@ -165,6 +167,32 @@ def test_one_event_may_be_larger_than_any_buffer(side: Side, size: int) -> None:
         answers = ask_often(side, peer.port, 2)
         assert peer.connections == 1
     assert [body_of(answer) == EVENT + large + EVENT for answer in answers] == [True, True]
+
+
+@pytest.mark.parametrize(("read_bytes", "longest"), [(1_024, 1_024), (65_536, 65_536), (None, 262_144)])
+def test_a_read_is_no_longer_than_asked_for(read_bytes: int | None, longest: int) -> None:
+    large = b"data: " + b"x" * 1_000_000 + b"\n\n"
+
+    def script(talk: Talk) -> None:
+        talk.read_request()
+        talk.say(chunked_head() + chunk(EVENT), chunk(large) + END, gap_s=0.01)
+        talk.wait_for_end()
+
+    async def main() -> Answer:
+        poller = Poller(asyncio.get_running_loop(), read_bytes)
+        transport = SocketTransport(Address("127.0.0.1", peer.port), "/", {}, Limits(), poller)
+        answer = await post(transport)
+        await transport.close()
+        poller.close()
+        return answer
+
+    with talking(script) as peer:
+        answer = asyncio.run(main())
+    assert body_of(answer) == EVENT + large
+    assert isinstance(answer, Exchange)
+    lengths = [len(read) for read in answer.framing.reads]
+    assert max(lengths) <= longest
+    assert longest in lengths or read_bytes != 1_024
 
 
 def test_an_answer_of_exactly_the_buffers_size_leaves_nothing_behind(either: Side) -> None:

@@ -1,0 +1,168 @@
+"""The table of runtimes and what is said of it, from run directories with known values."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.report.runtimes import runtimes_markdown, runtimes_text
+from analysis.runtimes import summarise_runtimes
+
+SETTINGS = {"tier": "kernel", "loop": "uvloop", "read_bytes": None, "permits": None}
+
+
+def write(directory: Path, efficiencies: dict[str, list[list[float]]], tokens: float = 1.0) -> None:
+    """Lay out what a comparison leaves. efficiencies: by variant, of each configuration, of each block.
+
+    Two agents need 1 s and 3 s alone; the makespan is what gives the efficiency. tokens: together over alone.
+    """
+    cells = []
+    for name, configurations in efficiencies.items():
+        for number, values in enumerate(configurations):
+            place = f"{name}/{number}"
+            cells.append({"variant": name, "configuration": str(number), "directory": place, "scenario": "homo"})
+            (directory / place).mkdir(parents=True)
+            summary = {"verdict": "ok", "agents": section(values, tokens)}
+            lag = {"p50": 0.1 + number, "p99": 1.0, "max": 2.0}
+            (directory / place / "summary.json").write_text(json.dumps(summary))
+            (directory / place / "manifest.json").write_text(json.dumps({"instrument": {"loop_lag_ms": lag}}))
+    manifest = {
+        "seed": 1,
+        "order": "randomised",
+        "blocks": 5,
+        "variants": [{"name": name, **SETTINGS, "read_bytes": 1024 << at} for at, name in enumerate(efficiencies)],
+        "control": "one-permit",
+        "left_out": {"aiohttp": "it is not there"},
+        "cells": cells,
+        "tests": [{"id": cell["directory"], "missing_runs": 0, "error": None} for cell in cells],
+    }
+    (directory / "runtimes.json").write_text(json.dumps(manifest))
+
+
+def section(values: list[float], tokens: float) -> dict[str, Any]:
+    runs = []
+    for block, value in enumerate(values):
+        alone = {"left_out": None, "block": block, "concurrent": False, "overlap": None}
+        runs += [{**alone, "wall_s": {"a": 1.0}, "output_tokens": {"a": 10}}]
+        runs += [{**alone, "wall_s": {"b": 3.0}, "output_tokens": {"b": 10}}]
+        runs += [
+            {
+                "left_out": None,
+                "block": block,
+                "concurrent": True,
+                "wall_s": {"a": 1.0, "b": 3.0},
+                "makespan_s": 2.0 / value,
+                "overlap": 2 * value,
+                "output_tokens": {"a": 10 * tokens, "b": 10 * tokens},
+            }
+        ]
+    return {
+        "names": ["a", "b"],
+        "runs": {"concurrent": len(values), "solo": 2 * len(values)},
+        "efficiency": {"notes": [] if tokens == 1 else ["unequal work (a: 20 tokens against 10 alone): rates"]},
+        "contention": {"verdict": "none", "rules_runs": {"speedup<1.5": sum(value < 0.75 for value in values)}},
+        "per_run": runs,
+    }
+
+
+ALIKE = {
+    "kernel": [[0.96, 0.98, 0.97, 0.99, 0.95]],
+    "callback": [[0.97, 0.95, 0.98, 0.96, 0.98]],
+    "asyncio": [[0.98, 0.96, 0.96, 0.99, 0.97]],
+    "one-permit": [[0.4999, 0.5, 0.5001, 0.5, 0.4999]],
+}
+
+
+def test_the_table_has_runs_and_configurations_apart(tmp_path: Path) -> None:
+    write(tmp_path, {"kernel": [[0.9, 0.8, 0.7], [0.5, 0.6, 0.64]]})
+    (line,) = summarise_runtimes(tmp_path)["variants"]
+    told = line["efficiency"]
+    assert (told["runs"], told["peak"], told["minimum"]) == (6, 0.9, 0.5)
+    assert told["median"] == pytest.approx((0.64 + 0.7) / 2)
+    assert told["sd_of_runs"] == pytest.approx(math.sqrt(0.0206))
+    assert told["sd_of_configuration_means"] == pytest.approx((0.8 - 0.58) / math.sqrt(2))
+    blocks = [math.sqrt(0.45), math.sqrt(0.48), math.sqrt(0.448)]
+    assert told["mean"]["value"] == pytest.approx(math.prod(blocks) ** (1 / 3))
+    # Configurations that differ are no noise: the interval is that of the three blocks.
+    assert told["mean"]["high"] - told["mean"]["low"] < 0.1
+    assert line["contended"] == {"rule": "speedup<1.5", "runs": 4, "of": 6}
+    assert line["loop_lag_ms"] == {"p50": 1.1, "p99": 1.0, "max": 2.0}
+
+
+def test_unequal_work_is_compared_by_token_rates(tmp_path: Path) -> None:
+    write(tmp_path, {"kernel": [[0.25, 0.25, 0.25]]}, tokens=2.0)
+    (line,) = summarise_runtimes(tmp_path)["variants"]
+    assert line["efficiency"]["mean"]["value"] == pytest.approx(0.5)
+    assert line["overlap_efficiency"]["mean"]["value"] == pytest.approx(0.25)
+
+
+def test_runtimes_that_are_alike_are_said_to_be_as_far_as_that_is_known(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE)
+    summary = summarise_runtimes(tmp_path)
+    first = summary["comparisons"][0]
+    assert first["figure"] == "efficiency"
+    assert first["variants"] == ["kernel", "callback", "asyncio"]  # the control is in no test
+    assert first["separated"] is False
+    assert first["alexander_govern"]["p"] > 0.5
+    assert {pair["verdict"] for pair in first["pairs"]} == {"equivalent"}
+    assert first["conclusion"].startswith("none of the 3 working runtimes separates from the others (Alexander-Govern")
+    assert first["conclusion"].endswith("3 of 3 pairs are equivalent within 5 %")
+    assert all(one["holds"] for one in summary["control"]["figures"].values())
+    strict = summarise_runtimes(tmp_path, margin=0.001)["comparisons"][0]
+    assert {pair["verdict"] for pair in strict["pairs"]} == {"inconclusive"}
+    assert strict["conclusion"].endswith("0 of 3 pairs are equivalent within 0.1 %; of the rest these runs cannot tell")
+
+
+def test_a_runtime_that_is_slower_separates(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE | {"asyncio": [[0.80, 0.82, 0.81, 0.79, 0.80]]})
+    summary = summarise_runtimes(tmp_path, against="kernel")
+    first = summary["comparisons"][0]
+    assert first["separated"] is True
+    verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in first["pairs"]}
+    assert verdicts == {
+        ("kernel", "callback"): "equivalent",
+        ("kernel", "asyncio"): "different",
+        ("callback", "asyncio"): "different",
+    }
+    ratio = first["pairs"][1]["ratio"]
+    assert ratio["value"] == pytest.approx(0.9699 / 0.8039, abs=1e-3)
+    assert 1.1 < ratio["low"] < ratio["value"] < ratio["high"]
+    assert "2 of 3 pairs separate" in first["conclusion"]
+    assert [(one["a"], one["b"]) for one in first["dunnett"]] == [("callback", "kernel"), ("asyncio", "kernel")]
+    assert first["dunnett"][1]["p"] < 0.001 < first["dunnett"][0]["p"]
+    assert "against kernel by Dunnett" in runtimes_text(summary)
+    assert max(map(len, runtimes_text(summary).splitlines())) <= 80
+
+
+def test_two_runs_are_too_few_to_test(tmp_path: Path) -> None:
+    write(tmp_path, {name: [values[:2] for values in one] for name, one in ALIKE.items()})
+    for one in summarise_runtimes(tmp_path)["comparisons"]:
+        assert (one["separated"], one["pairs"]) == (None, [])
+        assert "ask for --runs 5" in one["conclusion"]
+
+
+def test_a_control_that_is_off_is_told(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE | {"one-permit": [[0.55, 0.56, 0.55, 0.56, 0.55]]})
+    summary = summarise_runtimes(tmp_path)
+    assert not any(one["holds"] for one in summary["control"]["figures"].values())
+    assert "50.0 % by design" in runtimes_text(summary)
+    assert "which it should NOT be" in runtimes_text(summary)
+
+
+def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE)
+    (tmp_path / "callback/0/summary.json").unlink()
+    manifest = json.loads((tmp_path / "runtimes.json").read_text())
+    manifest["tests"][1] |= {"missing_runs": None, "error": "127.0.0.1:9: nobody answers"}
+    (tmp_path / "runtimes.json").write_text(json.dumps(manifest))
+    summary = summarise_runtimes(tmp_path)
+    assert summary["missing"] == ["callback/0"]
+    assert summary["comparisons"][0]["not_tested"] == ["callback"]
+    for told in (runtimes_text(summary), runtimes_markdown(summary)):
+        for words in ("aiohttp left out: it is not there", "nobody answers", "not measured", "incomplete or missing"):
+            assert words in " ".join(told.split())
+    assert max(map(len, runtimes_text(summary).splitlines())) <= 80
