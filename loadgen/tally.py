@@ -8,7 +8,6 @@ comes. The report uses neither.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -28,52 +27,62 @@ GROWTH = 32
 LOWEST, HIGHEST = -GROWTH * 20, GROWTH * 17  # about 1 µs to 36 hours
 LOG2_NS_PER_S = math.log2(1e9)
 
+BARREN = bytes(set(range(256)) - set(TOKEN_KINDS))  # kinds of events that carry no token
 IS_TOKEN = np.zeros(256, np.bool_)
 IS_TOKEN[list(TOKEN_KINDS)] = True
 
 
+MOST_NOTED = 4096
+
 Who = tuple[str, str]  # (endpoint, agent)
+Request = tuple[int, int]  # (run, seq)
 
 
 @dataclass(slots=True)
 class Buckets:
-    """Counts of durations. `exemplars` holds the latest (request, duration in ns, wall time in s) of a round bucket."""
+    """Counts of durations. `add` only notes one down; whoever looks has them counted first, many at once."""
 
     round: Int64 = field(default_factory=lambda: np.zeros(len(BOUNDS_NS) + 1, np.int64))  # the last: above all bounds
     fine: Int64 = field(default_factory=lambda: np.zeros(HIGHEST - LOWEST + 1, np.int64))
     sum_ns: int = 0
-    exemplars: dict[int, tuple[str, int]] = field(default_factory=dict)  # place in `round` -> (request, duration in ns)
+    exemplars: dict[int, tuple[Request, int]] = field(default_factory=dict)  # place in `round` -> (request, duration)
+    _noted: list[int] = field(default_factory=list)
+    _by: list[Request] = field(default_factory=list)
 
     @property
     def n(self) -> int:
-        return int(self.round.sum())
+        return int(self.counted().round.sum())
 
-    def add(self, duration_ns: int, request: str) -> None:
-        at = bisect_left(BOUNDS_NS, duration_ns)
-        self.round[at] += 1
-        self.exemplars[at] = request, duration_ns
-        fine = math.ceil((math.log2(duration_ns) - LOG2_NS_PER_S) * GROWTH) if duration_ns > 0 else LOWEST
-        self.fine[min(max(fine, LOWEST), HIGHEST) - LOWEST] += 1
-        self.sum_ns += duration_ns
+    def add(self, duration_ns: int, request: Request) -> None:
+        self._noted.append(duration_ns)
+        self._by.append(request)
+        if len(self._noted) > MOST_NOTED:
+            self.counted()
 
-    def add_many(self, durations_ns: Int64) -> None:
-        """durations_ns: shape (n,)."""
+    def add_many(self, durations_ns: Int64) -> Int64:
+        """Count durations, shape (n,), and return the place of each in `round`."""
         at = np.searchsorted(BOUNDS_ARRAY_NS, durations_ns)
         self.round += np.bincount(at, minlength=len(self.round))
         fine = np.ceil((np.log2(np.maximum(durations_ns, 1)) - LOG2_NS_PER_S) * GROWTH).astype(np.int64)
         self.fine += np.bincount(np.clip(fine, LOWEST, HIGHEST) - LOWEST, minlength=len(self.fine))
         self.sum_ns += int(durations_ns.sum())
+        return at
+
+    def counted(self) -> Buckets:
+        """Return itself with nothing left to count."""
+        if self._noted:
+            places = self.add_many(np.array(self._noted, np.int64)).tolist()
+            self.exemplars.update(zip(places, zip(self._by, self._noted, strict=True), strict=True))
+            self._noted.clear()
+            self._by.clear()
+        return self
 
     def plus(self, other: Buckets) -> Buckets:
-        return Buckets(
-            self.round + other.round,
-            self.fine + other.fine,
-            self.sum_ns + other.sum_ns,
-            {**self.exemplars, **other.exemplars},
-        )
+        a, b = self.counted(), other.counted()
+        return Buckets(a.round + b.round, a.fine + b.fine, a.sum_ns + b.sum_ns, {**a.exemplars, **b.exemplars})
 
     def quantile_ms(self, q: float) -> float | None:
-        return quantile_ms(self.fine, q)
+        return quantile_ms(self.counted().fine, q)
 
 
 def quantile_ms(fine: Int64, q: float) -> float | None:
@@ -104,7 +113,7 @@ class Series:
     def add(self, record: Record) -> None:
         self.outcomes[record.outcome] += 1
         self.stale_connections += record.stale_connections
-        request = f"{record.run}-{record.seq}"
+        request = record.run, record.seq
         if record.sent_ns is not None:
             self.queue.add(record.sent_ns - record.intended_ns, request)
         if record.outcome is not Outcome.OK:
@@ -115,28 +124,22 @@ class Series:
         if first_ns is None:
             return
         self.ttft.add(first_ns - record.intended_ns, request)
-        last_ns = first_ns
-        if len(record.event_ns) > 1:
-            last_ns = self._add_events(record, first_ns)
-        else:
-            self.token_events += 1
+        bearing = len(record.event_kind.tobytes().translate(None, BARREN))
+        self.token_events += bearing
+        last_ns = first_ns if bearing == 1 else self._add_gaps(record, first_ns)
         self.e2e.add(last_ns - record.intended_ns, request)
 
-    def _add_events(self, record: Record, first_ns: int) -> int:
-        """Count gaps and TPOT; return when the last token came."""
+    def _add_gaps(self, record: Record, first_ns: int) -> int:
+        """Count what several events with tokens tell; return when the last of them came."""
         bearing = IS_TOKEN[record.event_kind]
         stamps, reads = record.event_ns[bearing], record.event_read[bearing]
-        self.token_events += len(stamps)
         last_ns = int(stamps[-1])
-        if len(stamps) == 1:
-            return last_ns
         self.censored_events += int((reads[1:] == reads[:-1]).sum())
         self.event_gap.add_many(np.diff(stamps))
         first_tokens = 1 if record.event_tokens is None else int(record.event_tokens[bearing][0])
         if record.output_tokens is not None and record.output_tokens > first_tokens:
-            self.tpot.add(
-                round((last_ns - first_ns) / (record.output_tokens - first_tokens)), f"{record.run}-{record.seq}"
-            )
+            tokens = record.output_tokens - first_tokens
+            self.tpot.add(round((last_ns - first_ns) / tokens), (record.run, record.seq))
         return last_ns
 
     def plus(self, other: Series) -> Series:

@@ -35,7 +35,7 @@ def test_durations_are_those_of_the_report() -> None:
     tally = Tally()
     tally.add(record(0))
     total = tally.total()
-    assert total.ttft.sum_ns == 40 * MS  # from the intended start
+    assert total.ttft.counted().sum_ns == 40 * MS  # from the intended start
     assert total.queue.sum_ns == 2 * MS
     assert (total.event_gap.n, total.event_gap.sum_ns) == (3, 60 * MS)
     assert (total.tpot.n, total.tpot.sum_ns) == (1, 20 * MS)
@@ -50,15 +50,16 @@ def test_tokens_that_share_a_read_are_counted_as_censored_and_role_chunks_are_no
     tally.add(made)
     total = tally.total()
     assert (total.token_events, total.censored_events, total.event_gap.n) == (4, 2, 3)
-    assert total.ttft.sum_ns == 60 * MS
+    assert total.ttft.counted().sum_ns == 60 * MS
 
 
 def test_a_duration_lies_in_the_bucket_whose_bound_it_does_not_exceed() -> None:
     one, many = Buckets(), Buckets()
     durations = [0, 1, BOUNDS_NS[0], BOUNDS_NS[0] + 1, BOUNDS_NS[-1], BOUNDS_NS[-1] + 1]
     for duration in durations:
-        one.add(duration, "r")
+        one.add(duration, (0, duration))
     many.add_many(np.array(durations, np.int64))
+    assert one.counted().exemplars[0] == ((0, BOUNDS_NS[0]), BOUNDS_NS[0])
     assert one.round[0] == 3
     assert one.round[1] == 1
     assert one.round[-2:].tolist() == [1, 1]

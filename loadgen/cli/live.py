@@ -40,11 +40,12 @@ class Row:
 
     def look(self, series: Series, seconds: float) -> None:
         self.rates.append((series.output_tokens - self.tokens) / seconds)
-        recent = series.ttft.fine if self.ttft is None else series.ttft.fine - self.ttft
+        ttft = series.ttft.counted().fine
+        recent = ttft if self.ttft is None else ttft - self.ttft
         median = quantile_ms(recent, 0.5)
         if median is not None:
             self.ttfts_ms.append(median)
-        self.tokens, self.ttft = series.output_tokens, series.ttft.fine.copy()
+        self.tokens, self.ttft = series.output_tokens, ttft.copy()
 
 
 class LiveView:

@@ -264,7 +264,7 @@ def _histogram(name: str, series: Mapping[Who, Series], *, native: bool) -> Fami
     family: Family = _family(name)
     which = name.removeprefix("loadgen_").removesuffix("_seconds")
     for who, one in series.items():
-        buckets: Buckets = getattr(one, which)
+        buckets: Buckets = getattr(one, which).counted()
         family.add_metric(who, _round(buckets), buckets.sum_ns / NS_PER_S)  # type: ignore[attr-defined]
         if native:
             labels = dict(zip(WHO, who, strict=True))
@@ -280,7 +280,8 @@ def _round(buckets: Buckets) -> list[Any]:
         if example is None:
             rows.append((bound, cumulative))
         else:
-            rows.append((bound, cumulative, Exemplar({"request": example[0]}, example[1] / NS_PER_S)))
+            (run, seq), duration_ns = example
+            rows.append((bound, cumulative, Exemplar({"request": f"{run}-{seq}"}, duration_ns / NS_PER_S)))
     return rows
 
 
