@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median, stdev
 from typing import Any
@@ -242,12 +243,10 @@ def _compared(figure: str, values: Mapping[str, Values], margin: float, against:
         return result | {"conclusion": f"not tested: {few if runs < intervals.LEAST_RUNS else alone}"}
     logs = [np.log(list(values[name].values())).tolist() for name in names]
     overall, ranks = groups.alexander_govern(logs), groups.kruskal(logs)
-    pairs = [_pair(pair, names, values, margin) for pair in groups.all_pairs(logs)]
+    pairs = _judged(groups.all_pairs(logs), names, values, margin)
     if against in names:
         result["against"] = against
-        result["dunnett"] = [
-            _pair(pair, names, values, margin) for pair in groups.dunnett(logs, names.index(str(against)))
-        ]
+        result["dunnett"] = _judged(groups.dunnett(logs, names.index(str(against))), names, values, margin)
     result |= {
         "alexander_govern": overall and {"statistic": significant(overall.statistic), "p": significant(overall.p)},
         "kruskal": ranks and {"statistic": significant(ranks.statistic), "p": significant(ranks.p)},
@@ -257,12 +256,28 @@ def _compared(figure: str, values: Mapping[str, Values], margin: float, against:
     return result | {"conclusion": _conclusion(result, margin)}
 
 
-def _pair(pair: groups.Pair, names: Sequence[str], values: Mapping[str, Values], margin: float) -> dict[str, Any]:
-    """Return a pair as a ratio, its p and interval over the family, and the verdict under the margin."""
+def _judged(
+    pairs: Sequence[groups.Pair], names: Sequence[str], values: Mapping[str, Values], margin: float
+) -> list[dict[str, Any]]:
+    """Return the pairs of a family, each with its verdict; equivalence, too, is adjusted for how many are asked."""
+    tests = []
+    for pair in pairs:
+        a, b = (list(values[names[place]].values()) for place in (pair.a, pair.b))
+        log = ratio.log_welch(a, b).log
+        assert log is not None
+        tests.append(equivalence.tost(log, Margin.of_ratio(margin)))
+    adjusted = equivalence.holm([test.p for test in tests])
+    return [
+        _pair(pair, replace(test, p=p, passes=p < equivalence.ALPHA), names, values)
+        for pair, test, p in zip(pairs, tests, adjusted, strict=True)
+    ]
+
+
+def _pair(
+    pair: groups.Pair, test: equivalence.Tost, names: Sequence[str], values: Mapping[str, Values]
+) -> dict[str, Any]:
+    """Return a pair as a ratio, its p and interval over the family, and the verdict."""
     a, b = names[pair.a], names[pair.b]
-    log = ratio.log_welch(list(values[a].values()), list(values[b].values())).log
-    assert log is not None
-    test = equivalence.tost(log, Margin.of_ratio(margin))
     n = len(values[a]) + len(values[b])
     few = (intervals.FEW_RUNS,) if min(len(values[a]), len(values[b])) < intervals.ENOUGH_RUNS else ()
     low, high = math.exp(pair.low), math.exp(pair.high)

@@ -165,12 +165,12 @@ def _pairs(one: Line, pairs: Sequence[Line], how: str) -> Table:
             figures.value(pair["ratio"]),
             figures.interval(pair["ratio"], 15),
             f"{pair['p']:.2g}",
-            VERDICTS.get(pair["verdict"], pair["verdict"]),
+            VERDICTS.get(str(pair["verdict"]), str(pair["verdict"])),
         )
         for pair in pairs
     ]
     return (
-        f"Ratios of {NAMES[one['figure']]}, a/b: {how}; interval and p over the family",
+        f"Ratios of {NAMES[one['figure']]}, a/b: {how}; interval, p and verdict over the family of {len(pairs)}",
         ("a", "b", "ratio", "95 %", "p", "verdict"),
         rows,
     )
