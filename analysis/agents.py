@@ -20,8 +20,10 @@ from analysis import attribution, contention, intervals, speedup, steady
 from analysis.calls import Calls, agents_of, read_calls
 from analysis.estimate import Estimate, refused, significant
 from analysis.frame import Frame
-from analysis.overlap import BIN_NS, Gaps, busy_beside, read_gaps
+from analysis.overlap import BIN_NS, Busy, Gaps, busy_beside, read_gaps
 from analysis.requests import ABSENT, Bool
+from analysis.samples import read_samples
+from analysis.signs import Signs, signs_of
 from analysis.speedup import Walls
 from loadgen.record import Int64
 
@@ -442,12 +444,15 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
     blind = {name for name in rules if not len(overlaps) or ("ttft" in name and np.isnan(ttft_s).all())}
     late, late_alone = contention.flag_calls(calls, ttft, while_waiting, by_prompt=True)
     slow, _ = contention.flag_calls(calls, tpot, while_writing, by_prompt=False)
+    samples = read_samples(frame.samples, np.unique(calls.run).tolist())
     findings = [
-        *_late(frame, calls, late, busy),
-        *_slow(frame, calls, slow, gaps),
+        *_late(frame, calls, late, busy, signs_of(samples, calls, frame.manifest, calls.sent_ns, calls.first_ns)),
+        *_slow(frame, calls, slow, gaps, signs_of(samples, calls, frame.manifest, calls.first_ns, calls.last_ns)),
         *_labelled(calls, together, overlaps, frame.manifest.get("permits") or len(calls.agents)),
     ]
     causes = Counter(finding.cause for finding in findings)
+    sampled = [finding.sampling_gap_s for finding in findings if finding.sampling_gap_s is not None]
+    widest = max((gap for gap in sampled if not math.isnan(gap)), default=None)
     return {
         "verdict": verdict,
         "reasons": list(reasons),
@@ -460,6 +465,7 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "rules": {name: None if name in blind else bool(labelled.any()) for name, labelled in rules.items()},
         "rules_runs": {name: None if name in blind else int(labelled.sum()) for name, labelled in rules.items()},
         "attribution": {cause: causes.get(cause, 0) for cause in attribution.CAUSES},
+        "attribution_by_samples": {"findings": len(sampled), "sampling_gap_s": significant(widest)},
         "findings": [finding.to_json() for finding in findings[:FINDINGS_SHOWN]],
         "findings_left_out": max(0, len(findings) - FINDINGS_SHOWN),
         "flags": _flags(calls, late, late_alone, while_waiting),
@@ -496,7 +502,7 @@ def _lag_ns(frame: Frame) -> float | None:
     return None if told.get("tier") == "kernel" or lag is None else lag * 1e6
 
 
-def _late(frame: Frame, calls: Calls, late: contention.Flags, busy: Any) -> list[attribution.Finding]:
+def _late(frame: Frame, calls: Calls, late: contention.Flags, busy: Busy, signs: Signs) -> list[attribution.Finding]:
     ttft, lag = calls.ttft(), _lag_ns(frame)
     prompts = calls.input_tokens.astype(np.float64)
     findings = []
@@ -506,21 +512,22 @@ def _late(frame: Frame, calls: Calls, late: contention.Flags, busy: Any) -> list
         prefill = contention.baseline_of(told[alone], prompts[alone])
         for place in np.flatnonzero(late.flagged & (calls.agent == agent)).tolist():
             yardstick = float(ttft[place] / late.stretch[place])
-            cause = attribution.why_ttft(calls, place, yardstick, busy, lag, prefill)
-            findings.append(_finding(calls, place, "ttft", late, cause))
+            why = attribution.why_ttft(calls, place, yardstick, busy, lag, prefill, signs)
+            findings.append(_finding(calls, place, "ttft", late, why))
     return findings
 
 
-def _slow(frame: Frame, calls: Calls, slow: contention.Flags, gaps: Gaps) -> list[attribution.Finding]:
+def _slow(frame: Frame, calls: Calls, slow: contention.Flags, gaps: Gaps, signs: Signs) -> list[attribution.Finding]:
     expected, lag = _solo_gaps(calls), _lag_ns(frame)
     findings = []
     for place in np.flatnonzero(slow.flagged).tolist():
-        cause = attribution.why_decode(calls, place, float(expected[calls.agent[place]]), gaps, lag)
-        findings.append(_finding(calls, place, "tpot", slow, cause))
+        alone, excess = float(expected[calls.agent[place]]), float(slow.stretch[place]) - 1
+        why = attribution.why_decode(calls, place, alone, excess, gaps, lag, signs)
+        findings.append(_finding(calls, place, "tpot", slow, why))
     return findings
 
 
-def _finding(calls: Calls, place: int, what: str, flags: contention.Flags, cause: str) -> attribution.Finding:
+def _finding(calls: Calls, place: int, what: str, flags: contention.Flags, why: attribution.Why) -> attribution.Finding:
     begin, end = (calls.sent_ns, calls.first_ns) if what == "ttft" else (calls.first_ns, calls.last_ns)
     return attribution.Finding(
         run=int(calls.run[place]),
@@ -530,7 +537,8 @@ def _finding(calls: Calls, place: int, what: str, flags: contention.Flags, cause
         from_ns=int(begin[place]),
         to_ns=int(end[place]),
         stretch=float(flags.stretch[place]),
-        cause=cause,
+        cause=why.cause,
+        sampling_gap_s=why.sampling_gap_s,
     )
 
 

@@ -36,7 +36,7 @@ class Calls:
     run: Int64
     block: Int64  # ABSENT where the run has none
     agent: Int64  # index into agents
-    endpoint: Int64  # a number for each server
+    endpoint: Int64  # index into endpoints
     turn: Int64  # place among the calls of its agent in its run
     concurrent: Bool  # else solo
     ok: Bool
@@ -55,14 +55,15 @@ class Calls:
     server_eval_ns: Int64
     server_queue_ns: Int64
     agents: tuple[str, ...]
+    endpoints: tuple[str, ...]
     failures: Mapping[int, str]  # run: what failed in it, the first one
 
     def __len__(self) -> int:
         return len(self.run)
 
     def only(self, chosen: Bool) -> Calls:
-        arrays = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("agents", "failures")}
-        return replace(self, **arrays)
+        whole = ("agents", "endpoints", "failures")
+        return replace(self, **{f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in whole})
 
     def ttft(self) -> Float64:
         """First token - sent, ns; NaN where there was none or the call failed."""
@@ -123,6 +124,7 @@ def read_calls(frame: Frame) -> Calls:
         server_eval_ns=told["server_eval_ns"][row],
         server_queue_ns=told["server_queue_ns"][row],
         agents=names,
+        endpoints=tuple(requests.endpoints),
         failures=failures,
     )
 

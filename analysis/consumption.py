@@ -24,7 +24,7 @@ from analysis.requests import ABSENT
 from analysis.samples import Series
 from analysis.throughput import Span
 
-__all__ = ["energy_of"]
+__all__ = ["energy_of", "servers_are_here"]
 
 Float64 = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def _boards(m: Measured) -> tuple[list[_Board], str | None]:
     far = [one for one in found if "exporter" in one.labels]
     near = [one for one in found if "exporter" not in one.labels]
     # Beside a server on this machine an exporter would tell of the same boards again.
-    chosen = near or far if _servers_are_here(m.manifest) else far
+    chosen = near or far if servers_are_here(m.manifest) else far
     if found and not chosen:
         return [], "the boards sampled are this machine's, the server is on another: name its exporter"
     grouped: dict[str, tuple[list[Series], list[Series]]] = {}
@@ -126,7 +126,8 @@ def _boards(m: Measured) -> tuple[list[_Board], str | None]:
     return [_Board(name, tuple(power), tuple(counter)) for name, (power, counter) in sorted(grouped.items())], None
 
 
-def _servers_are_here(manifest: Mapping[str, Any]) -> bool:
+def servers_are_here(manifest: Mapping[str, Any]) -> bool:
+    """Return whether all servers are reached over the loopback: then their boards are this machine's."""
     return all(HERE.match(str(target.get("url", ""))) for target in manifest.get("targets") or [])
 
 

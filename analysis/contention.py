@@ -139,8 +139,8 @@ def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch
     key = calls.agent * (int(calls.turn.max(initial=0)) + 1) + calls.turn
     alone = usable & ~calls.concurrent
     if not alone.any():
-        solo = (~calls.concurrent & calls.ok).any()
-        return Stretch(refused("cannot be told from the solo runs" if solo else "no solo runs"))
+        answered = (~calls.concurrent & calls.ok).any()
+        return Stretch(refused("cannot be told from the solo runs" if answered else "no solo runs"))
     together = usable & calls.concurrent & np.isin(key, key[alone])
     if not together.any():
         return Stretch(refused("no call overlapped one of another agent"))

@@ -16,6 +16,7 @@ from analysis.samples import Samples, Series, greatest, grown, least, summed
 from loadgen.record import Int64
 
 __all__ = [
+    "CLOCK_DROP",
     "KV_USAGE",
     "PREEMPTIONS",
     "QUEUE_TIME",
@@ -43,6 +44,7 @@ SERVER_TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_s
 # Reasons to lower the clocks that are not somebody's choice and not idleness.
 THROTTLING = ("sw_power_cap", "hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
+CLOCK_DROP = 0.05  # METHODOLOGY 11.5
 BUSY = 0.1  # an idle board lowers its clock, and that is no drop
 REFERENCE = 95.0  # percentile
 
@@ -55,10 +57,13 @@ class Pressure:
     kv_usage: Float64  # greatest share of the KV cache in use, 0 to 1
     preemptions: Float64  # requests put back for want of cache; of the samples around the interval
     queue_s: Float64  # mean queue time of the requests that the server finished meanwhile; NaN too if it finished none
+    queued_s: Float64  # the same, of all of them together
     throttled: Float64  # 1 where a board's driver named a reason to lower the clocks, else 0
     clock_drop: Float64  # greatest drop of a busy board's SM clock below what it usually has, share of 1
     retransmits: Float64  # TCP segments of this host sent again
     gap_s: float  # longest time between two looks at the server in this run; NaN if it was not sampled
+    board_gap_s: float  # at any board
+    host_gap_s: float  # at this host's TCP
 
 
 def pressure(samples: Samples, run: int, endpoint: str, starts_ns: Int64, ends_ns: Int64) -> Pressure:
@@ -75,28 +80,33 @@ def pressure(samples: Samples, run: int, endpoint: str, starts_ns: Int64, ends_n
     usage = [greatest(one, starts_ns, ends_ns) for one in served(KV_USAGE)]
     preempted = summed(served(PREEMPTIONS))
     queued, counted = summed(served(QUEUE_TIME, "_sum")), summed(served(QUEUE_TIME, "_count"))
-    queue_s = none
+    queue_s = queued_s = none
     if queued is not None and counted is not None:
         finished = grown(counted, starts_ns, ends_ns)
         with np.errstate(invalid="ignore", divide="ignore"):
-            queue_s = np.where(finished > 0, grown(queued, starts_ns, ends_ns) / finished, np.nan)
-    resent = summed(samples.find("tcp_retransmitted_segments_total", run))
-    reasons = [
-        greatest(one, starts_ns, ends_ns)
-        for one in samples.find("gpu_throttle", run)
-        if one.labels.get("reason") in THROTTLING
-    ]
-    looks = [one for one in samples.find("scrape_duration_seconds", run, {"endpoint": endpoint}) if len(one.at_ns) > 1]
+            queued_s = np.where(finished > 0, grown(queued, starts_ns, ends_ns), np.nan)
+            queue_s = queued_s / finished
+    resent = samples.find("tcp_retransmitted_segments_total", run)
+    throttles = [one for one in samples.find("gpu_throttle", run) if one.labels.get("reason") in THROTTLING]
+    segments = summed(resent)
     return Pressure(
         waiting=summed_most(WAITING),
         kv_usage=_most(usage, none),
         preemptions=none if preempted is None else grown(preempted, starts_ns, ends_ns),
         queue_s=queue_s,
-        throttled=_most(reasons, none),
+        queued_s=queued_s,
+        throttled=_most([greatest(one, starts_ns, ends_ns) for one in throttles], none),
         clock_drop=_clock_drop(samples, run, starts_ns, ends_ns),
-        retransmits=none if resent is None else grown(resent, starts_ns, ends_ns),
-        gap_s=float(np.diff(looks[0].at_ns).max()) / 1e9 if looks else float("nan"),
+        retransmits=none if segments is None else grown(segments, starts_ns, ends_ns),
+        gap_s=_longest_gap_s(samples.find("scrape_duration_seconds", run, {"endpoint": endpoint})),
+        board_gap_s=_longest_gap_s([*throttles, *samples.find("gpu_sm_clock_hertz", run)]),
+        host_gap_s=_longest_gap_s(resent),
     )
+
+
+def _longest_gap_s(series: Sequence[Series]) -> float:
+    gaps = [int(np.diff(one.at_ns).max()) for one in series if len(one.at_ns) > 1]
+    return max(gaps) / 1e9 if gaps else float("nan")
 
 
 def clock_reference(samples: Samples, gpu: dict[str, str]) -> float | None:

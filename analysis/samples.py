@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,6 +49,11 @@ class Samples:
     """All series, ordered by run, source, name and labels."""
 
     series: tuple[Series, ...] = ()
+    _of_run: dict[int, list[Series]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for one in self.series:
+            self._of_run.setdefault(one.run, []).append(one)
 
     def find(
         self, names: str | Collection[str], run: int | None = None, labels: Mapping[str, str] = NO_LABELS
@@ -57,8 +62,8 @@ class Samples:
         wanted = (names,) if isinstance(names, str) else names
         return [
             one
-            for one in self.series
-            if one.name in wanted and (run is None or one.run == run) and labels.items() <= one.labels.items()
+            for one in (self.series if run is None else self._of_run.get(run, ()))
+            if one.name in wanted and labels.items() <= one.labels.items()
         ]
 
     def first_of(

@@ -18,6 +18,7 @@ from analysis import latency
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.pressure import (
+    CLOCK_DROP,
     KV_USAGE,
     PREEMPTIONS,
     QUEUE_TIME,
@@ -36,7 +37,6 @@ __all__ = ["telemetry_of"]
 
 Float64 = NDArray[np.float64]
 
-CLOCK_DROP = 0.05  # METHODOLOGY 11.5
 HIT_QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total", "llamacpp:tokens_predicted_total")
 # There are as many of these as cores or processes: one entry for all of them.

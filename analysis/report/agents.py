@@ -21,6 +21,8 @@ CAUSES = {
     "slower_decode": "decoding beside another agent",
     "cold_load": "model load",
     "short_answer": "a short answer",
+    "kv_pressure": "a full KV cache",
+    "clocks": "lowered GPU clocks",
     "client": "this client",
     "network": "network",
     "permit": "waiting for a permit",
@@ -210,7 +212,10 @@ def _contention(told: Content) -> Iterator[str]:
     yield from flags["notes"]
     causes = [f"{CAUSES[cause]} {n}" for cause, n in found["attribution"].items() if n]
     if causes:
-        yield f"put down to: {', '.join(causes)}"
+        sampled = found["attribution_by_samples"]
+        gap = "" if sampled["sampling_gap_s"] is None else f", which lay up to {sampled['sampling_gap_s']:.2g} s apart"
+        beside = f"; {sampled['findings']} of these by samples{gap}" if sampled["findings"] else ""
+        yield f"put down to: {', '.join(causes)}{beside}"
     for shift in found["shifts"][:RUNS_SHOWN]:
         change = f"from {shift['before']:.3g} to {shift['after']:.3g} × solo"
         yield f"run {shift['run']}: gaps went {change} at {shift['at_s']:g} s"

@@ -81,6 +81,7 @@ def campaign(
         events=np.ones(n, np.int64),
         **{f"server_{name}_ns": unknown for name in ("load", "prompt_eval", "eval", "queue")},
         agents=("a", "b"),
+        endpoints=("a", "b"),
         failures={},
     )
     return calls, ttft, injected

@@ -1,0 +1,127 @@
+"""What was sampled while calls were out, as signs of what slowed them down: queue, cache, clocks, lost segments.
+
+A sign is circumstantial. It is left out for an agent that has it when alone, for then it is no difference between
+alone and together. How far apart the looks were goes with each sign. METHODOLOGY 11.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.calls import Calls
+from analysis.consumption import servers_are_here
+from analysis.pressure import CLOCK_DROP, Pressure, pressure
+from analysis.requests import ABSENT, Bool
+from analysis.samples import Samples
+from loadgen.record import Int64
+
+__all__ = ["KV_FULL", "Signs", "signs_of"]
+
+Float64 = NDArray[np.float64]
+
+KV_FULL = 0.95
+USUAL = 0.1  # of an agent's solo calls: what more of them have is usual for it
+
+_GAPS = ("gap_s", "board_gap_s", "host_gap_s")
+_TOLD = (
+    *("waiting", "kv_usage", "preemptions", "queued_s", "queue_s", "throttled", "clock_drop", "retransmits"),
+    *_GAPS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """Shape (n,), a place a call. NaN and False where nothing was sampled."""
+
+    waiting: Bool  # requests were seen in the server's queue
+    queue_s: Float64  # mean queue time of the requests that the server finished while the call was out
+    queued_s: Float64  # of all of them together: this call cannot have queued for longer
+    cache: Bool  # KV cache nearly full, or requests put back for want of it
+    clock_drop: Float64  # share by which a board's clock was low; 0 where that is usual
+    throttled: Bool  # a board's driver named a reason to lower the clocks, and the clocks are not known
+    resent: Bool  # TCP segments were sent again
+    server_gap_s: Float64  # longest time between two looks in that run: at the server,
+    board_gap_s: Float64  # at the boards,
+    host_gap_s: Float64  # at this host
+
+    def queue(self, place: int, at_least_ns: float) -> bool:
+        """Return whether the call waited in a queue for so long. What the server counted goes before what was seen."""
+        if self.no_queue(place, at_least_ns):
+            return False
+        return bool(self.queue_s[place] * 1e9 >= at_least_ns) or bool(self.waiting[place])
+
+    def no_queue(self, place: int, at_least_ns: float) -> bool:
+        """Return whether the server's own count rules out that the call queued for so long."""
+        return bool(self.queued_s[place] * 1e9 < at_least_ns)
+
+    def clocks(self, place: int, slower: float) -> bool:
+        """Return whether clocks were so low that this alone makes things slower by that share; 0.1: a tenth."""
+        drop = float(self.clock_drop[place])
+        if np.isnan(drop):
+            return bool(self.throttled[place])
+        return drop > CLOCK_DROP and (drop >= 1 or 1 / (1 - drop) - 1 >= slower)
+
+
+def signs_of(samples: Samples, calls: Calls, manifest: Mapping[str, Any], begin_ns: Int64, end_ns: Int64) -> Signs:
+    """Return what was sampled during [begin, end] of each call, shape (n,) each; ABSENT where it has no such time."""
+    if not servers_are_here(manifest):
+        # Boards of this machine have no part in what a server on another one does.
+        samples = Samples(tuple(one for one in samples.series if "gpu" not in one.labels or "exporter" in one.labels))
+    told = {name: np.full(len(calls), np.nan) for name in _TOLD}
+    known = (begin_ns != ABSENT) & (end_ns != ABSENT) & (end_ns >= begin_ns) & (calls.done_ns >= calls.sent_ns)
+    known &= (calls.sent_ns != ABSENT) & (calls.done_ns != ABSENT)
+    if samples.series:
+        for run, endpoint in sorted(set(zip(calls.run[known].tolist(), calls.endpoint[known].tolist(), strict=True))):
+            mine = np.flatnonzero(known & (calls.run == run) & (calls.endpoint == endpoint))
+            _read(told, mine, samples, calls, (begin_ns[mine], end_ns[mine]))
+    unusual = {
+        "waiting": told["waiting"] > 0,
+        "cache": (told["kv_usage"] > KV_FULL) | (told["preemptions"] > 0),
+        "dropped": told["clock_drop"] > CLOCK_DROP,
+        "throttled": (told["throttled"] > 0) & np.isnan(told["clock_drop"]),
+        "resent": told["retransmits"] > 0,
+    }
+    for sign in unusual.values():
+        _drop_usual(sign, calls)
+    return Signs(
+        waiting=unusual["waiting"],
+        queue_s=told["queue_s"],
+        queued_s=told["queued_s"],
+        cache=unusual["cache"],
+        clock_drop=np.where(unusual["dropped"] | np.isnan(told["clock_drop"]), told["clock_drop"], 0.0),
+        throttled=unusual["throttled"],
+        resent=unusual["resent"],
+        server_gap_s=told["gap_s"],
+        board_gap_s=told["board_gap_s"],
+        host_gap_s=told["host_gap_s"],
+    )
+
+
+def _read(
+    told: dict[str, Float64], mine: Int64, samples: Samples, calls: Calls, interval_ns: tuple[Int64, Int64]
+) -> None:
+    """Fill in what bore on the calls `mine`, which are of one run and one endpoint."""
+    run, endpoint = int(calls.run[mine[0]]), calls.endpoints[int(calls.endpoint[mine[0]])]
+    # Servers count a request's queue time when it is finished, so theirs are asked about the whole call.
+    starts = np.concatenate((interval_ns[0], calls.sent_ns[mine]))
+    ends = np.concatenate((interval_ns[1], calls.done_ns[mine]))
+    both: Pressure = pressure(samples, run, endpoint, starts, ends)
+    n = len(mine)
+    for name in _TOLD:
+        if name in _GAPS:
+            told[name][mine] = getattr(both, name)
+        else:
+            told[name][mine] = getattr(both, name)[n:] if name.startswith("queue") else getattr(both, name)[:n]
+
+
+def _drop_usual(sign: Bool, calls: Calls) -> None:
+    for agent in range(len(calls.agents)):
+        mine = calls.agent == agent
+        alone = mine & ~calls.concurrent
+        if alone.any() and sign[alone].mean() > USUAL:
+            sign[mine] = False
