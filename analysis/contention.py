@@ -11,7 +11,7 @@ balance, and see moderate contention not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class Stretch:
     estimate: Estimate  # two-sided, 95 %
     lower: float | None = None
     upper: float | None = None
+    not_compared: tuple[str, ...] = ()  # agents that were never measured alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,15 @@ def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch
     if not alone.any():
         answered = (~calls.concurrent & calls.ok).any()
         return Stretch(refused("cannot be told from the solo runs" if answered else "no solo runs"))
+    if not (calls.concurrent & (values_ns > 0)).any():
+        together_answered = (calls.concurrent & calls.ok).any()
+        reason = "cannot be told from the concurrent runs" if together_answered else "no concurrent runs"
+        return Stretch(refused(reason))
     together = usable & calls.concurrent & np.isin(key, key[alone])
     if not together.any():
         return Stretch(refused("no call overlapped one of another agent"))
+    measured_alone = set(calls.agent[~calls.concurrent & calls.ok].tolist())
+    missing = tuple(calls.agents[one] for one in np.unique(calls.agent[calls.concurrent]) if one not in measured_alone)
     sums = np.bincount(key[alone], weights=logs[alone], minlength=int(key.max()) + 1)
     counts = np.bincount(key[alone], minlength=len(sums))
     residual = logs - (sums / np.maximum(counts, 1))[key]
@@ -160,8 +167,9 @@ def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch
     pairs = [run for run in slower if blocks[run] in solo and blocks[run] != ABSENT]
     if len(pairs) == len(slower):
         top, bottom = [slower[run] for run in pairs], [solo[blocks[run]] for run in pairs]
-        return _stretch(np.array(top), np.array(bottom), blocked=True)
-    return _stretch(np.array(list(slower.values())), np.array(list(solo.values())), blocked=False)
+        return replace(_stretch(np.array(top), np.array(bottom), blocked=True), not_compared=missing)
+    unblocked = _stretch(np.array(list(slower.values())), np.array(list(solo.values())), blocked=False)
+    return replace(unblocked, not_compared=missing)
 
 
 def _mean_of_agents(residual: Float64, chosen: Bool, agent: Int64) -> float:
@@ -202,6 +210,10 @@ def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -
             verdict = "inconclusive" if verdict == "none" else verdict
         else:
             reasons.append(f"{name} took at most {one.upper:.3g} × solo")
+            if one.not_compared:  # no finding about those that were looked at speaks for the others
+                verdict = "inconclusive" if verdict == "none" else verdict
+        if one.not_compared:
+            reasons.append(f"{name}: {', '.join(one.not_compared)} not compared, for want of solo runs")
     if known:
         return verdict, tuple(reasons)
     apart = bool(stretches) and all("no call overlapped" in one.estimate.notes[0] for one in stretches.values())

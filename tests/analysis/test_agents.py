@@ -129,6 +129,20 @@ def test_a_missing_solo_arm_is_named(tmp_path):
     told = section(tmp_path, made)
     assert told["speedup"]["value"] is None
     assert "no solo runs of insight: no speedup" in told["notes"]
+    assert told["contention"]["verdict"] == "inconclusive"  # nothing was found of the collector, which is half of them
+    assert "TTFT: insight not compared, for want of solo runs" in told["contention"]["reasons"]
+
+
+@pytest.mark.parametrize("died", ["insight", "both"])
+def test_concurrent_runs_that_all_failed_say_nothing_of_contention(tmp_path, died):
+    def together(factor):
+        dead = [Call(0, 100, 10, 0, others={"outcome": "refused"})]
+        return {"collector": dead if died == "both" else independent(factor), "insight": dead}
+
+    told = section(tmp_path, blocks(together))
+    assert told["contention"]["verdict"] == "unknown"
+    assert told["contention"]["reasons"] == ["no concurrent runs"]
+    assert told["speedup"]["value"] is None
 
 
 def test_an_endpoint_that_died_leaves_its_block_out(tmp_path):
