@@ -105,7 +105,9 @@ def _strip(
     ends: list[float | None] = [min(runs) - 0.5, max(runs) + 0.5]
     traces = []
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if low is not None and high is not None:
+    # A lower bound alone (tokens counted as events) has no confidence, and no band.
+    is_band = low is not None and high is not None
+    if is_band:
         band = _line([*ends, *ends[::-1]], _short([high, high, low, low]), colour, "interval", width=0)
         traces.append(band | {"fill": "toself", "hoverinfo": "skip", "band": True})
     if value is not None:
@@ -118,7 +120,7 @@ def _strip(
         dots: Trace = {"type": "scatter", "mode": "markers", "role": colour, "name": name, "hovertemplate": hover}
         dots |= {"x": [run for run, _ in chosen], "y": _short([y for _, y in chosen]), "marker": {"symbol": symbol}}
         traces += [dots | {"showlegend": False}] if chosen else []
-    known = f" The band is the {100 * estimate['confidence']:.0f} % interval over runs." if low is not None else ""
+    known = f" The band is the {100 * estimate['confidence']:.0f} % interval over runs." if is_band else ""
     note = f"One dot a run.{known}"
     note += " Rings stand out (robust z > 3.5), and are kept." if side["outliers"] else ""
     yaxis = {"title": {"text": unit}} if unit else {}

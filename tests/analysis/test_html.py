@@ -169,3 +169,12 @@ def test_a_measured_window_is_shaded_only_where_all_runs_share_it(tmp_path):
         charts = charts_in(page_of(directory(tmp_path, rows, load=OPEN["load"], runs=runs)))
         flight = next(chart for chart in charts if chart["title"] == "Requests in flight")
         assert (flight["measured"] == [0.5, 2.0]) == shaded
+
+
+def test_a_rate_that_is_only_a_lower_bound_has_dots_and_no_band(tmp_path):
+    """A server that counts no tokens: events stand in for them, and no interval can be told."""
+    rows = [request(i * 100.0, [i * 100.0 + 50, i * 100.0 + 60], run=r, seq=i) for r in range(3) for i in range(5)]
+    page = page_of(directory(tmp_path / "run", rows, runs=[run(r) for r in range(3)]))
+    (strip,) = (chart for chart in charts_in(page) if chart["title"].startswith("output tokens per second, run"))
+    assert [trace["name"] for trace in strip["traces"]] == ["run"]
+    assert strip["note"] == "One dot a run."
