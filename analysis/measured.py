@@ -26,6 +26,8 @@ from loadgen.record import Int64
 
 __all__ = ["Measured", "measure"]
 
+SPARED_TOLD = 0.02  # of the answers: what MSER-5 takes from anything (METHODOLOGY 5.1) is no news
+
 _Columns = TypeVar("_Columns", Requests, Tokens)
 
 
@@ -103,11 +105,14 @@ def _settled(m: Measured, index: int) -> Window:
     if found.cut:
         opened = f"measured from {found.from_ns / 1e9:.4g} s on instead of {window.from_ns / 1e9:.4g} s"
         note = f"{opened}: the first {found.cut} answers cut as warm-up (MSER-5)"
+    elif found.spared > SPARED_TOLD * (m.answered & (m.requests.run == window.run)).sum():
+        note = f"MSER-5 would cut the first {found.spared} answers; not cut: no more than chance"
     return replace(
         window,
         from_ns=found.from_ns,
         asked_from_ns=window.from_ns,
         cut=found.cut,
+        spared=found.spared,
         steady=found.steady,
         notes=(*window.notes, *([note] if note else [])),
     )

@@ -206,6 +206,7 @@ def _settled(window: Window) -> dict[str, Any] | None:
         "asked_s": [significant(window.asked_from_ns / 1e9), significant(window.to_ns / 1e9)],
         "measured_s": [significant(window.from_ns / 1e9), significant(window.to_ns / 1e9)],
         "cut": window.cut,
+        "spared": window.spared,
     }
 
 

@@ -40,6 +40,7 @@ class Window:
     stationary: bool = True  # by design: no burst, no bursts and calms, no stages
     asked_from_ns: int | None = None  # where it opened before a transient was cut; None: not judged
     cut: int = 0  # answered requests in between
+    spared: int = 0  # answered requests that MSER-5 would cut as well, by chance
     steady: bool | None = None  # None: not judged
 
     @property

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import special
 
-from analysis.steady import bin_quantiles, drift, energy_split, kendall_p, mser, settled, shifts
+from analysis.steady import (
+    bin_quantiles,
+    correlated_p,
+    drift,
+    energy_split,
+    kendall_p,
+    mser,
+    settled,
+    shifts,
+    stands_out,
+    trend_inefficiency,
+)
 
 
 def steps(*levels: tuple[int, float]) -> np.ndarray:
     return np.concatenate([np.full(count, float(level)) for count, level in levels])
+
+
+def sojourns(rng: np.random.Generator, n: int, load: float) -> np.ndarray:
+    """The times inside of n successive customers of a steady M/M/1 queue, in mean service times (Lindley)."""
+    before = 2000
+    gaps, service = rng.exponential(1 / load, n + before), rng.exponential(1, n + before)
+    walk = np.concatenate([[0], np.cumsum(service[:-1] - gaps[1:])])
+    return (walk - np.minimum.accumulate(walk) + service)[before:]
 
 
 # --- warm-up ---
@@ -54,6 +74,50 @@ def test_mser_does_not_see_drift():
 def test_mser_leaves_what_does_not_fill_a_batch_aside():
     values = steps((20, 10), (80, 1))
     assert mser(np.append(values, [1000.0, 1000.0])).cut == mser(values).cut
+
+
+def is_cut(values: np.ndarray) -> bool:
+    found = mser(values)
+    return found.steady and stands_out(values, found.cut)
+
+
+@pytest.mark.parametrize(("load", "n"), [(0.5, 4800), (0.8, 1000), (0.8, 4800), (0.8, 24_000)])
+def test_rushes_of_a_steady_queue_are_no_warm_up(load, n):
+    queues = [sojourns(np.random.default_rng(seed), n, load) for seed in range(200)]
+    # MSER-5 alone cuts one in three or more.
+    assert sum(mser(queue).cut > 0 for queue in queues) > 66
+    assert sum(is_cut(queue) for queue in queues) <= 10
+
+
+def test_independent_values_are_left_whole():
+    rng = np.random.default_rng(28)
+    assert sum(is_cut(rng.lognormal(0, 0.6, 400)) for _ in range(200)) <= 2
+
+
+@pytest.mark.parametrize("n", [400, 2000])
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_a_cold_start_is_cut_whether_it_decays_fast_or_slowly(n, share):
+    """From three times the level; fast: e-fold in a third of the share, slow: in a straight line over all of it."""
+    place = np.arange(n) / (share * n)
+    for decay in (np.exp(-3 * place), np.maximum(0, 1 - place)):
+        values = [np.random.default_rng(seed).lognormal(0, 0.3, n) * (1 + 2 * decay) for seed in range(200)]
+        assert sum(is_cut(one) for one in values) >= 190
+
+
+def test_a_cold_start_before_a_queue_is_cut_as_well():
+    decay = np.exp(-3 * np.arange(4800) / 480)
+    queues = [sojourns(np.random.default_rng(seed), 4800, 0.5) * (1 + 5 * decay) for seed in range(100)]
+    assert sum(is_cut(queue) for queue in queues) >= 95
+
+
+def test_a_cut_stands_out_by_five_percent_or_not_at_all():
+    assert stands_out(steps((20, 10), (80, 1)), 20)
+    assert stands_out(steps((50, 105), (350, 100)), 50)
+    assert not stands_out(steps((50, 104.9), (350, 100)), 50)
+    assert not stands_out(steps((50, 10), (350, 10)), 50)
+    assert not stands_out(steps((50, 10), (15, 1)), 50)  # too little is left to tell
+    assert not stands_out(np.ones(100), 0)
+    assert stands_out(steps((50, 0), (350, 3)), 50)  # no logarithm of zero is taken
 
 
 def test_warm_up_ends_with_two_blocks_that_agree_in_every_series():
@@ -120,6 +184,38 @@ def test_bins_are_of_equal_time_and_keep_to_the_window():
     medians = bin_quantiles(at, np.array([9, 1, 2, 3, 4, 5, 6, 9.0]), 0, 100)
     assert medians[[0, 1, 5, 9]].tolist() == [2, 4, 5, 6]
     assert np.isnan(medians[[2, 3, 4, 6, 7, 8]]).all()
+
+
+def test_p_of_dependent_values_is_larger():
+    assert correlated_p(0.01, 1.0) == 0.01
+    assert correlated_p(0.01, 4.0) == pytest.approx(2 * special.ndtr(-2.575829 / 2))
+    assert correlated_p(1.0, 4.0) == pytest.approx(1.0)
+
+
+def test_the_trend_of_bins_is_as_sure_as_the_values_in_them_are_independent():
+    def found(values: np.ndarray) -> float:
+        at = np.arange(len(values), dtype=np.float64)
+        return trend_inefficiency(at, values, 0, len(values), bin_quantiles(at, values, 0, len(values)))
+
+    rng = np.random.default_rng(5)
+    independent = rng.lognormal(0, 0.3, 2000)
+    assert found(independent) == pytest.approx(1, abs=0.05)
+    assert found(independent * np.linspace(1, 2, 2000)) == pytest.approx(1, abs=0.05)  # a trend is no dependence
+    busy = [found(sojourns(np.random.default_rng(seed), 4800, 0.95)) for seed in range(50)]
+    assert np.median(busy) > 1.15
+
+
+@pytest.mark.parametrize("load", [0.8, 0.95])
+def test_steady_queues_drift_as_rarely_as_independent_values(load):
+    at = np.arange(4800, dtype=np.float64)
+    ps = []
+    for seed in range(300):
+        values = sojourns(np.random.default_rng(seed), 4800, load)
+        bins = bin_quantiles(at, values, 0, 4800)
+        ps.append((drift(bins).p, trend_inefficiency(at, values, 0, 4800, bins)))
+    assert np.mean([correlated_p(p, g) < 0.05 for p, g in ps]) < 0.075
+    if load == 0.95:
+        assert np.mean([p < 0.05 for p, _ in ps]) > 0.09  # as if independent
 
 
 # --- level shifts ---

@@ -57,6 +57,20 @@ def test_a_transient_of_the_tpot_alone_is_cut_as_well(tmp_path):
     assert told["cut"] == 50
 
 
+def test_a_rush_that_came_early_is_kept_and_told(tmp_path):
+    # It is as high as those later on, so it is no start-up.
+    rush = 1 + 2 * (np.arange(1200) % 200 < 60)
+    ttft = noise(1200, sigma=0.1) * rush
+    ttft[-200:] = noise(200, seed=1, sigma=0.1)
+    summary = summarised(tmp_path, answers(ttft))
+    told = summary["per_run"][0]["settled"]
+    assert (told["cut"], told["steady"]) == (0, True)
+    assert told["spared"] > 24
+    note = f"run 0: MSER-5 would cut the first {told['spared']} answers; not cut: no more than chance"
+    assert note in summary["notes"]
+    assert summary["requests"]["measured"] == 1200
+
+
 def test_a_run_that_never_settles_is_marked_and_keeps_its_window(tmp_path):
     # It comes down until the middle, which is as far as MSER-5 looks.
     ttft = noise(400, sigma=0.01) * np.maximum(1, 6 - np.arange(400) / 40)

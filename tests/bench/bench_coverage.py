@@ -5,9 +5,14 @@ Campaigns of five runs against the emulator's M/M/1 mode (mu 10, lambda 8), whos
 one that users read. Only the time between is left out, which the physics is told instead of waiting for it. Of 100
 campaigns, 90 or more must have the mean inside; a correct tool fails that once in a hundred times.
 
-Measured at 600 s: mean 93 of 100, p50 94 of 98, p95 89 of 98, p99 84 of 98. What the tails lack comes from MSER-5: a
-queue this busy strays for so long that a rush in the first half looks like a warm-up and is cut (simulated: without
-the cut p99 is inside 89 % of the time, with it 81 %, and 6 % lower).
+Measured over 100 campaigns of 600 s (one unstable by the drift gate, which is allowed to be wrong that often):
+
+    --cut    runs cut    mean off   inside     p95 off   inside     p99 off   inside
+    judged      18/500     -0.4 %   95/100      +0.2 %   94/99        0.0 %   93/99
+    always     203/500     -3.5 %   93/100      -3.9 %   90/99       -4.8 %   85/99
+    never        0/500     +0.4 %   96/100      +1.0 %   95/99       +1.3 %   93/99
+
+A queue this busy has rushes that last, and one that came early looks to MSER-5 like a warm-up.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import analysis
+from analysis import steady
 from loadgen.emulator.physics import Job, Law, Physics
 from loadgen.profile import Load
 from loadgen.schedule import offsets
@@ -32,6 +38,7 @@ from tests.analysis.handmade import CONTENT, SCHEMA, directory, run
 MU, LAMBDA = 10.0, 8.0
 RUNS = 5
 LEAST = 0.90
+CUTS = {"always": True, "never": False}
 SOJOURN = {"mean": 1 / (MU - LAMBDA)} | {
     name: -math.log(1 - q) / (MU - LAMBDA) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 }
@@ -89,25 +96,34 @@ def main() -> None:
     parser.add_argument("--campaigns", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=600.0, help="of each run's window; METHODOLOGY 5.3 asks 600")
     parser.add_argument("--warmup", type=float, default=60.0)
+    parser.add_argument("--cut", choices=["judged", *CUTS], default="judged", help="the warm-up that MSER-5 sees")
     options = parser.parse_args()
+    if options.cut in CUTS:
+        steady.stands_out = lambda values, cut: CUTS[options.cut]
     inside: Counter[str] = Counter()
     too_low: Counter[str] = Counter()
     refused: Counter[str] = Counter()
+    logs: dict[str, list[float]] = {stat: [] for stat in SOJOURN}
+    runs_cut = 0
     verdicts: Counter[str] = Counter()
     for campaign in range(options.campaigns):
         summary = summary_of(campaign, options.seconds, options.warmup)
         verdicts[summary["verdict"]] += 1
+        runs_cut += sum(bool(one["settled"]["cut"]) for one in summary["per_run"])
         for stat, truth_s in SOJOURN.items():
             figure = summary["metrics"]["e2e_ms"][stat]
             if figure["low"] is None or figure["high"] is None:
                 refused[stat] += 1
             else:
+                logs[stat].append(math.log(figure["value"] / (truth_s * 1e3)))
                 inside[stat] += figure["low"] <= truth_s * 1e3 <= figure["high"]
                 too_low[stat] += figure["high"] < truth_s * 1e3
     print(f"{options.campaigns} campaigns of {RUNS} runs, {options.seconds:g} s each: {dict(verdicts)}")
+    print(f"MSER-5 {options.cut}: {runs_cut} of {options.campaigns * RUNS} runs cut")
     for stat, truth_s in SOJOURN.items():
         told = options.campaigns - refused[stat]
         shares = f"inside {inside[stat]:3d} of {told:3d}, too low {too_low[stat]}, refused {refused[stat]}"
+        shares += f", geometric mean {math.expm1(float(np.mean(logs[stat]))):+.1%} off" if logs[stat] else ""
         print(f"{stat:>5}  truth {truth_s * 1e3:8.2f} ms  {shares}")
     if inside["mean"] < LEAST * options.campaigns:
         raise SystemExit(f"the mean was inside in {inside['mean']} of {options.campaigns}, {LEAST:.0%} are asked for")
