@@ -144,9 +144,9 @@ def test_prefix_cache_is_found_and_the_emulator_knows_which_prompts_it_had(capsy
 
 
 def test_server_without_a_prefix_cache_is_clean(capsys: Capture) -> None:
-    law = Law(ttft_s=0.02, gap_s=0.001, prefill_tokens_per_s=10_000)
+    law = Law(ttft_s=0.06, gap_s=0.001, prefill_tokens_per_s=10_000)
     with spawn(law, presents="ollama") as emulator:
-        result = probed(capsys, emulator.url, "--rounds", "3", "--most", "2", "--output-tokens", "64", "--cache")
+        result = probed(capsys, emulator.url, "--rounds", "6", "--most", "2", "--output-tokens", "64", "--cache")
         assert all(name.startswith(f"{PROBE_RUN}-") for name in emulator.truth())
     assert result["cache"]["verdict"] == "clean"
 
