@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals, throughput
+from analysis import arms, intervals, throughput
 from analysis.energy import joules, net_of_idle
 from analysis.estimate import Estimate, EstimateJson, refused, significant
-from analysis.measured import Measured
+from analysis.frame import Frame
+from analysis.measured import Measured, measure
 from analysis.requests import ABSENT
 from analysis.samples import Series
 from analysis.throughput import Span
 
-__all__ = ["energy_of", "servers_are_here"]
+__all__ = ["energy_of", "energy_of_arms", "servers_are_here"]
 
 Float64 = NDArray[np.float64]
 
@@ -43,6 +44,25 @@ class _Board:
     name: str
     power: tuple[Series, ...]
     counter: tuple[Series, ...]
+
+
+def energy_of_arms(frame: Frame, m: Measured) -> dict[str, Any] | None:
+    """Return the section of the primary arm `m`, those of the other arms under `arms`; None where no board was sampled.
+
+    frame: the whole campaign. Runs of different arms drew power for different work and are never put together.
+    """
+    told = energy_of(m)
+    names = arms.arms(m.manifest)
+    if told is None or len(names) < 2:
+        return told
+    first = arms.primary(m.manifest)
+    there = frame.run_numbers()
+    others = {}
+    for name in names:
+        chosen = arms.runs_of(m.manifest, there, name)
+        if name != first and chosen:
+            others[name] = energy_of(measure(frame, runs=chosen)) or {"refused": "no board was sampled in its runs"}
+    return {"arm": first, **told, "arms": others}
 
 
 def energy_of(m: Measured) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from analysis import arms, intervals, latency, order, planning, runs, settling, throughput
 from analysis.agents import agents_section
 from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
-from analysis.consumption import energy_of
+from analysis.consumption import energy_of, energy_of_arms
 from analysis.estimate import significant
 from analysis.frame import Frame, load
 from analysis.instrument import instrument_of, judge
@@ -90,8 +90,9 @@ def summarise(source: Source) -> dict[str, Any]:
     if len(m.requests.endpoints) > 1:
         summary["endpoints"] = _endpoints(m, context)
     if m.manifest.get("agents") and not isinstance(source, Measured):
-        summary["agents"] = agents_section(source if isinstance(source, Frame) else load(source))
-    beside = {"telemetry": telemetry_of(m), "energy": energy_of(m)}
+        summary["agents"] = agents_section(_frame(source))
+    energy = energy_of(m) if isinstance(source, Measured) else energy_of_arms(_frame(source), m)
+    beside = {"telemetry": telemetry_of(m), "energy": energy}
     summary |= {name: section for name, section in beside.items() if section is not None}
     return summary
 
@@ -104,7 +105,11 @@ def to_json(summary: Mapping[str, Any]) -> str:
 def measured_from(source: Source) -> Measured:
     if isinstance(source, Measured):
         return source
-    return measure(source if isinstance(source, Frame) else load(source))
+    return measure(_frame(source))
+
+
+def _frame(source: str | Path | Frame) -> Frame:
+    return source if isinstance(source, Frame) else load(source)
 
 
 def _metrics(m: Measured, context: Context, met: Bool | None) -> dict[str, Any]:

@@ -39,6 +39,7 @@ Float64 = NDArray[np.float64]
 
 HIT_QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total", "llamacpp:tokens_predicted_total")
+PARTS = ("sum", "count")  # of a histogram
 # There are as many of these as cores or processes: one entry for all of them.
 MANY = {"core": "each", "pid": "each"}
 
@@ -107,7 +108,10 @@ def _growth(m: Measured, one: Series) -> float:
     """Return how much a counter grew in its run's window: by the last samples before each edge, restarts included."""
     from_ns, to_ns = _window(m, one.run)
     places = np.searchsorted(one.at_ns, [from_ns, to_ns], side="right") - 1
-    values = one.values[max(0, int(places[0])) : max(0, int(places[1])) + 1]
+    return _grew(one.values[max(0, int(places[0])) : max(0, int(places[1])) + 1])
+
+
+def _grew(values: Float64) -> float:
     steps = np.diff(values)
     return float(np.where(steps < 0, values[1:], steps).sum())
 
@@ -155,7 +159,7 @@ def _server(m: Measured, endpoint: str) -> dict[str, Any]:
         return sum(_growth(m, one) for one in found) if found else None
 
     def mean_ms(names: Sequence[str]) -> float | None:
-        total, count = delta([f"{name}_sum" for name in names]), delta([f"{name}_count" for name in names])
+        total, count = (_until_answered(m, here, [f"{name}_{part}" for name in names], endpoint) for part in PARTS)
         return significant(total / count * 1e3) if total is not None and count else None
 
     here = _asked_of(m, endpoint)
@@ -174,6 +178,24 @@ def _server(m: Measured, endpoint: str) -> dict[str, Any]:
         "restarts": _restarts(m, endpoint),
         "requests": _waits(m, endpoint, here),
     }
+
+
+def _until_answered(m: Measured, here: Bool, names: Sequence[str], endpoint: str) -> float | None:
+    """Return how much counters grew from each window's start until its last request, of those `here`, was answered.
+
+    Servers count a request when it is finished. In runs that are not much longer than a request, those which waited
+    longest are finished after the window.
+    """
+    total = None
+    for window in m.windows:
+        one = summed(m.samples.first_of(names, window.run, {"endpoint": endpoint}))
+        if one is not None:
+            done = m.requests.done_ns[here & (m.requests.run == window.run)]
+            until_ns = max([window.to_ns, *done.tolist()])
+            start = max(0, int(np.searchsorted(one.at_ns, window.from_ns, side="right")) - 1)
+            end = int(np.searchsorted(one.at_ns, until_ns, side="left"))
+            total = (total or 0.0) + _grew(one.values[start : end + 1])
+    return total
 
 
 def _asked_of(m: Measured, endpoint: str) -> Bool:

@@ -145,6 +145,25 @@ def test_one_serial_server_gains_nothing_though_overlap_says_otherwise(tmp_path:
     assert agents_of(tmp_path / "micro")["overlap_efficiency"]["value"] == pytest.approx(0.75, rel=0.05)
 
 
+def test_waiting_for_a_serial_server_is_put_down_to_its_queue_by_its_own_gauges(tmp_path: Path) -> None:
+    """It streams no queue time with its answers: only what was sampled of it can tell."""
+    law = Law(ttft_s=0.05, gap_s=0.01, slots=1)
+    work = ("--workload", "two-stage", "--rounds", 3, "--telemetry-interval", 0.1)
+    with spawn(law, presents="vllm") as serial:
+        result = measure(tmp_path / "run", [serial.url], "--api", "openai", "--model", "emulated", *work)
+    assert went_well(result), result.err
+    told = agents_of(tmp_path / "run")["contention"]
+    late = [one for one in told["findings"] if one["what"] == "ttft"]
+    by_samples = [one for one in late if one["cause"] == "queue" and one["sampling_gap_s"] is not None]
+    assert len(late) >= 20  # 3 runs of 12 calls, all but the first of which wait for one another
+    assert len(by_samples) >= 0.9 * len(late)
+    assert told["attribution_by_samples"]["sampling_gap_s"] >= 0.05
+    server = next(iter(json.loads((tmp_path / "run" / "summary.json").read_text())["telemetry"]["servers"].values()))
+    assert server["waiting"]["max"] == 1
+    assert server["queue_mean_ms"] == pytest.approx(160, rel=0.15)  # 50 ms and 11 gaps of another's answer
+    assert server["server_ttft_mean_ms"] == pytest.approx(server["client_ttft_service_mean_ms"], rel=0.1)
+
+
 def test_one_permit_is_fifty_percent_of_everything(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--permits", 1))
     told = agents_of(tmp_path / "run")

@@ -213,7 +213,7 @@ def _contention(told: Content) -> Iterator[str]:
     causes = [f"{CAUSES[cause]} {n}" for cause, n in found["attribution"].items() if n]
     if causes:
         sampled = found["attribution_by_samples"]
-        gap = "" if sampled["sampling_gap_s"] is None else f", which lay up to {sampled['sampling_gap_s']:.2g} s apart"
+        gap = "" if sampled["sampling_gap_s"] is None else f" up to {sampled['sampling_gap_s']:.2g} s apart"
         beside = f"; {sampled['findings']} of these by samples{gap}" if sampled["findings"] else ""
         yield f"put down to: {', '.join(causes)}{beside}"
     for shift in found["shifts"][:RUNS_SHOWN]:

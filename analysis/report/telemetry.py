@@ -178,19 +178,31 @@ def _spent(told: Content) -> Iterator[str]:
         yield f"not told: {told['refused']}"
         return
     notes: dict[str, None] = {}
+    several = f"arm {told['arm']}: " if "arms" in told else ""
     for key, label in ENERGY.items():
         figure = told[key]
         if figure["value"] is None:
-            notes |= {f"no {label}: {note}": None for note in figure["notes"][:1]}
+            notes |= {f"{several}no {label}: {note}": None for note in figure["notes"][:1]}
             continue
-        yield f"{figures.value(figure)} {figures.interval(figure)} {label}".replace("  ", " ")
+        yield several + f"{figures.value(figure)} {figures.interval(figure)} {label}".replace("  ", " ")
         notes |= dict.fromkeys(figure["notes"])
-    boards = f"{len(told['boards'])} board{'s' if len(told['boards']) != 1 else ''}"
+    for name, arm in (told.get("arms") or {}).items():
+        yield f"arm {name}: {_spent_by_arm(arm)}"
+    boards = f"{several}{len(told['boards'])} board{'s' if len(told['boards']) != 1 else ''}"
     watts = told["mean_power_w"]
     range_w = dict.fromkeys(f"{one:.4g}" for one in (min(watts), max(watts))) if watts else {}
     drawn = f", {' to '.join(range_w)} W over the windows" if watts else ""
-    yield f"{boards}, GPU only, by {told['method']}{drawn}"
+    yield f"{boards}, GPU only ({told['method']}){drawn}"
     yield from notes
+
+
+def _spent_by_arm(told: Content) -> str:
+    if "refused" in told:
+        return f"not told: {told['refused']}"
+    known = [(label, told[key]) for key, label in ENERGY.items() if told[key]["value"] is not None]
+    if not known:
+        return f"not told: {told['joules_per_output_token']['notes'][0]}"
+    return "; ".join(f"{figures.value(one)} {figures.interval(one)} {label}".replace("  ", " ") for label, one in known)
 
 
 # --- charts -----------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_requests_seen_in_the_servers_queue_are_a_queue(tmp_path):
     assert section["contention"]["attribution"]["queue"] == 40
     assert section["contention"]["attribution_by_samples"] == {"findings": 40, "sampling_gap_s": 0.25}
     text = " ".join(agents_text(section).split())
-    assert "end 40; 40 of these by samples, which lay up to 0.25 s apart" in text
+    assert "end 40; 40 of these by samples up to 0.25 s apart" in text
 
 
 def test_a_queue_at_another_server_is_none_here(tmp_path):

@@ -178,6 +178,21 @@ def test_summary_puts_the_servers_queue_beside_what_its_clients_saw(tmp_path):
     assert "no GPU sampled: no driver" in text
 
 
+def test_what_a_server_counts_when_it_has_finished_is_told_of_all_that_were_asked_in_the_window(tmp_path):
+    """The window closes with the last request sent, and the one that queued is answered half a second later."""
+    requests = [request(0, [50, 500], output=2), request(10, [550, 1000], output=2)]
+    told = []
+    for name, first, second in (("request_queue_time", 0.0, 0.49), ("time_to_first_token", 0.05, 0.54)):
+        total = {-0.2: 0, 0.3: 0, 0.8: first, 1.3: first + second, 1.8: 99}
+        told += rows(f"vllm:{name}_seconds_sum", total, endpoint="a", kind="counter")
+        counted = {-0.2: 0, 0.3: 0, 0.8: 1, 1.3: 2, 1.8: 100}
+        told += rows(f"vllm:{name}_seconds_count", counted, endpoint="a", kind="counter")
+    server = summary_of(tmp_path, told, requests, runs=[run(measured=(0, 900))])["telemetry"]["servers"]["a"]
+    assert server["queue_mean_ms"] == pytest.approx(245)
+    assert server["server_ttft_mean_ms"] == pytest.approx(295)
+    assert server["client_ttft_service_mean_ms"] == pytest.approx(295)
+
+
 def test_a_run_that_did_not_close_is_read_from_its_segments(tmp_path):
     directory(tmp_path, [request(0, [40])])
     told = rows("vllm:num_requests_waiting", {0: 1, 1: 3}, endpoint="a")
@@ -229,6 +244,36 @@ def test_energy_is_the_counters_growth_over_the_window(tmp_path):
     assert "window of less than 60 s" in energy["joules_per_output_token"]["notes"]
     assert energy["net_joules_per_output_token"]["value"] is None
     assert energy["net_joules_per_output_token"]["notes"] == ["idle power was not measured for 30 s"]
+
+
+def test_energy_is_told_arm_by_arm(tmp_path):
+    """Alone an agent makes 10 tokens a second of 100 W, two together 20 of 150 W; the third arm ran for too short."""
+    arms = ["together", "alone:a", "alone:b"]
+    design = {"primary": "together", "arms": [{"name": name} for name in arms]}
+    lasting = {0: 20, 1: 20, 2: 5}
+    requests = loaded(20, 0) + loaded(20, 0) + loaded(20, 1) + loaded(5, 2)
+    entries = [run(n, (0, seconds * 1000 - 1), arm=arms[n], block=0) for n, seconds in lasting.items()]
+    told = []
+    for number, watts in enumerate((150.0, 100.0, 100.0)):
+        told += rows("gpu_power_watts", dict.fromkeys(ticks(25), watts), source="nvml", number=number, gpu="0")
+    summary = summary_of(tmp_path, told, requests, runs=entries, design=design)
+    energy = summary["energy"]
+    assert energy["arm"] == "together"
+    assert energy["joules_per_output_token"]["value"] == pytest.approx(7.5, rel=1e-3)
+    assert list(energy["arms"]) == ["alone:a", "alone:b"]
+    assert energy["arms"]["alone:a"]["joules_per_output_token"]["value"] == pytest.approx(10, rel=1e-3)
+    text = " ".join(analysis.terminal_report(summary).split())
+    assert "arm together: 7.5" in text
+    assert "arm alone:a: 10" in text
+    assert "arm alone:b: not told: a window of 5 s: energy needs 10 s or more" in text
+    whole = " ".join((analysis.html_report(tmp_path, summary) + analysis.markdown_report(summary)).split())
+    assert whole.count("alone:b: not told") == 2
+
+
+def test_a_campaign_of_one_arm_names_none(tmp_path):
+    told = rows("gpu_power_watts", dict.fromkeys(ticks(25), 200.0), source="nvml", gpu="0")
+    energy = energy_of(tmp_path, told, design={"primary": "main", "arms": [{"name": "main"}]})
+    assert not {"arm", "arms"} & energy.keys()
 
 
 def test_energy_without_a_counter_is_the_area_under_the_power_of_all_boards(tmp_path):
