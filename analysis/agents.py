@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from analysis.calls import Calls, agents_of, read_calls
 from analysis.estimate import Estimate, refused, significant
 from analysis.frame import Frame
 from analysis.overlap import BIN_NS, Busy, Gaps, busy_beside, read_gaps
+from analysis.planning import confidence_of
 from analysis.requests import ABSENT, Bool
 from analysis.samples import read_samples
 from analysis.signs import Signs, signs_of
@@ -75,10 +76,11 @@ def agents_section(frame: Frame) -> dict[str, Any]:
     calls = read_calls(frame)
     runs = _runs(calls)
     together = [run for run in runs if run.concurrent and run.problem is None]
-    walls, notes = _walls(runs, names)
+    confidence = confidence_of(frame.manifest)
+    walls, notes = _walls(runs, names, confidence)
     told = _speedup(walls, together, names)
     overlaps = np.array([_overlap(run) for run in together])
-    told["overlap_efficiency"] = _overlap_efficiency(overlaps, len(names))
+    told["overlap_efficiency"] = _overlap_efficiency(overlaps, len(names), confidence)
     usable = calls.only(np.isin(calls.run, [run.run for run in runs if run.problem is None]))
     per_agent = {name: _agent(usable, runs, index, frame.manifest) for index, name in enumerate(names)}
     section: dict[str, Any] = {name: estimate.to_json() for name, estimate in told.items()}
@@ -87,13 +89,13 @@ def agents_section(frame: Frame) -> dict[str, Any]:
         **{key: frame.manifest.get(key) for key in ("scenario", "permits")},
         "blocks": len(walls.makespan) if walls.solo is not None and walls.blocked else 0,
         "runs": {"concurrent": len(together), "solo": sum(not r.concurrent and r.problem is None for r in runs)},
-        "makespan_s": _over([run.makespan_s for run in together]),
-        "start_skew_ms": _difference([_skew_ms(run) for run in together]).to_json(),
-        "balance_min_max": _over([float(np.nanmin(r.wall_s) / np.nanmax(r.wall_s)) for r in together]),
+        "makespan_s": _over([run.makespan_s for run in together], confidence),
+        "start_skew_ms": _difference([_skew_ms(run) for run in together], confidence).to_json(),
+        "balance_min_max": _over([float(np.nanmin(r.wall_s) / np.nanmax(r.wall_s)) for r in together], confidence),
         "fairness": _over(
-            [speedup.jain(run.tokens / run.wall_s) for run in together if not np.isnan(run.tokens).any()]
+            [speedup.jain(run.tokens / run.wall_s) for run in together if run.tokens.sum() > 0], confidence
         ),
-        "deltas": _deltas(per_agent, names),
+        "deltas": _deltas(per_agent, names, confidence),
         "contention": _contention(frame, usable, together, overlaps),
         "per_agent": per_agent,
         "per_run": [_run_values(run, names) for run in runs],
@@ -150,7 +152,7 @@ def _runs(calls: Calls) -> list[Run]:
     return runs
 
 
-def _walls(runs: Sequence[Run], names: tuple[str, ...]) -> tuple[Walls, list[str]]:
+def _walls(runs: Sequence[Run], names: tuple[str, ...], confidence: float) -> tuple[Walls, list[str]]:
     """Match solo and concurrent runs into blocks; return their wall times, and what was left out."""
     notes = [f"run {run.run} left out: {run.problem}" for run in runs if run.problem is not None]
     fine = [run for run in runs if run.problem is None]
@@ -185,6 +187,7 @@ def _walls(runs: Sequence[Run], names: tuple[str, ...]) -> tuple[Walls, list[str
             solo_tokens=_rows([_diagonal(one, "tokens") for one in alone], len(names)) if alone else None,
             blocked=is_blocked,
             agents=names,
+            confidence=confidence,
         ),
         notes,
     )
@@ -205,8 +208,9 @@ def _speedup(walls: Walls, together: Sequence[Run], names: tuple[str, ...]) -> d
         return dict.fromkeys(every, refused("no concurrent run finished with all its calls answered"))
     told = speedup.parts_over_blocks(walls)
     # Overlap needs no solo runs, so it is told over all concurrent runs.
-    overlap = intervals.over_runs([_overlap(run) for run in together], len(together))
-    balance = intervals.over_runs([_overlap(run) / len(names) for run in together], len(together))
+    overlaps, n = [_overlap(run) for run in together], len(together)
+    overlap = intervals.over_runs(overlaps, n, walls.confidence)
+    balance = intervals.over_runs([one / len(names) for one in overlaps], n, walls.confidence)
     return told | {"overlap": overlap, "balance": balance}
 
 
@@ -214,11 +218,11 @@ def _overlap(run: Run) -> float:
     return float(np.nansum(run.wall_s)) / run.makespan_s
 
 
-def _overlap_efficiency(overlaps: Float64, agents: int) -> Estimate:
+def _overlap_efficiency(overlaps: Float64, agents: int, confidence: float) -> Estimate:
     """Return the guide's parallel efficiency: the mean over runs, as it takes it."""
     if not len(overlaps):
         return refused("no concurrent run finished with all its calls answered")
-    return _difference((overlaps / agents).tolist()).noted(OVERLAP_NOTE)
+    return _difference((overlaps / agents).tolist(), confidence).noted(OVERLAP_NOTE)
 
 
 def _skew_ms(run: Run) -> float:
@@ -274,14 +278,14 @@ def _lanes(calls: Calls, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def _agent(calls: Calls, runs: Sequence[Run], agent: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    entry = (manifest.get("agents") or [])[agent]
+    entry, confidence = (manifest.get("agents") or [])[agent], confidence_of(manifest)
     arms = {}
     values: dict[str, dict[str, dict[int, float]]] = {}
     fine = [run for run in runs if run.problem is None and not np.isnan(run.wall_s[agent])]
     for arm, concurrent in (("solo", False), ("concurrent", True)):
         mine = [run for run in fine if run.concurrent == concurrent]
         values[arm] = _values(calls, mine, agent)
-        arms[arm] = _arm(calls, mine, agent, values[arm])
+        arms[arm] = _arm(calls, mine, agent, values[arm], confidence)
     solo_of = {run.block: run for run in fine if not run.concurrent}
     pairs = [
         (run, solo_of[run.block]) for run in fine if run.concurrent and run.block in solo_of and run.block != ABSENT
@@ -289,13 +293,13 @@ def _agent(calls: Calls, runs: Sequence[Run], agent: int, manifest: Mapping[str,
     walls = np.array([[run.wall_s[agent], solo.wall_s[agent]] for run, solo in pairs]).reshape(-1, 2)
     told: dict[str, Any] = {key: entry.get(key) for key in ("endpoint", "workload", "options", "think_ms")}
     told |= arms
-    told["stretch"] = speedup.ratio_of(walls[:, 0], walls[:, 1]).to_json()
+    told["stretch"] = speedup.ratio_of(walls[:, 0], walls[:, 1], confidence).to_json()
     waits = [float(run.permit_wait_s[agent]) * 1e3 for run in fine if run.concurrent]
-    told["permit_wait_ms"] = _difference(waits).to_json()
+    told["permit_wait_ms"] = _difference(waits, confidence).to_json()
     for name in ("ttft_ms", "output_tokens_per_s"):
         one, other = values["concurrent"][name], values["solo"][name]
         paired = [one[a.run] - other[b.run] for a, b in pairs if a.run in one and b.run in other]
-        told[f"{name}_concurrent_minus_solo"] = _difference(paired).to_json()
+        told[f"{name}_concurrent_minus_solo"] = _difference(paired, confidence).to_json()
         told[f"{name}_cohens_d_concurrent_minus_solo"] = cohens_d(list(one.values()), list(other.values()))
     return told
 
@@ -316,13 +320,15 @@ def _values(calls: Calls, runs: Sequence[Run], agent: int) -> dict[str, dict[int
     return {name: {run: x for run, x in one.items() if not math.isnan(x)} for name, one in values.items()}
 
 
-def _arm(calls: Calls, runs: Sequence[Run], agent: int, values: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
+def _arm(
+    calls: Calls, runs: Sequence[Run], agent: int, values: Mapping[str, Mapping[int, float]], confidence: float
+) -> dict[str, Any]:
     mine = np.isin(calls.run, [run.run for run in runs]) & (calls.agent == agent)
     told: dict[str, Any] = {"runs": len(runs), "calls": int(mine.sum())}
     tokens = [float(run.tokens[agent]) for run in runs]
     told["output_tokens_a_run"] = significant(float(np.mean(tokens))) if tokens else None
     for name, one in values.items():
-        told[name] = _over(list(one.values()))
+        told[name] = _over(list(one.values()), confidence)
         told[name] |= {"spread": spread(one)}
     told["server"] = {
         f"{name}_ms": _mean_ms(getattr(calls, f"server_{name}_ns")[mine])
@@ -345,7 +351,7 @@ def _mean_ms(column: Int64) -> float | None:
     return significant(float(known.mean()) / 1e6) if len(known) else None
 
 
-def _deltas(per_agent: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+def _deltas(per_agent: Mapping[str, Mapping[str, Any]], names: tuple[str, ...], confidence: float) -> dict[str, Any]:
     """Return each agent's TTFT and throughput minus the first one's, over concurrent runs."""
     deltas: dict[str, Any] = {}
     for name in names[1:]:
@@ -355,7 +361,7 @@ def _deltas(per_agent: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]) 
                 for n in (name, names[0])
             )
             key = f"{figure}_{name}_minus_{names[0]}"
-            deltas[key] = _difference([a[run] - b[run] for run in a if run in b]).to_json()
+            deltas[key] = _difference([a[run] - b[run] for run in a if run in b], confidence).to_json()
             deltas[f"{key}_cohens_d"] = cohens_d(list(a.values()), list(b.values()))
     return deltas
 
@@ -408,34 +414,34 @@ def _far(numbers: Float64) -> Bool:
     return far
 
 
-def _over(values: Sequence[float]) -> dict[str, Any]:
-    return dict(intervals.over_runs(list(values), len(values)).to_json())
+def _over(values: Sequence[float], confidence: float) -> dict[str, Any]:
+    return dict(intervals.over_runs(list(values), len(values), confidence).to_json())
 
 
-def _difference(values: Sequence[float]) -> Estimate:
+def _difference(values: Sequence[float], confidence: float) -> Estimate:
     """Return the arithmetic mean of run values that may be negative or zero, with its t interval."""
     if not values:
         return refused("no pair of runs")
     value = float(np.mean(values))
     if len(values) < intervals.LEAST_RUNS:
         return Estimate(value, n=len(values), notes=(intervals.no_interval(len(values)),))
-    low, high = intervals.t_interval(values)
+    low, high = intervals.t_interval(values, confidence)
     notes = (intervals.FEW_RUNS,) if len(values) < intervals.ENOUGH_RUNS else ()
-    return Estimate(value, low, high, intervals.CONFIDENCE, len(values), notes)
+    return Estimate(value, low, high, confidence, len(values), notes)
 
 
 # --- contention ------------------------------------------------------------------------------------------------------
 
 
 def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: Float64) -> dict[str, Any]:
-    busy = busy_beside(calls)
+    busy, confidence = busy_beside(calls), confidence_of(frame.manifest)
     gaps = read_gaps(frame, calls, busy, _solo_gaps(calls))
     ttft, tpot = calls.ttft(), calls.tpot()
     while_waiting = contention.overlapping(calls, busy, calls.sent_ns, calls.first_ns)
     while_writing = contention.overlapping(calls, busy, calls.first_ns, calls.last_ns)
     stretches = {
-        "TTFT": contention.stretch_over_runs(calls, ttft, while_waiting),
-        "TPOT": contention.stretch_over_runs(calls, tpot, while_writing),
+        "TTFT": contention.stretch_over_runs(calls, ttft, while_waiting, confidence),
+        "TPOT": contention.stretch_over_runs(calls, tpot, while_writing, confidence),
     }
     verdict, reasons = contention.verdict_of(stretches)
     ttft_s = _ttft_of_runs(calls, together)
@@ -461,7 +467,7 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "ttft_stretch_at_least": significant(stretches["TTFT"].lower),
         "tpot_stretch": stretches["TPOT"].estimate.to_json(),
         "tpot_stretch_at_least": significant(stretches["TPOT"].lower),
-        "gap_stretch_inside_over_outside": _gap_stretch(calls, gaps).to_json(),
+        "gap_stretch_inside_over_outside": _gap_stretch(calls, gaps, confidence).to_json(),
         "rules": {name: None if name in blind else bool(labelled.any()) for name, labelled in rules.items()},
         "rules_runs": {name: None if name in blind else int(labelled.sum()) for name, labelled in rules.items()},
         "attribution": {cause: causes.get(cause, 0) for cause in attribution.CAUSES},
@@ -574,7 +580,7 @@ def _solo_wall(calls: Calls, agent: int) -> float:
     return float(np.mean(walls)) if walls else math.nan
 
 
-def _gap_stretch(calls: Calls, gaps: Gaps) -> Estimate:
+def _gap_stretch(calls: Calls, gaps: Gaps, confidence: float) -> Estimate:
     """Return how much longer gaps are inside the intervals of overlap than outside: per call, then per run."""
     both = (gaps.inside >= GAPS_LEAST) & (gaps.outside >= GAPS_LEAST) & (gaps.inside_ns > 0) & (gaps.outside_ns > 0)
     if not both.any():
@@ -582,7 +588,7 @@ def _gap_stretch(calls: Calls, gaps: Gaps) -> Estimate:
     inside, outside = gaps.inside_ns[both] / gaps.inside[both], gaps.outside_ns[both] / gaps.outside[both]
     logs, run = np.log(inside / outside), calls.run[both]
     values = [float(np.exp(logs[run == one].mean())) for one in np.unique(run)]
-    return intervals.over_runs(values, int(both.sum()))
+    return intervals.over_runs(values, int(both.sum()), confidence)
 
 
 def _flags(calls: Calls, late: contention.Flags, alone: contention.Flags, overlapped: Bool) -> dict[str, Any]:
@@ -604,7 +610,8 @@ def _flags(calls: Calls, late: contention.Flags, alone: contention.Flags, overla
         "looked_at": int(late.looked_at.sum()),
         "flagged": int(late.flagged.sum()),
         "rate": dict(rate.to_json()),
-        "runs_contended": dict(intervals.proportion(contended, len(runs)).to_json()),
+        # Its unit is the run already, so it is not within one.
+        "runs_contended": dict(replace(intervals.proportion(contended, len(runs)), notes=()).to_json()),
         "per_run": per_run,
         "solo": {"looked_at": int(alone.looked_at.sum()), "flagged": int(alone.flagged.sum())},
         "natural_tail_p": significant(p),

@@ -102,7 +102,7 @@ def energy_of(m: Measured) -> dict[str, Any] | None:
         if counts is None or not all(counts):
             return refused(f"no {what} were counted").to_json()
         values = [j / n for j, n in zip(spent, counts, strict=True)]
-        estimate = intervals.over_runs(values, len(values))
+        estimate = intervals.over_runs(values, len(values), m.confidence)
         return _widened(estimate, relative).noted(*notes).to_json()
 
     told |= {

@@ -21,7 +21,7 @@ from analysis import ratio
 from analysis.calls import Calls
 from analysis.equivalence import benjamini_hochberg
 from analysis.estimate import Estimate, refused
-from analysis.intervals import ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
+from analysis.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
 from analysis.overlap import Busy, inside_and_touching
 from analysis.requests import ABSENT, Bool
 from loadgen.record import Int64
@@ -62,7 +62,7 @@ PAIRS_FROM = 500  # calls: Theil and Sen look at every pair
 class Stretch:
     """How much longer something took, concurrent against solo: a ratio over runs and its one-sided 95 % bounds."""
 
-    estimate: Estimate  # two-sided, 95 %
+    estimate: Estimate  # two-sided
     lower: float | None = None
     upper: float | None = None
     not_compared: tuple[str, ...] = ()  # agents that were never measured alone
@@ -129,7 +129,7 @@ class Rules:
 # --- over runs -------------------------------------------------------------------------------------------------------
 
 
-def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch:
+def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool, confidence: float = CONFIDENCE) -> Stretch:
     """Return the stretch of `values_ns`, shape (n,): geometric means of runs, concurrent against solo.
 
     chosen: which concurrent calls count (those that overlapped another agent's). A call is compared with the solo
@@ -167,8 +167,8 @@ def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool) -> Stretch
     pairs = [run for run in slower if blocks[run] in solo and blocks[run] != ABSENT]
     if len(pairs) == len(slower):
         top, bottom = [slower[run] for run in pairs], [solo[blocks[run]] for run in pairs]
-        return replace(_stretch(np.array(top), np.array(bottom), blocked=True), not_compared=missing)
-    unblocked = _stretch(np.array(list(slower.values())), np.array(list(solo.values())), blocked=False)
+        return replace(_stretch(np.array(top), np.array(bottom), confidence, blocked=True), not_compared=missing)
+    unblocked = _stretch(np.array(list(slower.values())), np.array(list(solo.values())), confidence, blocked=False)
     return replace(unblocked, not_compared=missing)
 
 
@@ -176,13 +176,13 @@ def _mean_of_agents(residual: Float64, chosen: Bool, agent: Int64) -> float:
     return float(np.mean([residual[chosen & (agent == one)].mean() for one in np.unique(agent[chosen])]))
 
 
-def _stretch(top: Float64, bottom: Float64, *, blocked: bool) -> Stretch:
+def _stretch(top: Float64, bottom: Float64, confidence: float, *, blocked: bool) -> Stretch:
     n = min(len(top), len(bottom))
     if n < LEAST_RUNS:
         value = float(np.exp(top.mean() - bottom.mean())) if n else None
         return Stretch(Estimate(value, n=n, notes=(no_interval(n),)))
     compare = ratio.log_paired if blocked else ratio.log_welch
-    found = compare(np.exp(top), np.exp(bottom))
+    found = compare(np.exp(top), np.exp(bottom), confidence)
     one_sided = found.at(0.90)
     assert one_sided is not None  # both methods work on logarithms
     notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *(() if blocked else (found.method,)))

@@ -143,9 +143,9 @@ def percentile(
     """Return the q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
 
     runs: the same data run by run. clustered: samples that come in clusters (the gaps of a request), of which the
-    order statistics of one run would be far too narrow. confidence: of the interval over runs.
+    order statistics of one run would be far too narrow.
     """
-    estimate = quantile(data, q)
+    estimate = quantile(data, q, confidence)
     runs = [run for run in runs if run.n]
     if data.n == 0:
         return estimate

@@ -16,8 +16,7 @@ from analysis import settling
 from analysis.arms import runs_of
 from analysis.distribution import EXACT
 from analysis.frame import Frame
-from analysis.intervals import CONFIDENCE
-from analysis.planning import LOOK_CONFIDENCE
+from analysis.planning import confidence_of
 from analysis.requests import ABSENT, Bool, Requests, read_requests
 from analysis.samples import EMPTY, Samples, read_samples
 from analysis.tokens import Gaps, Series, Tokens, read_tokens
@@ -57,9 +56,8 @@ class Measured:
 
     @property
     def confidence(self) -> float:
-        """Of the intervals: 95 %, or 97 % where runs were added until they were narrow enough (METHODOLOGY 6)."""
-        design = self.manifest.get("design") or {}
-        return CONFIDENCE if design.get("until") is None else LOOK_CONFIDENCE
+        """Of the intervals."""
+        return confidence_of(self.manifest)
 
     @property
     def interrupted(self) -> bool:

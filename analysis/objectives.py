@@ -188,7 +188,7 @@ def _error_rate(m: Measured, limit: float) -> _Answer:
     n, k = int(counted.sum()), int(failed.sum())
     mine = [counted & (m.requests.run == run) for run in m.runs]
     shares = [float(failed[run].mean()) for run in mine if run.any()]
-    value = intervals.proportion(k, n, shares).to_json()
+    value = intervals.proportion(k, n, shares, m.confidence).to_json()
     if limit == 0 and n:  # "none at all" is about these requests; no number of them proves it of all
         return value, "failed" if k else "held", intervals.WITHIN_RUN
     if len(shares) < intervals.LEAST_RUNS:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.intervals import log_t_half_width, t_interval, t_quantile
+from analysis.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
 
 __all__ = [
     "LOOKS",
     "LOOK_CONFIDENCE",
     "Look",
+    "confidence_of",
     "look",
     "minimum_detectable",
     "optimal_requests",
@@ -60,6 +61,12 @@ def look(values: Sequence[float], within: float) -> Look:
     width = _relative_half_width(values)
     reached = width <= within
     return Look(n, width, reached, None if reached else later)
+
+
+def confidence_of(manifest: Mapping[str, Any]) -> float:
+    """Return the confidence of a campaign's intervals: 95 %, or 97 % where runs were added until they were narrow."""
+    design = manifest.get("design") or {}
+    return CONFIDENCE if design.get("until") is None else LOOK_CONFIDENCE
 
 
 def stopping(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

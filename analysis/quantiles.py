@@ -144,7 +144,7 @@ def bounds(data: Sorted, q: float, confidence: float = CONFIDENCE) -> tuple[floa
     return low, high, achieved
 
 
-def quantile(data: Sorted, q: float) -> Estimate:
+def quantile(data: Sorted, q: float, confidence: float = CONFIDENCE) -> Estimate:
     """Return the q-quantile with its order-statistic interval, refused or marked as METHODOLOGY 16 asks.
 
     Refused (value None, a lower bound if there is one) when fewer than one sample is expected beyond it: the type-7
@@ -153,7 +153,7 @@ def quantile(data: Sorted, q: float) -> Estimate:
     n = data.n
     if n == 0:
         return Estimate(None, notes=("no data",))
-    low, high, achieved = bounds(data, q)
+    low, high, achieved = bounds(data, q, confidence)
     beyond = round(n * min(q, 1 - q), 9)
     if beyond < 1:
         reason = f"{name_of(q)} of {n}: fewer than one is expected beyond it"
@@ -162,7 +162,7 @@ def quantile(data: Sorted, q: float) -> Estimate:
     if beyond < FEW_TAIL_SAMPLES:
         notes.append("few tail samples")
     if high is None:
-        notes.append(f"no upper limit below {least_n(q, two_sided=True)} samples")
+        notes.append(f"no upper limit below {least_n(q, confidence, two_sided=True)} samples")
     return Estimate(type7(data, q), low, high, achieved, n, tuple(notes))
 
 

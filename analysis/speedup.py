@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis import ratio
 from analysis.estimate import Estimate, refused
-from analysis.intervals import ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
+from analysis.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
 
 __all__ = [
     "Parts",
@@ -67,6 +67,7 @@ class Walls:
     solo_tokens: Float64 | None = None
     blocked: bool = True
     agents: tuple[str, ...] = field(default=())
+    confidence: float = CONFIDENCE
 
 
 def parts(solo: Float64, concurrent: Float64, makespan: float) -> Parts:
@@ -102,18 +103,18 @@ def parts_over_blocks(walls: Walls) -> dict[str, Estimate]:
     work that is the speedup; with unequal work it is used as the speedup, and marked.
     """
     n = walls.concurrent.shape[1]
-    overlap = ratio_of(walls.concurrent.sum(axis=1), walls.makespan)
+    overlap = ratio_of(walls.concurrent.sum(axis=1), walls.makespan, walls.confidence)
     told = {"overlap": overlap, "balance": _scaled(overlap, 1 / n)}
     if walls.solo is None or not len(walls.solo):
         names = ("speedup", "efficiency", "ideal_speedup", "heterogeneous_efficiency", "stretch", "combined_over_solo")
         return dict.fromkeys(names, refused(NO_SOLO, overlap.n)) | told
     total, longest = walls.solo.sum(axis=1), walls.solo.max(axis=1)
     compare = ratio_of if walls.blocked else _unblocked
-    speedup = compare(total, walls.makespan)
+    speedup = compare(total, walls.makespan, walls.confidence)
     told |= {
-        "ideal_speedup": ratio_of(total, longest),
-        "heterogeneous_efficiency": compare(longest, walls.makespan),
-        "stretch": compare(walls.concurrent.sum(axis=1), total),
+        "ideal_speedup": ratio_of(total, longest, walls.confidence),
+        "heterogeneous_efficiency": compare(longest, walls.makespan, walls.confidence),
+        "stretch": compare(walls.concurrent.sum(axis=1), total, walls.confidence),
         "combined_over_solo": _combined_over_solo(walls, compare),
         "fieller_speedup": _fieller(total, walls),
     }
@@ -130,7 +131,7 @@ def parts_over_blocks(walls: Walls) -> dict[str, Estimate]:
     return told
 
 
-def ratio_of(top: Float64, bottom: Float64) -> Estimate:
+def ratio_of(top: Float64, bottom: Float64, confidence: float = CONFIDENCE) -> Estimate:
     """Return the ratio of geometric means of pairs, shape (blocks,) both, with its paired log-t interval."""
     if not len(top):
         return refused("no complete block")
@@ -138,7 +139,7 @@ def ratio_of(top: Float64, bottom: Float64) -> Estimate:
         return refused("a value of zero has no ratio", len(top))
     if len(top) < LEAST_RUNS:
         return _bare(float(np.exp(np.log(top / bottom).mean())), len(top))
-    return _marked(ratio.log_paired(top, bottom), len(top))
+    return _marked(ratio.log_paired(top, bottom, confidence), len(top))
 
 
 def tokens_differ(walls: Walls) -> list[str]:
@@ -154,7 +155,7 @@ def tokens_differ(walls: Walls) -> list[str]:
     ]
 
 
-def _unblocked(top: Float64, bottom: Float64) -> Estimate:
+def _unblocked(top: Float64, bottom: Float64, confidence: float) -> Estimate:
     """Return the ratio of values that are not of the same blocks: Welch on logs."""
     note = "solo and concurrent runs are not of the same blocks: Welch's t on logs"
     n = min(len(top), len(bottom))
@@ -162,16 +163,16 @@ def _unblocked(top: Float64, bottom: Float64) -> Estimate:
         return refused("no complete run")
     if n < LEAST_RUNS:
         return _bare(float(np.exp(np.log(top).mean() - np.log(bottom).mean())), n).noted(note)
-    return _marked(ratio.log_welch(top, bottom), n).noted(note)
+    return _marked(ratio.log_welch(top, bottom, confidence), n).noted(note)
 
 
-def _combined_over_solo(walls: Walls, compare: Callable[[Float64, Float64], Estimate]) -> Estimate:
+def _combined_over_solo(walls: Walls, compare: Callable[[Float64, Float64, float], Estimate]) -> Estimate:
     if walls.solo is None or walls.solo_tokens is None or walls.concurrent_tokens is None:
         return refused("output tokens unknown", len(walls.makespan))
     alone, together = walls.solo_tokens.sum(axis=1), walls.concurrent_tokens.sum(axis=1)
     if np.isnan(alone).any() or np.isnan(together).any() or min(alone.min(), together.min()) <= 0:
         return refused("output tokens unknown", len(walls.makespan))
-    return compare(together / walls.makespan, alone / walls.solo.sum(axis=1))
+    return compare(together / walls.makespan, alone / walls.solo.sum(axis=1), walls.confidence)
 
 
 def _fieller(total: Float64, walls: Walls) -> Estimate:
@@ -180,7 +181,7 @@ def _fieller(total: Float64, walls: Walls) -> Estimate:
     if n < LEAST_RUNS:
         return _bare(float(total.mean() / walls.makespan.mean()), n)
     check = ratio.fieller_paired if walls.blocked else ratio.fieller_unpaired
-    return _marked(check(total, walls.makespan), n)
+    return _marked(check(total, walls.makespan, walls.confidence), n)
 
 
 def _flagged(speedup: Estimate, ideal: Estimate, heterogeneous: Estimate, walls: Walls) -> Estimate:

@@ -142,7 +142,7 @@ def _goodput(m: Measured, terms: Mapping[str, float], met: Bool | None) -> dict[
         return None
     mine = [m.inside & (m.requests.run == run) for run in m.runs]
     shares = [float(met[run].mean()) for run in mine if run.any()]
-    attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()), shares)
+    attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()), shares, m.confidence)
     return {"terms": dict(terms), "attainment": attainment.to_json()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from agent_runs import Call, campaign, one_after_the_other
 from analysis.agents import agents_section, cohens_d, grade, spread
 from analysis.frame import load
 
+ARMS = ("solo", "concurrent")
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)  # of one block against the next
 SHAPE = ((100.0, 10.0, 41), (200.0, 10.0, 21))  # two calls: 500 ms and 400 ms
 
@@ -160,6 +162,42 @@ def test_unequal_work_is_compared_by_token_rates(tmp_path):
     told = section(tmp_path, blocks(both(lambda f: one_after_the_other(0, *shapes(f, tokens=0.5)))))
     assert told["speedup"]["notes"][0].startswith("unequal work (collector: 30 tokens against 62 alone")
     assert told["speedup"]["value"] == told["combined_over_solo"]["value"]
+
+
+def test_a_campaign_that_stopped_by_looks_reports_with_97_percent(tmp_path):
+    made = blocks(both(independent))
+    told = section(tmp_path, made)
+    path = campaign(tmp_path / "looked", made)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["design"]["until"] = 0.02
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    looked = agents_section(load(path))
+    names = ("speedup", "efficiency", "stretch", "overlap", "balance", "combined_over_solo")
+    for wide, narrow in [
+        *((looked[name], told[name]) for name in names),
+        *((looked["contention"][name], told["contention"][name]) for name in ("ttft_stretch", "tpot_stretch")),
+        *((looked["per_agent"]["insight"][arm]["wall_s"], told["per_agent"]["insight"][arm]["wall_s"]) for arm in ARMS),
+    ]:
+        assert (wide["confidence"], narrow["confidence"]) == (0.97, 0.95)
+        assert wide["value"] == narrow["value"]
+        # t(4) at 97 % over that at 95 % is 3.2976 / 2.7764 (K1).
+        widths = [math.log(one["high"] / one["low"]) for one in (wide, narrow)]
+        assert widths[0] == pytest.approx(widths[1] * 3.2976 / 2.776445, rel=1e-3, abs=1e-9)
+    assert looked["speedup"]["low"] < told["speedup"]["low"]
+
+
+def test_the_share_of_contended_runs_is_over_runs(tmp_path):
+    told = section(tmp_path, blocks(both(independent)))
+    assert told["contention"]["flags"]["runs_contended"]["notes"] == []
+
+
+def test_answers_without_a_token_leave_fairness_unknown(tmp_path):
+    def empty(factor):
+        return one_after_the_other(0, *shapes(factor), output_tokens=0)
+
+    told = section(tmp_path, blocks(both(empty), alone=empty))
+    assert told["fairness"]["value"] is None
+    assert told["speedup"]["value"] == pytest.approx(2)
 
 
 def test_two_blocks_have_no_interval(tmp_path):

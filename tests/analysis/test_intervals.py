@@ -138,7 +138,11 @@ def test_a_p99_has_no_upper_limit_below_368_requests_however_many_runs_there_are
     assert (estimate.high, estimate.low is None) == (None, False)
     assert "no upper limit below 368 samples" in estimate.notes
     held = runs_of(np.random.default_rng(3), 5, 74, 0.01)
-    assert intervals.percentile(SortedArray(np.concatenate(held)), 0.99, [SortedArray(run) for run in held]).high
+    data, runs = SortedArray(np.concatenate(held)), [SortedArray(run) for run in held]
+    assert intervals.percentile(data, 0.99, runs).high
+    more = intervals.percentile(data, 0.99, runs, 0.97)  # 370 are enough for 95 %
+    assert more.high is None
+    assert "no upper limit below 418 samples" in more.notes
 
 
 def test_a_percentile_of_zeros_has_an_interval_on_its_own_scale():
