@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from loadgen.cli import exporting as cli_exporting
@@ -50,6 +51,23 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
         done = loadgen(*SMALL, "--prometheus-port", port, "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert done.stderr == f"loadgen: --prometheus-port {port}: Address already in use; name a free port\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "url", "told"),
+    [
+        ("--push-gateway", "not a url", "must start with http:// or https:// and name a host, got 'not a url'"),
+        ("--push-gateway", "http://me:hunter2@127.0.0.1", "must not hold credentials, for they cannot be sent"),
+        ("--remote-write", "ftp://me:hunter2@127.0.0.1", "must start with http:// or https:// and name a host"),
+    ],
+)
+def test_an_outlet_that_can_never_work_is_told_before_anything_starts(
+    option: str, url: str, told: str, tmp_path: Path
+) -> None:
+    done = loadgen(*SMALL, option, url, "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert done.stderr == f"loadgen: {option}: {told}\n"
     assert not (tmp_path / "run").exists()
 
 

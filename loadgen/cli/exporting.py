@@ -39,15 +39,19 @@ class Outlets:
 def exporting(outlets: Outlets, profile: str, *, quiet: bool) -> Iterator[Exporter | None]:
     """Serve while inside; on the way out push, and stay until the final counts were fetched.
 
-    Raises Stop if the port cannot be had. A push that fails is told and changes nothing: the run is on disk.
+    Raises Stop if the port cannot be had, or nothing could be sent to a URL. A push that fails is told and changes
+    nothing: the run is on disk.
     """
     if not outlets.any:
         yield None
         return
-    from loadgen.exporter import Exporter, ExportError, serve
+    from loadgen.exporter import Exporter, ExportError, check_push_gateway, check_remote_write, serve
 
     exporter = Exporter(profile, outlets.instance)
     try:
+        for check, url in ((check_push_gateway, outlets.push_gateway), (check_remote_write, outlets.remote_write)):
+            if url is not None:
+                check(url)
         server = None if outlets.port is None else serve(exporter, outlets.port, outlets.host)
     except ExportError as error:
         raise Stop(Exit.USAGE, str(error)) from None

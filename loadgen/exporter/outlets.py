@@ -5,8 +5,10 @@ The server lives in threads of its own, for a scrape has to be answered while th
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from prometheus_client import make_wsgi_app, push_to_gateway
 from loadgen.clock import wall_ns
 from loadgen.exporter.families import Exporter, registry
 
-__all__ = ["ExportError", "push", "remote_write", "serve"]
+__all__ = ["ExportError", "check_push_gateway", "check_remote_write", "push", "remote_write", "serve"]
 
 JOB = "loadgen"
 PATIENCE_S = 10.0  # of a push
@@ -68,21 +70,35 @@ def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
     return server
 
 
+def check_push_gateway(url: str) -> None:
+    """Raise ExportError if nothing could be pushed to `url`."""
+    _host("--push-gateway", url)
+    if "@" in urlsplit(url).netloc:
+        raise ExportError("--push-gateway: must not hold credentials, for they cannot be sent")
+
+
+def check_remote_write(url: str) -> None:
+    """Raise ExportError if nothing could be written to `url`, or what writes is not installed."""
+    _host("--remote-write", url)
+    if importlib.util.find_spec("prometheus_remote_writer") is None:
+        raise ExportError("--remote-write needs an extra: pip install 'loadgen[remote-write]'")
+
+
 def push(exporter: Exporter, url: str, instance: str) -> None:
     """Push what there is to a push gateway. Raises ExportError."""
+    check_push_gateway(url)
     try:
         push_to_gateway(url, JOB, registry(exporter), grouping_key={"instance": instance}, timeout=PATIENCE_S)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise ExportError(f"--push-gateway {urlsplit(url).netloc or url}: {reason}") from None
+        raise ExportError(f"--push-gateway {_host('--push-gateway', url)}: {reason}") from None
 
 
 def remote_write(exporter: Exporter, url: str, instance: str) -> None:
     """Write what there is as one sample a series. Raises ExportError."""
-    try:
-        from prometheus_remote_writer import RemoteWriter
-    except ModuleNotFoundError:
-        raise ExportError("--remote-write needs an extra: pip install 'loadgen[remote-write]'") from None
+    check_remote_write(url)
+    from prometheus_remote_writer import RemoteWriter
+
     at_ms = wall_ns() // 1_000_000
     rows = [
         {
@@ -98,4 +114,28 @@ def remote_write(exporter: Exporter, url: str, instance: str) -> None:
         with RemoteWriter(url, timeout=PATIENCE_S, retries=0) as writer:
             writer.send(rows)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ExportError(f"--remote-write {urlsplit(url).netloc or url}: {error}") from None
+        raise ExportError(f"--remote-write {_host('--remote-write', url)}: {_refusal(error)}") from None
+
+
+def _host(option: str, url: str) -> str:
+    """Return host and port of an absolute URL, which is as much of it as holds no secret. Raises ExportError."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        got = "" if "@" in url else f", got {url!r}"
+        raise ExportError(f"{option}: must start with http:// or https:// and name a host{got}")
+    return parts.netloc.rpartition("@")[2]
+
+
+def _refusal(error: Exception) -> str:
+    """Return why a write failed, without the URL that the library repeats: it may hold a secret."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    response = getattr(cause, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {' '.join(response.text.split())[:200]}".rstrip()
+    return str(getattr(cause.args[0] if cause.args else None, "reason", None) or type(cause).__name__)

@@ -236,3 +236,17 @@ def test_remote_write_sends_every_series(exporter: Exporter, gateway: str) -> No
     }
     assert written["loadgen_requests_total", labels(outcome="ok", endpoint="a:1", agent="")] == 3
     assert written["loadgen_ttft_seconds_bucket", labels(le="+Inf", endpoint="a:1", agent="x")] == 1
+
+
+def test_a_refused_write_is_told_without_what_its_url_holds(
+    exporter: Exporter, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prometheus_remote_writer", reason="needs the remote-write extra")
+    monkeypatch.setattr(_Gateway, "status", 401)
+    at = gateway.removeprefix("http://")
+    with pytest.raises(ExportError, match=f"^--remote-write {at}: HTTP 401$"):
+        remote_write(exporter, f"http://me:hunter2@{at}/api/v1/write?token=sesame", "one")
+    with pytest.raises(ExportError, match=r"^--remote-write 127\.0\.0\.1:1: .*refused") as refused:
+        remote_write(exporter, "http://me:hunter2@127.0.0.1:1/api/v1/write?token=sesame", "one")
+    assert "hunter2" not in str(refused.value)
+    assert "sesame" not in str(refused.value)
