@@ -93,7 +93,7 @@ def _cell(directory: Path, one: Mapping[str, Any], ended: Mapping[str, Any]) -> 
         "overlap_efficiency": {block: run["overlap"] / n for block, run in together.items() if run["overlap"]},
         "makespan_s": {block: run["makespan_s"] for block, run in together.items() if run["makespan_s"]},
         "concurrent_runs": section["runs"]["concurrent"] if section else 0,
-        "contended_runs": section["contention"]["rules_runs"].get(RULE, 0) if section else 0,
+        "contended_runs": (section["contention"]["rules_runs"].get(RULE) or 0) if section else 0,
         "contention": section["contention"]["verdict"] if section else None,
         "verdict": summary.get("verdict"),
         "loop_lag_ms": instrument.get("loop_lag_ms") or {},

@@ -153,6 +153,23 @@ def test_a_control_that_is_off_is_told(tmp_path: Path) -> None:
     assert "which it should NOT be" in runtimes_text(summary)
 
 
+def test_a_variant_without_a_whole_concurrent_run_has_a_line_and_no_figures(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE)
+    path = tmp_path / "callback/0/summary.json"
+    summary = json.loads(path.read_text())
+    # As the section has it where every concurrent run had a call that failed.
+    summary["agents"] |= {"runs": {"concurrent": 0, "solo": 10}, "efficiency": {"notes": ["no concurrent run"]}}
+    summary["agents"]["contention"] = {"verdict": "unknown", "rules_runs": {"speedup<1.5": None}}
+    for run in summary["agents"]["per_run"]:
+        run["left_out"] = "a call ended in refused" if run["concurrent"] else None
+    path.write_text(json.dumps(summary))
+    told = summarise_runtimes(tmp_path)
+    (line,) = (one for one in told["variants"] if one["name"] == "callback")
+    assert line["contended"] == {"rule": "speedup<1.5", "runs": 0, "of": 0}
+    assert (line["efficiency"]["runs"], line["efficiency"]["mean"]["value"]) == (0, None)
+    assert "callback" in runtimes_text(told)
+
+
 def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
     write(tmp_path, ALIKE)
     (tmp_path / "callback/0/summary.json").unlink()
