@@ -288,7 +288,8 @@ def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         f"- date: {manifest['wall_start']}",
         f"- model: {', '.join(models)}",
         f"- runs: {len(runs)}",
-        f"- duration: {(max(starts) - min(starts)) / 1e9:.4g} s from the first run's start to the last one's",
+        f"- duration: {(max(starts, default=0) - min(starts, default=0)) / 1e9:.4g} s from the first run's start to the "
+        "last one's",
         "",
         "## Executive summary",
         "",

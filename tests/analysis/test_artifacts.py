@@ -1,0 +1,21 @@
+"""The guide's files from campaigns that did not go as planned; what they hold otherwise is seen on real runs."""
+
+import json
+
+from agent_runs import campaign
+
+from analysis.artifacts import FOLDER, write_artifacts
+
+AGENTS = [
+    {"name": name, "endpoint": "a", "options": {}, "asked_options": {}, "calls": ["plan"], "files": []}
+    for name in ("collector", "insight")
+]
+
+
+def test_a_campaign_that_died_in_its_first_run_has_its_files(tmp_path):
+    path = campaign(tmp_path / "run", [], agents=AGENTS, wall_start="2025-01-01T00:00:00Z", wall_end=None)
+    write_artifacts(path)
+    summary = json.loads((path / FOLDER / "summary.json").read_text())
+    assert summary["runs"] == []
+    assert summary["aggregate"]["average_efficiency"] is None
+    assert "- runs: 0\n- duration: 0 s" in (path / FOLDER / "comparison_report.md").read_text()
