@@ -254,6 +254,7 @@ def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     told, grades = summary["aggregate"], _grades(summary)
     runs = summary["runs"]
     starts = [entry["start_ns"] for entry in manifest["runs"]]
+    lasted_s = (max(starts) - min(starts)) / 1e9 if starts else 0.0
     models = sorted({target["model"] for target in manifest["targets"]})
     efficiency, contended = told["average_efficiency"], told["contention_detected_runs"]
     verdict = grades["efficiency"] or "no grade"
@@ -288,8 +289,7 @@ def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         f"- date: {manifest['wall_start']}",
         f"- model: {', '.join(models)}",
         f"- runs: {len(runs)}",
-        f"- duration: {(max(starts, default=0) - min(starts, default=0)) / 1e9:.4g} s from the first run's start to the "
-        "last one's",
+        f"- duration: {lasted_s:.4g} s from the first run's start to the last one's",
         "",
         "## Executive summary",
         "",

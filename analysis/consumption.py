@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from analysis import arms, intervals, throughput
 from analysis.energy import joules, net_of_idle
-from analysis.estimate import Estimate, EstimateJson, refused, significant
+from analysis.estimate import EstimateJson, refused, significant
 from analysis.frame import Frame
 from analysis.measured import Measured, measure
 from analysis.requests import ABSENT
@@ -101,9 +101,10 @@ def energy_of(m: Measured) -> dict[str, Any] | None:
             return refused(refusal).to_json()
         if counts is None or not all(counts):
             return refused(f"no {what} were counted").to_json()
-        values = [j / n for j, n in zip(spent, counts, strict=True)]
+        values, whole = ([j / n for j, n in zip(each, counts, strict=True)] for each in (spent, spent_j))
         estimate = intervals.over_runs(values, len(values), m.confidence)
-        return _widened(estimate, relative).noted(*notes).to_json()
+        # What is left above idle is as uncertain as the whole it was taken from, in joules.
+        return intervals.with_instrument(estimate, relative * intervals.centre(whole)).noted(*notes).to_json()
 
     told |= {
         "joules": [significant(j) for j in spent_j] if refusal is None else None,
@@ -124,10 +125,6 @@ def _counts(rates: Sequence[float | None], seconds: Sequence[float]) -> list[flo
     if any(rate is None for rate in rates):
         return None
     return [rate * s for rate, s in zip(rates, seconds, strict=True) if rate is not None]
-
-
-def _widened(estimate: Estimate, relative: float) -> Estimate:
-    return intervals.with_instrument(estimate, None if estimate.value is None else relative * estimate.value)
 
 
 def _boards(m: Measured) -> tuple[list[_Board], str | None]:

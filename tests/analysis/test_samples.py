@@ -316,6 +316,18 @@ def test_energy_beyond_idle_is_told_where_idle_was_seen_for_long_enough(tmp_path
     assert energy["net_joules_per_output_token"]["value"] == pytest.approx((200 - 60) * 20 / 200, rel=0.02)
 
 
+def test_what_is_left_above_idle_is_as_uncertain_as_the_whole(tmp_path):
+    told = []
+    for number in range(3):  # all alike, so that the doubt is the sensor's alone: 5 % of 200 W, and not of 80 W
+        power = {t: 200.0 if 0 < t <= 20 else 120.0 for t in ticks(25, since=-40)}
+        told += rows("gpu_power_watts", power, source="nvml", number=number, gpu="0")
+    energy = energy_of(tmp_path, told, runs=3)
+    gross, net = energy["joules_per_output_token"], energy["net_joules_per_output_token"]
+    assert net["value"] == pytest.approx(8, rel=0.02)
+    assert net["high"] - net["value"] == pytest.approx(gross["high"] - gross["value"], rel=1e-3)
+    assert "instrument-limited" in net["notes"]
+
+
 def test_boards_of_this_machine_say_nothing_of_a_server_on_another(tmp_path):
     told = rows("gpu_power_watts", dict.fromkeys(ticks(25), 200.0), source="nvml", gpu="0")
     far = [{"name": "a", "url": "http://far.example:8000", "api": "openai", "model": "m"}]
