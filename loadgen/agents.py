@@ -219,7 +219,8 @@ def _arm(
     def facts(healths: Sequence[Health]) -> dict[str, Any]:
         return {
             "measured_from_ns": 0,
-            "measured_to_ns": max((h.last_sent_ns for h in healths if h.last_sent_ns is not None), default=0),
+            # From the barrier to the last answer: the work is the whole run, and nothing of it ramp or drain.
+            "measured_to_ns": max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
             "offered": sum(h.offered for h in healths),
             "open_loop": False,
             "concurrency_asked": min(permits, len(chosen)),

@@ -94,6 +94,7 @@ class Health:
     left_out: int = 0  # calls of scripts not made, for the answer they needed never came
     first_intended_ns: int | None = None  # of the requests that are not warm-up
     last_sent_ns: int | None = None
+    last_done_ns: int | None = None
     clock_jump_ns: int = 0  # the largest step of the wall clock against the monotonic one
     unstamped_reads: int = 0  # reads the kernel gave no stamp for
 
@@ -305,6 +306,8 @@ class Engine:
         health = self.health
         if record.sent_ns is not None and (health.last_sent_ns is None or record.sent_ns > health.last_sent_ns):
             health.last_sent_ns = record.sent_ns
+        if record.done_ns is not None and (health.last_done_ns is None or record.done_ns > health.last_done_ns):
+            health.last_done_ns = record.done_ns
         if record.seq >= self._plan.warmup_requests and (
             health.first_intended_ns is None or record.intended_ns < health.first_intended_ns
         ):

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.report import figures
 
-__all__ = ["agents_charts", "agents_html", "agents_markdown", "agents_text"]
+__all__ = ["agents_charts", "agents_html", "agents_in_words", "agents_markdown", "agents_text"]
 
 WIDTH = 80
 LABEL = 20
@@ -103,10 +103,10 @@ def agents_html(told: Content) -> str:
     return "\n".join(
         [
             f"<p class=note>{escape(_clean(_what_ran(told)))}</p>",
-            _rows(["", "", ""], rows),
-            _rows(["", *COLUMNS.values()], agents),
+            _rows(["", "and 95 % interval", ""], rows),
+            _rows(["mean over runs", *COLUMNS.values()], agents),
             _list([*_more(told), *told["notes"], *notes]),
-            f"<h2>Contention: {'found' if verdict == 'contention' else escape(verdict)}</h2>",
+            f"<h3>Contention: {'found' if verdict == 'contention' else escape(verdict)}</h3>",
             _list(_contention(told)),
         ]
     )
@@ -120,10 +120,19 @@ def agents_charts(told: Content) -> list[Chart]:
 # --- what both texts say ---------------------------------------------------------------------------------------------
 
 
+def agents_in_words(told: Content) -> str:
+    """Return what was asked for, in one phrase: how many agents, their workload, permits, the time to think."""
+    n, permits = len(told["names"]), told["permits"]
+    each = list(told["per_agent"].values())
+    parts = [f"{n} agents", *dict.fromkeys(str(one["workload"]) for one in each if one["workload"])]
+    parts += [f"{permits} permit{'s' if permits != 1 else ''}"] if permits is not None else []
+    parts += [f"{ms:g} ms to think" for ms in dict.fromkeys(one["think_ms"] for one in each) if ms]
+    return ", ".join(parts)
+
+
 def _what_ran(told: Content) -> str:
-    parts = [f"{len(told['names'])} agents: {', '.join(told['names'])}"]
+    parts = [", ".join(told["names"])]
     parts += [str(told["scenario"])] if told["scenario"] else []
-    parts += [f"{told['permits']} permits"] if told["permits"] is not None else []
     runs = told["runs"]
     parts.append(f"{told['blocks']} blocks; {runs['concurrent']} concurrent and {runs['solo']} solo runs")
     return " · ".join(parts)
@@ -174,7 +183,7 @@ def _more(told: Content) -> Iterator[str]:
         yield f"waited for a permit: {', '.join(f'{name} {_whole(one)} ms' for name, one in waits.items())}"
     for key, estimate in told["deltas"].items():
         if isinstance(estimate, Mapping) and estimate["value"] is not None:
-            yield f"{key}: {_whole(estimate)}"
+            yield f"{_difference(key)}: {_whole(estimate)} {_unit(key)}"
     for one in told["short_answers"][:RUNS_SHOWN]:
         usual = f"{one['tokens']} tokens, usually {one['usual_tokens']:g}"
         yield f"short answer: run {one['run']}, {one['agent']}, call {one['turn'] + 1}: {usual}"
@@ -188,10 +197,23 @@ def _more(told: Content) -> Iterator[str]:
             outliers = agent[arm]["wall_s"]["spread"]["outliers"]
             marked = sorted({*outliers["iqr"], *outliers["z"]})
             if marked:
-                runs = ", ".join(map(str, marked))
+                runs = f"run{'s' if len(marked) > 1 else ''} {', '.join(map(str, marked))}"
                 without = agent[arm]["wall_s"]["spread"]["mean_without_outliers"]
-                rest = "" if without is None else f"; mean without them {without:.4g} s"
-                yield f"wall time stands out, and is kept: {name} {arm}, run {runs}{rest}"
+                rest = "" if without is None else f"; mean without {without:.4g} s"
+                yield f"wall time stands out, and is kept: {name} {ARMS[arm]}, {runs}{rest}"
+
+
+DIFFERENCES = {"ttft_ms_": ("TTFT", "ms"), "output_tokens_per_s_": ("output", "tokens/s")}
+
+
+def _difference(key: str) -> str:
+    """Return what a key of `deltas` says: `ttft_ms_b_minus_a` as `TTFT, b minus a`."""
+    prefix = next(prefix for prefix in DIFFERENCES if key.startswith(prefix))
+    return f"{DIFFERENCES[prefix][0]}, {key.removeprefix(prefix).replace('_minus_', ' minus ')}"
+
+
+def _unit(key: str) -> str:
+    return next(unit for prefix, (_, unit) in DIFFERENCES.items() if key.startswith(prefix))
 
 
 def _contention(told: Content) -> Iterator[str]:
@@ -204,11 +226,15 @@ def _contention(told: Content) -> Iterator[str]:
     if flags["looked_at"]:
         share = flags["runs_contended"]
         solo = flags["solo"]
-        beyond = "more than" if flags["beyond_natural_tail"] else "no more than"
-        yield (
-            f"TTFT of {flags['flagged']} of {flags['looked_at']} overlapping calls is slow (FDR 5 %), {beyond} of "
-            f"solo calls ({solo['flagged']} of {solo['looked_at']}); runs contended {_whole(share)}"
-        )
+        slow = f"TTFT of {flags['flagged']} of {flags['looked_at']} overlapping calls is slow (FDR 5 %)"
+        if solo["looked_at"]:
+            beyond = "a larger share than" if flags["beyond_natural_tail"] else "no larger share than"
+            yield (
+                f"{slow}, {beyond} of solo calls ({solo['flagged']} of {solo['looked_at']}); "
+                f"share of runs contended {_whole(share)}"
+            )
+        else:
+            yield f"{slow}; too few solo calls to say how many of those would be"
     yield from flags["notes"]
     causes = [f"{CAUSES[cause]} {n}" for cause, n in found["attribution"].items() if n]
     if causes:
@@ -224,7 +250,7 @@ def _contention(told: Content) -> Iterator[str]:
         yield f"run {burst['run']}: gaps {burst['stretch']:.3g} × solo for a moment, {span}"
     n = told["runs"]["concurrent"]
     rules = ", ".join(f"{name} {'–' if k is None else f'{k} of {n}'}" for name, k in found["rules_runs"].items())
-    yield f"runs labelled by the rules of earlier tools: {rules}"
+    yield f"runs labelled by the rules of earlier tools, whose speedup is the overlap: {rules}"
 
 
 # --- charts ----------------------------------------------------------------------------------------------------------
@@ -255,7 +281,8 @@ def _decomposition(told: Content) -> Chart | None:
                 **{"role": "ink", "line": {"width": 4}, "showlegend": True, "hoverinfo": "skip"},
             }
         )
-    layout = {"xaxis": {"range": [0, n * 1.02]}, "yaxis": {"showticklabels": False}, "barmode": "overlay"}
+    xaxis = {"title": {"text": "agents' worth of work at once"}, "range": [0, n * 1.02]}
+    layout = {"xaxis": xaxis, "yaxis": {"showticklabels": False}, "barmode": "overlay"}
     return {"title": "What running together gained", "note": note, "traces": traces, "layout": layout}
 
 
@@ -319,7 +346,7 @@ def _timeline(told: Content) -> Chart | None:
         return None
     alone = {"type": "scatter", "mode": "lines", "x": [0, longest], "y": [1, 1], "name": "alone", "role": "quiet"}
     traces.insert(0, alone | {"line": {"width": 1, "dash": "dot"}, "showlegend": False, "hoverinfo": "skip"})
-    layout = {"xaxis": {"title": {"text": "s since the start of the run"}}, "yaxis": {"title": {"text": "× solo"}}}
+    layout = {"xaxis": {"title": {"text": "s since the start of the run"}}, "yaxis": {"title": {"text": "gap, × solo"}}}
     note = "Gaps between tokens against the same agents alone, second by second, concurrent runs."
     return {"title": "Contention over time", "note": note, "traces": traces, "layout": layout}
 

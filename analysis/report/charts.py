@@ -31,6 +31,7 @@ Trace = dict[str, Any]
 CURVE_POINTS = 160
 RUNS_DRAWN = 12
 REQUESTS_DRAWN = 48
+TOKENS_A_BIN, LEAST_BINS = 20, 25  # with fewer tokens in a bin their rate is a comb
 PERCENTILES = {2: "p50", 10: "p90", 100: "p99", 1000: "p99.9", 10_000: "p99.99", 100_000: "p99.999"}
 
 
@@ -75,7 +76,7 @@ def _line(x: list[float | None], y: list[float | None], colour: str, name: str, 
     return trace | {"line": {"width": width, "dash": dash}, "showlegend": False} | others
 
 
-STRIPS = {"ttft_ms": ("TTFT mean", "ttft", "ms"), "output_tokens_per_s": ("output tokens per second", "gap", "")}
+STRIPS = {"ttft_ms": ("TTFT mean", "ttft", "ms"), "output_tokens_per_s": ("output tokens per second", "gap", "tokens/s")}
 
 
 def _strips(summary: Mapping[str, Any]) -> list[Chart]:
@@ -152,7 +153,10 @@ def _percentiles(name: str, colour: str, data: Sorted, runs: Sequence[Sorted], *
         note += " The band is where the order statistics put it, 95 %, within-run."
     note += " Thin lines: single runs." if len(held) > 1 else ""
     layout = {
-        "xaxis": {"type": "log", "tickvals": list(ticks), "ticktext": list(ticks.values())},
+        "xaxis": {
+            **{"type": "log", "tickvals": list(ticks), "ticktext": list(ticks.values())},
+            "title": {"text": "percentile"},
+        },
         "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
     }
     return {"title": f"{name} by percentile", "note": note, "traces": traces, "layout": layout}
@@ -196,7 +200,7 @@ def _ecdf(series: Mapping[str, tuple[str, Sorted]]) -> Chart:
     scale = {"type": "log", "tickvals": _one_two_five(min(edges), max(edges))} if min(edges) > 0 else {}
     layout = {
         "xaxis": {"title": {"text": "ms"}, **scale},
-        "yaxis": {"tickformat": ".0%", "range": [0, 1.02]},
+        "yaxis": {"title": {"text": "share of samples"}, "tickformat": ".0%", "range": [0, 1.02]},
     }
     return {"title": "Share of samples no slower", "note": "", "traces": traces, "layout": layout}
 
@@ -211,14 +215,17 @@ def _over_time(m: Measured, lines: list[Timeline]) -> list[Chart]:
     faint = {"opacity": 0.55} if len(lines) > 1 else {}
     flight, ttft, tokens, failed = [], [], [], []
     failures: dict[str, Trace] = {}
+    merge = max((_few_tokens(line) for line in lines), default=1)
     for line in lines:
         x = _short(line.at_s)
         label = f"run {line.run}"
         flight.append(_line(x, _short(line.in_flight), "flight", label, **_hover(label, "in flight"), **faint))
         median, worst = f"{label}, median", f"{label}, slowest"
+        dots = _dots(line.ttft_p50_ms)
         ttft.append(_line(x, _short(line.ttft_greatest_ms), "worst", worst, **_hover(worst, "ms"), width=1, **faint))
-        ttft.append(_line(x, _short(line.ttft_p50_ms), "ttft", median, **_hover(median, "ms"), **faint))
-        tokens.append(_line(x, _short(line.tokens_per_s), "gap", label, **_hover(label, "tokens/s"), **faint))
+        ttft.append(_line(x, _short(line.ttft_p50_ms), "ttft", median, **_hover(median, "ms"), **faint, **dots))
+        at, rate = (_short(_merged(values, merge)) for values in (line.at_s, line.tokens_per_s))
+        tokens.append(_line(at, rate, "gap", label, **_hover(label, "tokens/s"), **faint))
         for name, counts in line.failures.items():
             _add_failures(failures, name, line, counts)
     failed = list(failures.values())
@@ -226,13 +233,35 @@ def _over_time(m: Measured, lines: list[Timeline]) -> list[Chart]:
     told = "" if _tokens_told(m) else " Events count as one token where the server did not tell."
     span = _measured_span(m)
     return [
-        _timed("Requests in flight", "Mean over each bin.", flight, span, seconds),
+        _timed("Requests in flight", "Mean over each bin.", flight, span, seconds, "requests"),
         _timed(
             "TTFT over time", "By the time a request was due. Thin: the slowest of each bin.", ttft, span, seconds, "ms"
         ),
-        _timed("Tokens per second", "As they arrived." + told, tokens, span, seconds),
-        _timed("Failed requests", "When they failed, all runs together.", failed, span, seconds, "in a bin"),
+        _timed("Tokens per second", "As they arrived." + told, tokens, span, seconds, "tokens/s"),
+        _timed("Failed requests", "When they failed, all runs together.", failed, span, seconds, "requests in a bin"),
     ]
+
+
+def _dots(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Return what shows values that have no neighbour to draw a line to; nothing where there are none."""
+    known = np.pad(~np.isnan(values), 1)
+    alone = known[1:-1] & ~known[:-2] & ~known[2:]
+    return {"mode": "lines+markers", "marker": {"size": 4}} if alone.any() else {}
+
+
+def _few_tokens(line: Timeline) -> int:
+    """Return how many bins to take as one, a power of two, so that they hold tokens enough to tell a rate."""
+    merge, busy = 1, line.tokens_per_s[line.tokens_per_s > 0]
+    tokens = float(busy.sum()) * line.width_s
+    while len(line.at_s) // (2 * merge) >= LEAST_BINS and tokens * merge < TOKENS_A_BIN * len(line.at_s):
+        merge *= 2
+    return merge
+
+
+def _merged(values: NDArray[np.float64], merge: int) -> NDArray[np.float64]:
+    """Return means of `merge` successive values each; the last may be of fewer."""
+    starts = np.arange(0, len(values), merge)
+    return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))), np.float64)
 
 
 def _hover(label: str, unit: str) -> dict[str, str]:
@@ -275,7 +304,8 @@ def _timed(
         "yaxis": {"rangemode": "tozero", **({"title": {"text": unit}} if unit else {})},
         "barmode": "stack",
     }
-    most = max((value or 0.0 for trace in traces if trace["type"] == "bar" for value in trace["y"]), default=0.0)
+    counted = unit.startswith("requests")
+    most = max((value or 0.0 for trace in traces if counted for value in trace["y"]), default=0.0)
     if 0 < most <= 5:  # counts: no ticks between them
         layout["yaxis"]["dtick"] = 1
     shaded = None if span is None or (span[0] <= 0 and span[1] >= end) else [span[0], min(span[1], end)]

@@ -16,7 +16,7 @@ from analysis.intervals import ENOUGH_RUNS, LEAST_RUNS
 from analysis.report import figures
 from analysis.report.charts import charts_of
 from analysis.report.sections import sections_of
-from analysis.report.terminal import EVERY_LATENCY, RATES, campaign_in_words, load_in_words
+from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, asked_in_words, campaign_in_words
 from analysis.summary import Source, measured_from, summarise
 
 __all__ = ["html_report"]
@@ -41,20 +41,23 @@ def html_report(source: Source, summary: Summary | None = None) -> str:
     from plotly.offline import get_plotlyjs  # half a second to import, and needed by nothing else
 
     m = measured_from(source)
-    summary = summarise(m) if summary is None else summary
-    parts = list(sections_of(summary))
+    summary = summarise(source) if summary is None else summary
+    leading, parts = (list(sections_of(summary, leading=which)) for which in (True, False))
+    first = [chart for part, told in leading if part.charts for chart in part.charts(told)]
     charts = charts_of(m, summary) + [chart for part, told in parts if part.charts for chart in part.charts(told)]
     body = "\n".join(
         [
             _header(summary, m.manifest),
             _tiles(summary),
             _objectives(summary),
+            *(_section(part.title, part.page(told)) for part, told in leading),
+            _chart_places(first),
             _latencies(summary),
             _rates(summary),
             _runs(summary),
             _endpoints(summary),
             *(_section(part.title, part.page(told)) for part, told in parts),
-            _chart_places(charts),
+            _chart_places(charts, len(first)),
             _failures(summary),
             _instrument(summary),
             _facts(summary, m.manifest),
@@ -67,7 +70,7 @@ def html_report(source: Source, summary: Summary | None = None) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<style>\n{(HERE / 'page.css').read_text('utf-8')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        f'<script type="application/json" id="charts">{_json(charts)}</script>\n'
+        f'<script type="application/json" id="charts">{_json(first + charts)}</script>\n'
         f"<script>{get_plotlyjs()}</script>\n<script>\n{(HERE / 'page.js').read_text('utf-8')}</script>\n"
         "</body>\n</html>\n"
     )
@@ -117,10 +120,10 @@ def _header(summary: Summary, manifest: Mapping[str, Any]) -> str:
     runs = summary["runs"]
     started = next((run["wall_start"] for run in manifest.get("runs") or [] if run.get("wall_start")), None)
     parts = [
-        load_in_words(summary.get("load") or {}),
+        asked_in_words(summary),
         f"{runs} run{'s' if runs != 1 else ''}",
         f"{summary['window_s'] or 0:.4g} s measured",
-        *([f"started {started}"] if started else []),
+        *([f"started {_moment(started)}"] if started else []),
         *(["interrupted"] if summary["interrupted"] else []),
     ]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in summary["verdict_reasons"])
@@ -133,13 +136,25 @@ def _header(summary: Summary, manifest: Mapping[str, Any]) -> str:
     )
 
 
+def _moment(iso: str) -> str:
+    """Return `2026-01-31T10:20:30.400+00:00` without its T and fraction, and with the offset named."""
+    day, _, time = iso.partition("T")
+    offset = time[time.find("+") :] if "+" in time else ""
+    return f"{day} {time[:8]} UTC{'' if offset in ('', '+00:00') else offset}"
+
+
 def _tiles(summary: Summary) -> str:
     metrics, requests = summary["metrics"], summary["requests"]
     failed = sum(requests["failed"].values())
     gap = "itl_ms" if metrics["itl_ms"] is not None else "event_gap_ms"
+    agents = summary.get("agents")
+    leading = (
+        [("speedup", agents["speedup"], ""), ("efficiency", agents["efficiency"], "")]
+        if agents
+        else [("TTFT p50", metrics["ttft_ms"]["p50"], "ms"), ("TTFT p99", metrics["ttft_ms"]["p99"], "ms")]
+    )
     tiles = [
-        ("TTFT p50", metrics["ttft_ms"]["p50"], "ms"),
-        ("TTFT p99", metrics["ttft_ms"]["p99"], "ms"),
+        *leading,
         (f"{EVERY_LATENCY[gap]} p50", metrics[gap]["p50"], "ms"),
         ("output", metrics["output_tokens_per_s"], "tokens/s"),
     ]
@@ -196,23 +211,29 @@ def _latencies(summary: Summary) -> str:
         f"<li>{escape(note)}</li>" for note in notes if not note.endswith(told) and "no interval from" not in note
     )
     details = f"<details><summary>Notes on single figures</summary><ul>{listed}</ul></details>" if listed else ""
-    return _section("Latency", _table(head, rows) + few + details)
+    return _section(_titled("Latency", summary), _table(head, rows) + few + details)
+
+
+def _titled(title: str, summary: Summary) -> str:
+    return f"{title}, {TOGETHER}" if summary.get("agents") else title
 
 
 def _rates(summary: Summary) -> str:
     rows: list[list[str]] = []
+    notes: dict[str, None] = {}
     for name, label in RATES.items() if summary["requests"]["completed"] else ():
         rate = summary["metrics"][name]
         if name == "goodput_per_s" and rate["value"] is None:
             continue
-        notes = "; ".join(rate["notes"])
-        rows.append([escape(label), _figure(rate), str(rate["n"]), escape(notes)])
+        notes |= dict.fromkeys(rate["notes"])
+        rows.append([escape(label), _figure(rate), str(rate["n"])])
     goodput = summary["goodput"]
-    note = ""
+    note = "".join(f"<p class=note>{escape(text)}</p>" for text in notes)
     if goodput and goodput["attainment"]["value"] is not None:
         terms = ", ".join(f"{EVERY_LATENCY[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
-        note = f"<p class=note>{goodput['attainment']['value']:.1%} of the requests offered had {escape(terms)}.</p>"
-    return _section("Throughput", _table(["per second", "", "requests", ""], rows) + note if rows else "")
+        note += f"<p class=note>{goodput['attainment']['value']:.1%} of the requests offered had {escape(terms)}.</p>"
+    head = ["per second", "mean", "completed requests"]
+    return _section(_titled("Throughput", summary), _table(head, rows) + note if rows else "")
 
 
 def _runs(summary: Summary) -> str:
@@ -232,7 +253,7 @@ def _runs(summary: Summary) -> str:
     told = [f"{name}: {side[key]['components']['advice']}" for key, name in ADVISED.items() if side[key]["components"]]
     told += campaign_in_words(summary)
     table = _table(["run", *columns.values()], rows) if len(rows) > 2 else ""
-    return _section("Runs", table + "".join(f"<p class=note>{escape(line)}</p>" for line in told))
+    return _section(_titled("Runs", summary), table + "".join(f"<p class=note>{escape(line)}</p>" for line in told))
 
 
 def _of_run(number: float | None, out: bool) -> str:
@@ -250,16 +271,17 @@ def _endpoints(summary: Summary) -> str:
     return _section("Endpoints", _table(head, rows) if rows else "")
 
 
-def _chart_places(charts: list[dict[str, Any]]) -> str:
+def _chart_places(charts: list[dict[str, Any]], start: int = 0) -> str:
+    """Return where the page draws `charts`, of which the first is number `start` in its data."""
     places = []
-    for index, chart in enumerate(charts):
+    for index, chart in enumerate(charts, start):
         tall = " tall" if chart.get("tall") else ""
         note = f"<p class=note>{escape(chart['note'])}</p>" if chart["note"] else ""
         places.append(
             f'<figure class="chart{tall}"><figcaption>{escape(chart["title"])}</figcaption>{note}'
             f'<div id="chart-{index}" class=plot></div></figure>'
         )
-    return f"<div class=charts>{''.join(places)}</div>"
+    return f"<div class=charts>{''.join(places)}</div>" if places else ""
 
 
 def _failures(summary: Summary) -> str:

@@ -6,12 +6,12 @@ become a link, a tag or a column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.report import figures
 from analysis.report.sections import sections_of
-from analysis.report.terminal import EVERY_LATENCY, RATES, campaign_in_words, load_in_words
+from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, asked_in_words, campaign_in_words
 
 __all__ = ["markdown_report"]
 
@@ -28,16 +28,22 @@ def markdown_report(summary: Summary) -> str:
     """Return the report as markdown, ending in a newline."""
     blocks = [
         _headline(summary),
+        *_sections(summary, leading=True),
         _requests(summary),
         _latencies(summary),
         _rates(summary),
         _objectives(summary),
         _runs(summary),
         _endpoints(summary),
-        *(section.markdown(content).strip() for section, content in sections_of(summary)),
+        *_sections(summary, leading=False),
         _instrument(summary),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _sections(summary: Summary, *, leading: bool) -> Iterator[str]:
+    for section, content in sections_of(summary, leading=leading):
+        yield section.markdown(content).strip()
 
 
 def _escaped(text: object) -> str:
@@ -68,7 +74,7 @@ def _headline(summary: Summary) -> str:
     ]
     runs = summary["runs"]
     parts = [
-        load_in_words(summary.get("load") or {}),
+        asked_in_words(summary),
         f"{runs} run{'s' if runs != 1 else ''}",
         f"{summary['window_s'] or 0:.4g} s measured",
         *(["interrupted"] if summary["interrupted"] else []),
@@ -93,7 +99,8 @@ def _requests(summary: Summary) -> str:
         f"{error['n']} × {error['outcome']}: {error['status'] or ''} {error['error'][:300]}"
         for error in summary["errors"][:ERRORS]
     ]
-    return text + (f"\n\n{_listed(told)}" if told else "")
+    title = f"## {TOGETHER.capitalize()}\n\n" if summary.get("agents") else ""
+    return title + text + (f"\n\n{_listed(told)}" if told else "")
 
 
 def _latencies(summary: Summary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,15 @@ from analysis.report import figures
 from analysis.requests import ABSENT
 from analysis.samples import Series, summed
 
-__all__ = ["energy_markdown", "energy_text", "telemetry_charts", "telemetry_markdown", "telemetry_text"]
+__all__ = [
+    "energy_html",
+    "energy_markdown",
+    "energy_text",
+    "telemetry_charts",
+    "telemetry_html",
+    "telemetry_markdown",
+    "telemetry_text",
+]
 
 Content = Mapping[str, Any]
 Chart = dict[str, Any]
@@ -28,6 +37,7 @@ POINTS = 400  # of a line: more than a screen shows
 RUNS_DRAWN = 4
 ENDPOINTS_DRAWN = 4
 GIB = 2**30
+WAITED_LONGER = 1.5  # then the two means are hardly of the same requests
 ENERGY = {
     "joules_per_output_token": "J per output token",
     "net_joules_per_output_token": "J per output token, net of idle",
@@ -43,12 +53,24 @@ def telemetry_markdown(told: Content) -> str:
     return "\n".join(["## Telemetry", "", *(f"- {_escaped(line)}" for line in _findings(told))])
 
 
+def telemetry_html(told: Content) -> str:
+    return _listed(_findings(told))
+
+
 def energy_text(told: Content) -> str:
     return _wrapped(_spent(told))
 
 
 def energy_markdown(told: Content) -> str:
     return "\n".join(["## Energy", "", *(f"- {_escaped(line)}" for line in _spent(told))])
+
+
+def energy_html(told: Content) -> str:
+    return _listed(_spent(told))
+
+
+def _listed(lines: Iterator[str]) -> str:
+    return f"<ul class=note>{''.join(f'<li>{escape(_clean(line))}</li>' for line in lines)}</ul>"
 
 
 def _wrapped(lines: Iterator[str]) -> str:
@@ -91,10 +113,13 @@ def _server(name: str, server: Content) -> Iterator[str]:
     if server["kv_usage"] and server["kv_usage"]["n"]:
         parts.append(f"KV cache {server['kv_usage']['mean']:.1%} used (most {server['kv_usage']['max']:.1%})")
     if server["queue_mean_ms"] is not None:
-        parts.append(f"mean wait in its queue {server['queue_mean_ms']:.3g} ms")
+        parts.append(f"mean wait in its queue {server['queue_mean_ms']:.4g} ms")
     if server["server_ttft_mean_ms"] is not None and server["client_ttft_service_mean_ms"] is not None:
         ours = server["client_ttft_service_mean_ms"]
-        parts.append(f"mean TTFT {server['server_ttft_mean_ms']:.4g} ms by its own count, {ours:.4g} ms by ours")
+        theirs = server["server_ttft_mean_ms"]
+        parts.append(f"mean TTFT {theirs:.4g} ms by its own count, {ours:.4g} ms by ours")
+        if ours > WAITED_LONGER * theirs:
+            parts[-1] += " (it counts answers that began in the window, we requests that were due in it)"
     if server["preemptions"]:
         parts.append(f"{server['preemptions']:g} preemptions")
     if server["prefix_hit_rate"] is not None:

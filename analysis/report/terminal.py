@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.agents import agents_in_words
 from analysis.report.sections import sections_of
 
-__all__ = ["EVERY_LATENCY", "RATES", "campaign_in_words", "load_in_words", "terminal_report"]
+__all__ = ["EVERY_LATENCY", "RATES", "TOGETHER", "asked_in_words", "campaign_in_words", "terminal_report"]
 
 WIDTH = 80
 LABEL = 13
@@ -29,6 +30,7 @@ EVERY_LATENCY = {
     "e2e_ms": "E2E",
     "queue_ms": "wait to send",
 }
+TOGETHER = "concurrent runs, all agents"  # what the general figures are of, where agents ran alone as well
 RATES = {
     "requests_per_s": "requests",
     "output_tokens_per_s": "output tokens",
@@ -53,17 +55,23 @@ def terminal_report(summary: Summary, *, colour: bool = False) -> str:
     paint = _Paint(colour)
     blocks = [
         _headline(summary, paint),
+        *_sections(summary, paint, leading=True),
         _requests(summary, paint),
         _latencies(summary, paint),
         _rates(summary, paint),
         _objectives(summary, paint),
         _runs(summary, paint),
         _endpoints(summary, paint),
-        *([paint.head(part.title), *part.text(told).splitlines()] for part, told in sections_of(summary)),
+        *_sections(summary, paint, leading=False),
         _instrument(summary, paint),
         _verdict(summary, paint),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+def _sections(summary: Summary, paint: _Paint, *, leading: bool) -> Iterator[list[str]]:
+    for part, told in sections_of(summary, leading=leading):
+        yield [paint.head(part.title), *part.text(told).splitlines()]
 
 
 class _Paint:
@@ -98,15 +106,20 @@ def _headline(summary: Summary, paint: _Paint) -> list[str]:
         lines += [paint.head(line) for line in _wrapped(" · ".join(map(str, told)))]
     runs = summary["runs"]
     parts = [
-        load_in_words(summary.get("load") or {}),
+        asked_in_words(summary),
         f"{runs} run{'s' if runs != 1 else ''}",
         f"{summary['window_s'] or 0:.4g} s measured",
     ]
     return lines + _wrapped(" · ".join(part for part in parts if part))
 
 
-def load_in_words(load: Mapping[str, Any]) -> str:
-    """Return what load was asked for, in one phrase; empty if that is not known."""
+def asked_in_words(summary: Summary) -> str:
+    """Return what was asked for, a load or agents, in one phrase; empty if that is not known."""
+    agents = summary.get("agents")
+    return agents_in_words(agents) if agents else _load_in_words(summary.get("load") or {})
+
+
+def _load_in_words(load: Mapping[str, Any]) -> str:
     if not load:
         return ""
     arrivals = load.get("arrivals") or ("poisson" if load.get("rate_per_s") else "closed")
@@ -124,10 +137,11 @@ def _requests(summary: Summary, paint: _Paint) -> list[str]:
     failed = sum(requests["failed"].values())
     ended = requests["completed"] + failed
     lines = [
+        *([paint.head(TOGETHER)] if summary.get("agents") else []),
         paint.head("requests".ljust(LABEL))
         + f"{requests['offered']} offered, {requests['completed']} completed, {failed} failed"
         + (f" ({failed / ended:.1%})" if ended and failed else "")
-        + f"; {requests['measured']} measured"
+        + f"; {requests['measured']} measured",
     ]
     for outcome, n in sorted(requests["failed"].items(), key=lambda item: (-item[1], item[0])):
         lines.append(" " * LABEL + f"{n} {outcome}")
@@ -283,8 +297,8 @@ def _runs(summary: Summary, paint: _Paint) -> list[str]:
         notes = ["! stands out from the other runs (robust z > 3.5); kept in every figure"] * any(
             entry["outlier_in"] for entry in runs
         )
-        parts = side["ttft_ms"]["components"]
-        notes += [f"TTFT: {parts['advice']}"] if parts else []
+        parts = {label: side[key]["components"] for key, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT"))}
+        notes += [f"{label}: {told['advice']}" for label, told in parts.items() if told]
         lines += [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
     for text in campaign_in_words(summary):
         lines += _wrapped(text)
@@ -334,8 +348,8 @@ def _width(width: float | None) -> str:
 
 def _ratio(ratio: Mapping[str, Any]) -> str:
     if ratio["value"] is None or ratio["low"] is None:
-        return f"{ratio['value']:.3g}" if ratio["value"] is not None else "–"
-    return f"{ratio['value']:.3g} ({ratio['low']:.3g}..{ratio['high']:.3g})"
+        return f"{ratio['value']:#.3g}" if ratio["value"] is not None else "–"
+    return f"{ratio['value']:#.3g} ({ratio['low']:#.3g}..{ratio['high']:#.3g})"
 
 
 def _endpoints(summary: Summary, paint: _Paint) -> list[str]:

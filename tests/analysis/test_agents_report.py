@@ -37,8 +37,7 @@ def test_text_says_what_was_gained_and_what_it_cost(shared):
     text = agents_text(agents_section(load(shared)))
     assert all(len(line) <= 80 for line in text.splitlines())
     for told in (
-        "2 agents: collector, insight · chimera_homo · 2 permits",
-        "5 blocks; 5 concurrent",
+        "collector, insight · chimera_homo · 5 blocks; 5 concurrent and 10 solo runs",
         "speedup             1.33",
         "overlap efficiency  1.00",
         "the guide's figure: excellent",
@@ -55,7 +54,7 @@ def test_summary_and_every_report_have_the_section(shared):
     assert summary["runs"] == 5  # of the concurrent arm
     assert "CONTENTION" in terminal_report(summary)
     page = html_report(shared, summary)
-    assert "<h2>Contention: found</h2>" in page
+    assert "<h3>Contention: found</h3>" in page
     for title in ("What running together gained", "Call by call, alone and together", "Contention over time"):
         assert title in page, title
     assert to_json(summary) == to_json(summarise(shared))
