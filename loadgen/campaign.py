@@ -34,6 +34,7 @@ from loadgen.engine import Health, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Running, raise_file_limit
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.isolation import NotClearedError, clear
+from loadgen.lock import held
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
 from loadgen.rundir import (
@@ -185,8 +186,9 @@ async def resume(
     if [arm.name for arm in campaign.arms] != [name for name, _ in campaign.design.arms]:
         raise ProfileError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
     finished = {entry["run"] for entry in runs}
-    reopen_directory(directory, finished, lambda writer: writer // WRITERS)
-    _write_manifest(campaign)
+    with held(directory):
+        reopen_directory(directory, finished, lambda writer: writer // WRITERS)
+        _write_manifest(campaign)
     return campaign
 
 
@@ -248,7 +250,15 @@ def _make(directory: Path) -> None:
 
 
 async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
-    """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts."""
+    """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts.
+
+    Raises ProfileError if another process is at work in the directory.
+    """
+    with held(campaign.directory):
+        return await _measure(campaign, tell, stop)
+
+
+async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
     error = halted = None
     unreachable = False
     health: list[Health] = []

@@ -337,6 +337,21 @@ def test_an_interrupted_campaign_can_go_on_from_its_closed_records(server: Serve
     assert (directory / "records.parquet").stat().st_size == pytest.approx(before, rel=0.2)
 
 
+def test_a_campaign_that_still_runs_is_not_gone_on_with(server: Servers, tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    process = start(server(Law(ttft_s=0.03, gap_s=0.005)).url, directory, "--runs", 3)
+    wait_for(process, lambda: runs_in(directory) == 1)
+    process.send_signal(signal.SIGSTOP)  # in the middle, for as long as the other one needs
+    other = run_here("resume", directory)
+    process.send_signal(signal.SIGCONT)
+    assert other.code == 2
+    assert other.line == f"loadgen: {directory}: another loadgen is measuring into it; wait until it has ended"
+    assert process.wait(60) in MEASURED
+    assert [(run, seq) for run, seq, _ in questions(directory)] == [(r, s) for r in range(3) for s in range(40)]
+    assert "resumed" not in manifest_of(directory)
+    assert run_here("verify", directory).code == 0
+
+
 def test_secrets_must_be_given_again(server: Servers, tmp_path: Path) -> None:
     directory = tmp_path / "c"
     killed(server(Law(ttft_s=0.03, gap_s=0.005)).url, directory, signal.SIGKILL, "--header", "X-Gate: opensesame")

@@ -1,0 +1,36 @@
+"""One process at a time makes runs in a directory: a second one would drop or replace what the first has just measured.
+
+The lock is the system's own, on the folder itself: it leaves no file, and ends with the process however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loadgen.profile import ProfileError
+
+__all__ = ["held"]
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # file systems that have none; there everybody is trusted
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold `directory`, which must exist. Raises ProfileError if another process does, OSError if it is not there."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProfileError(f"{directory}: another loadgen is measuring into it; wait until it has ended") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(folder)
