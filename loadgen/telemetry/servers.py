@@ -159,6 +159,8 @@ async def _ask(
         raise Missed(f"no answer within {TIMEOUT_S:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Missed(_cause(error)) from None
+    except UnicodeError:  # of the resolver
+        raise _Refused("no host can have that name") from None
     after = now_ns()
     if status != 200:
         raise _Refused(f"HTTP {status}")
@@ -183,7 +185,7 @@ def _cause(error: Exception) -> str:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotPrometheus("it is not JSON") from None
 
 

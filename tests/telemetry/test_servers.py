@@ -157,6 +157,17 @@ async def test_exporter_is_asked_at_metrics_unless_a_path_is_given(serve: Serve)
         await source.close()
 
 
+async def test_exporter_whose_name_no_host_can_have_is_absent():
+    with pytest.raises(Absent, match=r"^http://\.\./metrics: no host can have that name$"):
+        await open_exporter("http://..")
+
+
+async def test_answer_nested_deeper_than_can_be_read_is_no_json(serve: Serve):
+    url = await serve({"/slots": text("[" * 100_000, "application/json")})
+    with pytest.raises(Absent, match="/slots: it is not JSON"):
+        await open_server(endpoint(url, "llamacpp"))
+
+
 async def test_exporter_that_nobody_answers_for_is_missed_each_time():
     source = await open_exporter("http://127.0.0.1:1")
     with pytest.raises(Missed, match="connection refused"):
