@@ -698,18 +698,24 @@ def test_a_worker_that_is_killed_ends_the_run_and_nothing_is_lost(emulator, tmp_
     assert [record["outcome"] for record in rows(directory)].count("ok") > 0
 
 
-def test_a_signal_before_anything_was_measured_leaves_nothing(tmp_path):
-    """The server accepts and never says who it is; the run is told to end meanwhile."""
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("run", "--concurrency", "1", "--requests", "2"), "interrupted before anything was measured"),
+        (("slots",), "interrupted"),
+    ],
+    ids=["run", "slots"],
+)
+def test_a_signal_before_anything_was_measured_leaves_nothing(tmp_path, words, line):
+    """The server accepts and never says who it is; the command is told to end meanwhile."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         process = subprocess.Popen(
-            command(
-                *("run", profile(tmp_path), "--url", f"http://127.0.0.1:{deaf.getsockname()[1]}"),
-                *("--out", tmp_path / "run"),
-            ),
+            command(*words, "--url", f"http://127.0.0.1:{deaf.getsockname()[1]}"),
             stderr=subprocess.PIPE,
             text=True,
+            cwd=tmp_path,
         )
         try:
             with deaf.accept()[0]:
@@ -718,9 +724,9 @@ def test_a_signal_before_anything_was_measured_leaves_nothing(tmp_path):
         finally:
             process.kill()
             process.wait()
-    assert Result(process.returncode, "", err).line == "loadgen: interrupted before anything was measured"
+    assert Result(process.returncode, "", err).line == f"loadgen: {line}"
     assert process.returncode == 130
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())
 
 
 # Full disks and closed pipes

@@ -94,8 +94,9 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"loadgen: {_message(error, arguments)} (loadgen --help lists what there is)", file=sys.stderr)
         return int(Exit.USAGE)
     except (typer.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    if code == Exit.INTERRUPTED:  # typer turns Ctrl-C into this code, without a word; commands raise Stop
         print("loadgen: interrupted", file=sys.stderr)
-        return int(Exit.INTERRUPTED)
     return int(code or 0)
 
 
