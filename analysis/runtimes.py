@@ -1,7 +1,7 @@
 """What a comparison of the client's runtimes shows: a line a variant, and which of them differ.
 
-Made from `runtimes.json` and what the variants' own directories say, and from nothing else. Two efficiencies are told,
-each under its name: that against measured solo runs, and the multi-agent guide's from overlap alone. Peak, minimum,
+Made from `runtimes.json` and what the variants' own directories say, killed ones too. Two efficiencies are told, each
+under its name: that against measured solo runs, and the multi-agent guide's from overlap alone. Peak, minimum,
 median and SD are of runs; means are geometric, and their unit is the block: its value is the geometric mean over
 configurations, so that configurations which differ do not pass for noise. The control is in no test, for it differs by
 design.
@@ -22,6 +22,7 @@ import numpy as np
 from analysis import equivalence, groups, intervals, ratio
 from analysis.equivalence import Margin
 from analysis.estimate import Estimate, refused, significant
+from analysis.suite import missing_in, summary_in
 
 __all__ = ["RUNTIMES", "RUNTIMES_SUMMARY", "summarise_runtimes"]
 
@@ -37,8 +38,9 @@ Values = dict[int, float]  # by block
 
 
 def summarise_runtimes(directory: Path, *, margin: float = MARGIN, against: str | None = None) -> dict[str, Any]:
-    """Return the summary of `directory`. margin: what nobody would mind. against: a variant to compare the others with.
+    """Return the summary of `directory`. margin: what nobody would mind.
 
+    against: a variant to compare the others with; None takes the one that was named when they were measured.
     Raises OSError, or ValueError for files that are not ours.
     """
     manifest = json.loads((directory / RUNTIMES).read_text(encoding="utf-8"))
@@ -50,9 +52,10 @@ def summarise_runtimes(directory: Path, *, margin: float = MARGIN, against: str 
         mine = [cell for cell in cells if cell["variant"] == variant["name"]]
         values[variant["name"]] = {figure: _of_blocks([cell[figure] for cell in mine]) for figure in FIGURES}
         lines.append(_line(variant, mine, values[variant["name"]]))
+    named = against if against is not None else manifest.get("against")
     working = [variant["name"] for variant in manifest["variants"] if variant["name"] != manifest["control"]]
     compared = [
-        _compared(figure, {name: values[name][figure] for name in working}, margin, against)
+        _compared(figure, {name: values[name][figure] for name in working}, margin, named)
         for figure in FIGURES
         if any(values[name][figure] for name in working)
     ]
@@ -81,7 +84,7 @@ CELL_KEYS = ("variant", "configuration", "directory", "scenario", "verdict", "co
 
 def _cell(directory: Path, one: Mapping[str, Any], ended: Mapping[str, Any]) -> dict[str, Any]:
     folder = directory / one["directory"]
-    summary, instrument = _read(folder / "summary.json"), _read(folder / "manifest.json").get("instrument", {})
+    summary, instrument = summary_in(folder), _read(folder / "manifest.json").get("instrument", {})
     section = summary.get("agents") or {}
     runs = [run for run in section.get("per_run", []) if not run["left_out"]]
     together = {run["block"]: run for run in runs if run["concurrent"] and len(run["wall_s"]) == len(section["names"])}
@@ -98,7 +101,7 @@ def _cell(directory: Path, one: Mapping[str, Any], ended: Mapping[str, Any]) -> 
         "verdict": summary.get("verdict"),
         "loop_lag_ms": instrument.get("loop_lag_ms") or {},
         "cpu_share": instrument.get("cpu_share"),
-        "missing_runs": ended.get("missing_runs"),
+        "missing_runs": missing_in(summary, ended),
         "error": ended.get("error"),
     }
 

@@ -1,7 +1,8 @@
 """What a sweep over configurations of agents shows: a line a configuration, and what goes across them.
 
-Made from `sweep.json` and the summaries of the configurations' own directories, and from nothing else. The figures of
-a configuration are those of its summary; across configurations each counts once, whatever its runs.
+Made from `sweep.json` and the summaries of the configurations' own directories, killed ones too, and from nothing
+else. The figures of a configuration are those of its summary; across configurations each counts once, whatever its
+runs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from analysis import scaling
 from analysis.agents import grade
 from analysis.estimate import significant
 from analysis.speedup import ratio_of
+from analysis.suite import missing_in, summary_in
 
 __all__ = ["SWEEP", "SWEEP_SUMMARY", "summarise_sweep"]
 
 SWEEP = "sweep.json"
 SWEEP_SUMMARY = "loadgen.sweep-summary/1"
-FIGURES = ("speedup", "efficiency", "stretch", "balance", "overlap_efficiency", "combined_over_solo")
+FIGURES = ("speedup", "efficiency", "stretch", "balance", "overlap_efficiency", "combined_over_solo", "fairness")
 LABEL = "speedup<1.5"
 LEAST_LEVELS = 3  # numbers of agents, one of them 1, for a law to be fitted
 
@@ -34,9 +36,7 @@ def summarise_sweep(directory: Path) -> dict[str, Any]:
     ended = {str(one["id"]): one for one in manifest.get("tests", [])}
     lines = []
     for one in manifest["configurations"]:
-        path = directory / one["directory"] / "summary.json"
-        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        lines.append(_line(one, ended.get(str(one["id"]), {}), summary))
+        lines.append(_line(one, ended.get(str(one["id"]), {}), summary_in(directory / one["directory"])))
     measured = [line for line in lines if line["agents"] is not None]
     return {
         "schema": SWEEP_SUMMARY,
@@ -51,8 +51,8 @@ def summarise_sweep(directory: Path) -> dict[str, Any]:
     }
 
 
-def _line(one: Mapping[str, Any], ended: Mapping[str, Any], summary: Mapping[str, Any] | None) -> dict[str, Any]:
-    section = (summary or {}).get("agents")
+def _line(one: Mapping[str, Any], ended: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    section = summary.get("agents")
     runs = [run for run in (section or {}).get("per_run", []) if run["concurrent"] and not run["left_out"]]
     n = len(one["agents"])
     return {
@@ -61,8 +61,8 @@ def _line(one: Mapping[str, Any], ended: Mapping[str, Any], summary: Mapping[str
         "options": {agent["name"]: agent["options"] for agent in one["agents"]},
         "success": ended.get("success", False),
         "error": ended.get("error"),
-        "missing_runs": ended.get("missing_runs"),
-        "verdict": (summary or {}).get("verdict"),
+        "missing_runs": missing_in(summary, ended),
+        "verdict": summary.get("verdict"),
         "agents": section and {name: section[name] for name in FIGURES} | {"grades": section["grades"]},
         "contention": section and section["contention"]["verdict"],
         # One agent alone has a speedup of 1 by its nature.
@@ -161,6 +161,7 @@ def _scaling(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "think_ms": think_ms,
                 "eta": {str(n): significant(value) for n, value in eta.items()},
                 "halved_at": scaling.halving_level(eta),
+                "fairness": {str(line["agents_count"]): line["agents"]["fairness"]["value"] for line in same},
                 "amdahl_parallel_share": amdahl.parameter.to_json(),
                 "amdahl_r_squared": significant(amdahl.r_squared),
                 "power_alpha": power.parameter.to_json(),

@@ -19,6 +19,7 @@ from loadgen.engine import Call, Health, Plan, Script
 from loadgen.fleet import Endpoint, Job, Share, ShareRun
 from loadgen.fleet.share import open_transport
 from loadgen.profile import Agents, Member, Profile, without_secrets
+from loadgen.rundir import ARTIFACTS
 from loadgen.tally import Tally
 from loadgen.transport import Limits
 from loadgen.wire.dialects import dialect
@@ -28,11 +29,10 @@ from loadgen.workload.synthetic import Synthetic
 if TYPE_CHECKING:
     from loadgen.campaign import Campaign
 
-__all__ = ["ARTIFACTS", "CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
+__all__ = ["CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
 
 CONCURRENT = "concurrent"
 SOLO = "solo:"
-ARTIFACTS = "artifacts"
 WARM_UP_RUN = 99_999_998  # a number that no run has; it keeps the words of warm-up calls apart from measured ones
 TAKES_NO_SEED = frozenset({"lmstudio", "transformers"})
 
@@ -74,6 +74,8 @@ class _AgentsRun(ShareRun):
         for seq, name in self._job.files:
             if seq in heard:
                 (folder / name).write_text(heard[seq], encoding="utf-8")
+            else:  # that of an earlier attempt, which a campaign that is resumed has dropped
+                (folder / name).unlink(missing_ok=True)
 
 
 def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:

@@ -7,34 +7,41 @@ listed there, and has to be given again. Everything that does not fit is a Profi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from loadgen.profile import REDACTED, Profile, ProfileError
+from loadgen.rundir import MANIFEST
 
-__all__ = ["profile_of", "read_manifest"]
+__all__ = ["missing_runs", "profile_of", "read_manifest"]
 
 NEEDED = ("design", "profile", "runs", "seed", "targets", "withheld", "workload")
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path, name: str = MANIFEST, needed: Collection[str] = NEEDED) -> dict[str, Any]:
     """Return the manifest of a directory that can be resumed."""
-    path = directory / "manifest.json"
+    path = directory / name
     try:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise ProfileError(f"{directory}: no manifest.json in it; name a run's directory") from None
+        raise ProfileError(f"{directory}: no {name} in it; name a run's directory") from None
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise ProfileError(f"{path}: is not JSON; start a new campaign") from None
-    missing = [key for key in NEEDED if not isinstance(manifest, dict) or key not in manifest]
+    missing = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise ProfileError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
     return dict(manifest)
+
+
+def missing_runs(manifest: Mapping[str, Any]) -> int:
+    """Return how many of the planned runs were not made to the end."""
+    whole = [entry for entry in manifest["runs"] if not entry["interrupted"] and not entry["no_progress"]]
+    return len(manifest["design"]["planned"]) - len({(entry["block"], entry["arm"]) for entry in whole})
 
 
 def profile_of(

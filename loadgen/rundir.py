@@ -15,6 +15,7 @@ from loadgen.journal import close_segments, reopen, segments
 from loadgen.telemetry.log import close_log, reopen_log
 
 __all__ = [
+    "ARTIFACTS",
     "JOURNAL",
     "MANIFEST",
     "REPORT",
@@ -36,6 +37,7 @@ MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
     "report.html",
     "journal",
 )
+ARTIFACTS = "artifacts"  # a folder: the files of the multi-agent guide and the answers of agents
 TELEMETRY, SAMPLES = "telemetry.parquet", "telemetry"  # the file, and the folder of what is not in it yet
 
 BLANK_SHA256 = "0" * 64
@@ -65,14 +67,15 @@ def reopen_directory(directory: Path, runs: Collection[int], run_of: Callable[[i
         (directory / name).unlink(missing_ok=True)
 
 
-def seal(directory: Path, manifest: dict[str, Any]) -> None:
-    """Put the checksum of every file into the manifest, and write it."""
-    names = sorted(path.name for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
+def seal(directory: Path, manifest: dict[str, Any], name: str = MANIFEST) -> None:
+    """Put the checksum of every file into the manifest, those of artifacts too, and write it under `name`."""
+    there = [*directory.iterdir(), *(directory / ARTIFACTS).rglob("*")]
+    names = sorted({path.relative_to(directory).as_posix() for path in there if path.is_file()} - {name})
     manifest["sha256"] = {name: file_sha256(directory / name) for name in names}
     # Of the manifest as it stands with this entry blank, so that a change to it shows as well.
     manifest["manifest_sha256"] = BLANK_SHA256
     manifest["manifest_sha256"] = hashlib.sha256(_pretty(manifest).encode()).hexdigest()
-    write_manifest(directory, manifest)
+    write_manifest(directory, manifest, name)
 
 
 def manifest_sha256(path: Path) -> str:
@@ -86,8 +89,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    write_text(directory / MANIFEST, _pretty(manifest))
+def write_manifest(directory: Path, manifest: dict[str, Any], name: str = MANIFEST) -> None:
+    write_text(directory / name, _pretty(manifest))
 
 
 def write_text(path: Path, text: str) -> None:

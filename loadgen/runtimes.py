@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ from loadgen.campaign import choose_tier
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.design import planned
 from loadgen.profile import Configuration, Profile, ProfileError
-from loadgen.sweep import Tested, directory_of, measure_in_turns, outcome
+from loadgen.rundir import write_manifest
+from loadgen.sweep import Tested, begin_again, directory_of, measure_in_turns, outcome
 from loadgen.tally import Tally
 
 __all__ = ["CONTROL", "MANIFEST", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
@@ -80,10 +79,14 @@ async def measure_runtimes(
     tell: Callable[[Tally], None],
     say: Callable[[str], None],
     stop: asyncio.Event,
+    against: str | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> list[Tested]:
     """Measure every configuration with every variant; return when all are done, or `stop` is set.
 
     left_out: the variants that cannot be measured, each with the reason. chosen: empty, for the profile as it is.
+    against: the variant that the others are to be compared with as well. before: the manifest of the same comparison,
+    to make only what is missing in `directory`.
     `directory` must exist. Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
     """
     assert profile.agents is not None
@@ -97,11 +100,14 @@ async def measure_runtimes(
         "schema": "loadgen.runtimes/1",
         "loadgen": __version__,
         "wall_start": wall_iso(),
+        "profile": profile.resolved(),
+        "withheld": profile.withheld(),
         "seed": seed,
         "order": profile.campaign.order,
         "blocks": profile.runs,
         "variants": [{**asdict(one), "loop": _loop_of(one)} for one in variants],
         "control": CONTROL,
+        "against": against,
         "left_out": left_out,
         "planned": [[block, *_cell(*cells[place])] for block, place in order],
         "cells": [
@@ -114,20 +120,23 @@ async def measure_runtimes(
             for variant, one in cells
         ],
     }
-    _write(directory, manifest)
+    if before is not None:
+        manifest = begin_again(before, directory)
+    write_manifest(directory, manifest, MANIFEST)
+    took_s = manifest.get("duration_s", 0.0)
     try:
         profiles = [_with(profile, variant) for variant, _ in cells]
         await measure_in_turns(profiles, tested, order, seed, tell, say, stop)
     finally:
         manifest |= {
             "wall_end": wall_iso(),
-            "duration_s": round((now_ns() - began_ns) / NS_PER_S, 3),
+            "duration_s": round(took_s + (now_ns() - began_ns) / NS_PER_S, 3),
             "finished": all(one.ok for one in tested),
             "tests": [
                 {**outcome(one), "id": cell["directory"]} for one, cell in zip(tested, manifest["cells"], strict=True)
             ],
         }
-        _write(directory, manifest)
+        write_manifest(directory, manifest, MANIFEST)
     return tested
 
 
@@ -163,9 +172,3 @@ def _loop_of(variant: Variant) -> str:
 
 def _has_uvloop() -> bool:
     return importlib.util.find_spec("uvloop") is not None
-
-
-def _write(directory: Path, manifest: dict[str, Any]) -> None:
-    partial = directory / f"{MANIFEST}.tmp"
-    partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, directory / MANIFEST)

@@ -2,6 +2,7 @@
 
 Block by block, every configuration makes its runs of that block before any begins the next: an effect of time then
 meets all of them alike. Within a block their order is drawn, and reversed in the next one.
+A sweep that did not finish goes on in the same turns, with the runs that its directories lack.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loadgen import __version__
 from loadgen.agents import CONCURRENT
-from loadgen.campaign import Finished, measure, prepare
+from loadgen.campaign import Finished, measure, prepare, resume
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.design import planned
 from loadgen.discover import Unreachable
-from loadgen.profile import Configuration, Profile
+from loadgen.profile import Configuration, Profile, without_secrets
+from loadgen.resume import missing_runs, read_manifest
+from loadgen.rundir import MANIFEST as MANIFEST_OF_ONE
+from loadgen.rundir import SUMMARY, write_manifest
 from loadgen.tally import Tally
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Sweep",
     "Tested",
     "Turns",
+    "begin_again",
     "directory_of",
     "measure_in_turns",
     "measure_sweep",
@@ -36,6 +40,7 @@ __all__ = [
 ]
 
 MANIFEST = "sweep.json"
+WRITTEN_LAST = ("wall_end", "finished", "tests", "sha256", "manifest_sha256")
 
 
 class Turns:
@@ -109,6 +114,12 @@ class Tested:
         )
 
     @property
+    def complete(self) -> bool:
+        """Nothing is left to make, and its directory was closed."""
+        done = self.finished
+        return done is not None and done.summary is not None and not (done.missing or done.interrupted)
+
+    @property
     def interrupted(self) -> bool:
         """Somebody stopped it, or it was never begun."""
         return self.error is None if self.finished is None else self.finished.interrupted
@@ -145,9 +156,11 @@ async def measure_sweep(
     tell: Callable[[Tally], None],
     say: Callable[[str], None],
     stop: asyncio.Event,
+    before: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Measure every configuration; return when all are done, or `stop` is set. `directory` must exist.
 
+    before: the manifest of the same sweep, to make only what is missing in `directory`.
     Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
     """
     order, began_ns = _order(profile, len(chosen), seed), now_ns()
@@ -156,6 +169,8 @@ async def measure_sweep(
         "schema": "loadgen.sweep/1",
         "loadgen": __version__,
         "wall_start": wall_iso(),
+        "profile": profile.resolved(),
+        "withheld": profile.withheld(),
         "seed": seed,
         "order": profile.campaign.order,
         "blocks": profile.runs,
@@ -164,18 +179,28 @@ async def measure_sweep(
             {"id": one.id, "phase": one.phase, "directory": directory_of(one), **_about(profile, one)} for one in chosen
         ],
     }
-    _write(directory, sweep.manifest)
+    if before is not None:
+        sweep.manifest = begin_again(before, directory)
+    write_manifest(directory, sweep.manifest, MANIFEST)
+    took_s = sweep.manifest.get("duration_s", 0.0)
     try:
         await measure_in_turns([profile] * len(chosen), sweep.tested, order, seed, tell, say, stop)
     finally:
         sweep.manifest |= {
             "wall_end": wall_iso(),
-            "duration_s": round((now_ns() - began_ns) / NS_PER_S, 3),
+            "duration_s": round(took_s + (now_ns() - began_ns) / NS_PER_S, 3),
             "finished": all(tested.ok for tested in sweep.tested),
             "tests": [outcome(tested) for tested in sweep.tested],
         }
-        _write(directory, sweep.manifest)
+        write_manifest(directory, sweep.manifest, MANIFEST)
     return sweep
+
+
+def begin_again(before: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the manifest to go on with in `directory`, which is finished no more."""
+    (directory / SUMMARY).unlink(missing_ok=True)
+    kept = {key: value for key, value in before.items() if key not in WRITTEN_LAST}
+    return kept | {"resumed": [*before.get("resumed", []), wall_iso()]}
 
 
 async def measure_in_turns(
@@ -189,14 +214,19 @@ async def measure_in_turns(
 ) -> None:
     """Measure each configuration of `tested` with the profile at its place. order: (block, place), of every run.
 
-    Raises ProfileError as `measure_sweep`.
+    What their directories hold already is not measured again. Raises ProfileError as `measure_sweep`.
     """
     arms = [len(_arms_of(profile, one.configuration)) for profile, one in zip(profiles, tested, strict=True)]
-    turns = Turns([place for _, place in order for _ in range(arms[place])])
+    manifests = [_recall(one) for one in tested]
+    made = [one.finished.planned - one.finished.missing if one.finished is not None else 0 for one in tested]
+    turns = Turns(_turns_left([place for _, place in order for _ in range(arms[place])], made))
     tasks = [
-        asyncio.create_task(_test(profiles[place], one, place, turns, seed, tell, say, stop))
-        for place, one in enumerate(tested)
+        asyncio.create_task(_test(profiles[place], one, place, manifest, turns, seed, tell, say, stop))
+        for place, (one, manifest) in enumerate(zip(tested, manifests, strict=True))
+        if not one.complete
     ]
+    if not tasks:
+        return
     try:
         await asyncio.wait(tasks)
     finally:
@@ -205,6 +235,32 @@ async def measure_in_turns(
         await asyncio.wait(tasks)
     for task in tasks:
         task.result()
+
+
+def _recall(tested: Tested) -> dict[str, Any] | None:
+    """Say of a configuration how it stands on disk; return its manifest, None if there is none. Raises ProfileError."""
+    if not (tested.directory / MANIFEST_OF_ONE).exists():
+        return None
+    manifest = read_manifest(tested.directory)
+    path = tested.directory / SUMMARY
+    tested.began, tested.ended = manifest["wall_start"], manifest.get("wall_end")
+    tested.finished = Finished(
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else None,
+        interrupted=not manifest.get("finished", False),
+        planned=len(manifest["design"]["planned"]),
+        missing=missing_runs(manifest),
+    )
+    return manifest
+
+
+def _turns_left(turns: Sequence[int], made: Sequence[int]) -> list[int]:
+    """Return the turns without the first ones of each place, as many as it has made runs."""
+    left, taken = [], [0] * len(made)
+    for place in turns:
+        taken[place] += 1
+        if taken[place] > made[place]:
+            left.append(place)
+    return left
 
 
 def _order(profile: Profile, count: int, seed: int) -> list[tuple[int, int]]:
@@ -228,7 +284,7 @@ def _about(profile: Profile, one: Configuration) -> dict[str, Any]:
         "scenario": agents.scenario,
         "permits": agents.permits or len(agents.crew),
         "think_ms": agents.think_ms,
-        "agents": [{"name": member.name, "options": member.options} for member in agents.crew],
+        "agents": [{"name": member.name, "options": without_secrets(member.options)} for member in agents.crew],
     }
 
 
@@ -236,22 +292,26 @@ async def _test(
     profile: Profile,
     tested: Tested,
     place: int,
+    before: dict[str, Any] | None,
     turns: Turns,
     seed: int,
     tell: Callable[[Tally], None],
     say: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
-    """Measure one configuration in its turns. Nothing of it is on disk before its first."""
+    """Measure one configuration in its turns. Nothing of it is on disk before its first.
+
+    before: the manifest of what it has made already.
+    """
     assert profile.agents is not None
     try:
         preceded = await turns.take(place)
         if stop.is_set():
             return
-        tested.began = wall_iso()
+        tested.began = tested.began or wall_iso()
         # Another seed for each, so that no cache answers one configuration with what another asked.
         mine = profile.with_agents(profile.agents.configured(tested.configuration), seed=(seed + place) % 2**62)
-        campaign = await prepare(mine, tested.directory)
+        campaign = await (prepare(mine, tested.directory) if before is None else resume(mine, tested.directory, before))
         campaign.say = lambda line: say(f"{tested.directory.name}: {line}")
         campaign.turn = lambda: turns.held(place)
         if not preceded and campaign.tier_reason is not None:
@@ -260,7 +320,7 @@ async def _test(
         tested.error = tested.finished.error or tested.finished.halted
         tested.lost = tested.finished.unreachable
     except Unreachable as error:
-        tested.error, tested.lost = str(error), True
+        tested.error, tested.lost, tested.finished = str(error), True, None
     except BaseException:
         stop.set()  # nothing of the kind passes by itself: the others would end the same way
         raise
@@ -280,9 +340,3 @@ def outcome(tested: Tested) -> dict[str, Any]:
         "wall_start": tested.began,
         "wall_end": tested.ended,
     }
-
-
-def _write(directory: Path, manifest: dict[str, Any]) -> None:
-    partial = directory / f"{MANIFEST}.tmp"
-    partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, directory / MANIFEST)

@@ -1,4 +1,4 @@
-"""A sweep as text: a row a configuration, then what goes across them."""
+"""A sweep as text or markdown: a row a configuration, then what goes across them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from analysis.report import figures
 
-__all__ = ["sweep_report"]
+__all__ = ["sweep_markdown", "sweep_report"]
 
 Line = Mapping[str, Any]
 WIDTH = 100
+TEXTS = 3  # columns of text, before those of figures
 FIGURES = {"speedup": "speedup", "efficiency": "efficiency", "stretch": "stretch", "overlap_efficiency": "overlap eff."}
 RATES = {
     "agent_output_tokens_per_s": "tok/s an agent",
@@ -21,28 +22,51 @@ RATES = {
 
 
 def sweep_report(summary: Mapping[str, Any]) -> str:
+    rows = _rows(summary)
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    table = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
+    return "\n".join([*table, "", *(textwrap.fill(fact, WIDTH, subsequent_indent="  ") for fact in _facts(summary))])
+
+
+def sweep_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary as a section of markdown, ending in a newline."""
+    head, *rows = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in _rows(summary)]
+    rule = f"|{'---|' * TEXTS}{'---:|' * (len(_rows(summary)[0]) - TEXTS)}"
+    lines = ["## Sweep", "", f"| {head} |", rule, *(f"| {row} |" for row in rows), ""]
+    return "\n".join([*lines, *(f"- {fact}" for fact in _facts(summary))]) + "\n"
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the head of the table, then a row a configuration."""
     lines = summary["configurations"]
     # Without solo runs there is no speedup to show; rates are what such a sweep is about.
     measured = any(line["agents"] and line["agents"]["speedup"]["value"] is not None for line in lines)
     heads = list(FIGURES.values()) if measured else [*RATES.values(), FIGURES["overlap_efficiency"]]
-    rows = [("id", "phase", "agents", *heads, "contention"), *(_configuration(line, measured) for line in lines)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    table = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-    parts = ["overlap eff.: the guide's figure, blind to agents slowing each other down alike"]
-    if summary["missing"]:
-        parts.append(f"incomplete or missing: {', '.join(map(str, summary['missing']))}")
-    parts += [f"{line['id']}: {line['error']}" for line in lines if line["error"]]
-    parts += [_scenario(name, one) for name, one in summary["scenarios"].items()]
+    return [("id", "phase", "agents", *heads, "contention"), *(_configuration(line, measured) for line in lines)]
+
+
+def _facts(summary: Mapping[str, Any]) -> list[str]:
+    lines = summary["configurations"]
+    facts = ["overlap eff.: the guide's figure, blind to agents slowing each other down alike"]
+    lacking = [_lacks(line) for line in lines if line["id"] in summary["missing"]]
+    if lacking:
+        facts.append(f"incomplete or missing: {', '.join(lacking)}")
+    facts += [f"{line['id']}: {line['error']}" for line in lines if line["error"]]
+    facts += [_scenario(name, one) for name, one in summary["scenarios"].items()]
     if summary["late_over_early"] is not None:
-        parts.append(f"late over early runs, makespan: {_figure(summary['late_over_early']['makespan'])}")
-    parts += [_scaling(one) for one in summary["scaling"]]
-    return "\n".join([*table, "", *(textwrap.fill(part, WIDTH, subsequent_indent="  ") for part in parts)])
+        facts.append(f"late over early runs, makespan: {_figure(summary['late_over_early']['makespan'])}")
+    return facts + [_scaling(one) for one in summary["scaling"]]
+
+
+def _lacks(line: Line) -> str:
+    runs = line["missing_runs"]
+    return f"{line['id']} (not begun)" if runs is None else f"{line['id']} ({runs} run{'s' if runs != 1 else ''})"
 
 
 def _padded(row: tuple[str, ...], widths: Sequence[int]) -> list[str]:
     """Align text to the left and figures to the right."""
     return [
-        cell.ljust(width) if at < 3 else cell.rjust(width)
+        cell.ljust(width) if at < TEXTS else cell.rjust(width)
         for at, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
 
@@ -75,8 +99,10 @@ def _scenario(name: str, one: Line) -> str:
 
 def _scaling(one: Line) -> str:
     eta = ", ".join(f"{n}: {100 * value:.1f} %" for n, value in one["eta"].items())
+    fairness = [value for value in one["fairness"].values() if value is not None]
+    least = f"; least fairness {min(fairness):.3g} (Jain)" if fairness else ""
     half = f"below a half from {one['halved_at']} agents on" if one["halved_at"] else "never below a half"
     return (
         f"think time {one['think_ms']:g} ms, an agent's rate among N over its rate alone: {eta}; {half}; "
-        f"1/(s+(1-s)N): s {_figure(one['amdahl_parallel_share'])}; N^-a: a {_figure(one['power_alpha'])}"
+        f"1/(s+(1-s)N): s {_figure(one['amdahl_parallel_share'])}; N^-a: a {_figure(one['power_alpha'])}{least}"
     )

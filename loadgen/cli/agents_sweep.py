@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from loadgen.profile import Configuration, Profile
     from loadgen.sweep import Sweep
 
-__all__ = ["SEED_BITS", "choose", "make_directory", "sweep"]
+__all__ = ["choose", "kept_whole", "make_directory", "resume_sweep", "seed_of", "show", "sweep"]
 
 ALL = "all"
 SEED_BITS = 62
@@ -26,31 +28,57 @@ SEED_BITS = 62
 
 def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool, progress: bool, quiet: bool) -> int:
     """Measure the configurations of the phases asked for; print the summary and return the exit code."""
-    import analysis
-    from analysis.report.sweep import sweep_report
-    from analysis.sweep import summarise_sweep
-
     chosen = choose(profile, phases)
     if profile.campaign.until is not None:
         raise Stop(Exit.USAGE, "--until cannot go with configurations, which make the same runs each: use --runs")
     make_directory(directory)
     measured = in_loop(profile.loop, lambda stop: _measure(profile, chosen, directory, stop, progress, quiet))
-    summary = summarise_sweep(directory)
-    try:
-        (directory / "summary.json").write_text(analysis.to_json(summary), encoding="utf-8")
-        if profile.agents is not None and profile.agents.artifacts:
-            from analysis.artifacts import write_suite
+    show(directory, json_=json_, quiet=quiet)
+    return _conclude(measured, directory)
 
-            write_suite(directory)
+
+def resume_sweep(
+    profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
+) -> int:
+    """Make what the sweep in `directory` lacks; print the summary and return the exit code."""
+    assert profile.agents is not None
+    named = {one.id: one for one in profile.agents.configurations}
+    chosen = [named[one["id"]] for one in before["configurations"]]
+    with kept_whole(directory):
+        measured = in_loop(
+            profile.loop, lambda stop: _measure(profile, chosen, directory, stop, progress, quiet, before)
+        )
+    show(directory, json_=json_, quiet=quiet)
+    return _conclude(measured, directory)
+
+
+@contextlib.contextmanager
+def kept_whole(directory: Path) -> Iterator[None]:
+    """Where a directory of many campaigns cannot be gone on with, leave its top as it is made from those below."""
+    try:
+        yield
+    except Stop:
+        show(directory, json_=False, quiet=True)
+        raise
+
+
+def show(directory: Path, name: str = "summary.json", *, json_: bool, quiet: bool) -> None:
+    """Write and seal the top of a directory of many campaigns, and print it. name: the file to point to."""
+    import analysis
+    from loadgen.cli.suites import publish, suite_in
+
+    suite = suite_in(directory)
+    assert suite is not None
+    try:
+        summary = publish(suite)
     except OSError as error:
         raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
     if json_:
         typer.echo(analysis.to_json(summary), nl=False)
     elif not quiet:
-        typer.echo(sweep_report(summary))
-        typer.echo(f"\n{directory}/summary.json")
+        typer.echo(suite.text(summary))
+        typer.echo(f"\n{directory}/{name}")
     sys.stdout.flush()
-    return _conclude(measured, directory)
 
 
 def choose(profile: Profile, phases: str | None) -> list[Configuration]:
@@ -87,6 +115,7 @@ async def _measure(
     stop: asyncio.Event,
     progress: bool,
     quiet: bool,
+    before: dict[str, Any] | None = None,
 ) -> Sweep:
     from loadgen.cli.progress import Progress
     from loadgen.sweep import measure_sweep
@@ -98,11 +127,18 @@ async def _measure(
             draw.close()
             print(line, file=sys.stderr)
 
-    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
+    seed = seed_of(profile, before)
     try:
-        return await measure_sweep(profile, chosen, directory, seed, draw, say, stop)
+        return await measure_sweep(profile, chosen, directory, seed, draw, say, stop, before)
     finally:
         draw.close()
+
+
+def seed_of(profile: Profile, before: dict[str, Any] | None) -> int:
+    """Return the seed of what is gone on with, or else the profile's, or a new one."""
+    if before is not None:
+        return int(before["seed"])
+    return profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
 
 
 def _conclude(measured: Sweep, directory: Path) -> int:
@@ -110,7 +146,7 @@ def _conclude(measured: Sweep, directory: Path) -> int:
     kept = f"what was measured is in {directory}"
     tested = measured.tested
     if any(one.interrupted for one in tested):
-        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}")
+        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}; loadgen resume {directory} makes the rest")
     failed = [one for one in tested if not one.ok]
     if failed:
         code = Exit.UNREACHABLE if all(one.unreachable for one in failed) else Exit.VOID

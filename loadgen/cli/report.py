@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.suites import Suite, suite_in
 
 __all__ = ["report"]
 
@@ -23,7 +24,7 @@ class Format(enum.StrEnum):
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")],
+    directory: Annotated[Path, typer.Argument(help="The directory of a run, a sweep or runtimes.", metavar="DIR")],
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     json_: Annotated[bool, typer.Option("--json", help="The same as --format json: summary.json.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Where to write the HTML report.", metavar="FILE")] = None,
@@ -34,6 +35,10 @@ def report(
     """Print the summary of DIR and write its HTML report (DIR/report.html). Reads what is there, killed runs too."""
     import analysis
 
+    form = Format.JSON if json_ else form
+    suite = suite_in(directory)
+    if suite is not None:
+        return _report_suite(suite, form, pages=form is Format.HTML or html is not None or perfetto is not None)
     try:
         summary = analysis.summarise(directory)
     except analysis.NoRecordsError as error:
@@ -41,7 +46,6 @@ def report(
     except (OSError, ValueError) as error:  # what pyarrow raises for a file that was changed
         reason = " ".join(str(error).split())
         raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
-    form = Format.JSON if json_ else form
     if form is Format.TEXT:
         typer.echo(analysis.terminal_report(summary))
     elif form is Format.JSON:
@@ -59,6 +63,27 @@ def report(
     if perfetto is not None:
         with _writable(perfetto, "--perfetto"), perfetto.open("w", encoding="utf-8") as file:
             analysis.write_trace(directory, file)
+    return Exit.OK
+
+
+def _report_suite(suite: Suite, form: Format, *, pages: bool) -> int:
+    """Print what many campaigns show together, of what there is. Writes nothing."""
+    import analysis
+
+    directory = suite.directory
+    if pages:
+        raise Stop(Exit.USAGE, f"{directory}: holds many campaigns, each with its own page; name one of its folders")
+    try:
+        summary = suite.summarise(directory)
+    except (OSError, LookupError, TypeError, ValueError) as error:  # files that were changed
+        reason = " ".join(str(error).split())
+        raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
+    if form is Format.JSON:
+        typer.echo(analysis.to_json(summary), nl=False)
+    elif form is Format.MARKDOWN:
+        typer.echo(suite.markdown(summary), nl=False)
+    else:
+        typer.echo(suite.text(summary))
     return Exit.OK
 
 

@@ -1,4 +1,4 @@
-"""`loadgen resume`: make the runs that a campaign lacks, in its own directory."""
+"""`loadgen resume`: make the runs that a campaign, or each of many, lacks, in its own directory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 
 from loadgen.cli import options
+from loadgen.cli.agents_sweep import resume_sweep
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
+from loadgen.cli.runtimes import resume_runtimes
+from loadgen.cli.suites import suite_in
 from loadgen.cli.target import headers, pairs
 
 __all__ = ["resume"]
 
 
 def resume(
-    directory: Annotated[Path, typer.Argument(help="The directory of a campaign.", metavar="DIR")],
+    directory: Annotated[Path, typer.Argument(help="The directory of a campaign, a sweep or runtimes.", metavar="DIR")],
     header: Annotated[
         list[str] | None, typer.Option("--header", help="A header again, as 'Name: value', for none is kept.")
     ] = None,
@@ -35,15 +38,18 @@ def resume(
     from loadgen.resume import profile_of, read_manifest
 
     given = headers(header), pairs("--option", option)
+    suite = suite_in(directory)
     try:
-        manifest = read_manifest(directory)
+        manifest = read_manifest(directory) if suite is None else read_manifest(directory, suite.name, suite.needed)
         profile = profile_of(manifest, headers=given[0], options=given[1], path=path, proxy=proxy)
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
+    progress = not (quiet or no_progress)
+    if suite is not None:
+        go_on = resume_sweep if suite.is_sweep else resume_runtimes
+        return go_on(profile, manifest, directory, json_=json_, progress=progress, quiet=quiet)
     finished = in_loop(
         profile.loop,
-        lambda stop: prepare_and_measure(
-            resumed(profile, directory, manifest), stop, progress=not (quiet or no_progress), quiet=quiet
-        ),
+        lambda stop: prepare_and_measure(resumed(profile, directory, manifest), stop, progress=progress, quiet=quiet),
     )
     return conclude(finished, directory, json_=json_, quiet=quiet)

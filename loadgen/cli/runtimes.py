@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loadgen.cli import options
-from loadgen.cli.agents_sweep import SEED_BITS, choose, make_directory
+from loadgen.cli.agents_sweep import choose, kept_whole, make_directory, seed_of, show
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_directory
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from loadgen.runtimes import Variant
     from loadgen.sweep import Tested
 
-__all__ = ["runtimes"]
+__all__ = ["resume_runtimes", "runtimes"]
 
 EMULATED = 2
 SCENARIO = "chimera_homo"
@@ -166,9 +165,6 @@ def _compare(
     progress: bool,
 ) -> int:
     """Measure, print the summary and return the exit code."""
-    import analysis
-    from analysis.report.runtimes import runtimes_markdown, runtimes_text
-    from analysis.runtimes import summarise_runtimes
     from loadgen.runtimes import unavailable
 
     reasons = {name: unavailable(variant, profile.proxy) for name, variant in wanted.items()}
@@ -182,20 +178,36 @@ def _compare(
             print(f"{name} left out: {reason}", file=sys.stderr)
     make_directory(directory)
     tested = in_loop(
-        "auto", lambda stop: _measure(profile, variants, left_out, chosen, directory, stop, progress, quiet)
+        "auto", lambda stop: _measure(profile, variants, left_out, chosen, directory, stop, progress, quiet, against)
     )
-    summary = summarise_runtimes(directory, against=against)
-    try:
-        (directory / "summary.json").write_text(analysis.to_json(summary), encoding="utf-8")
-        (directory / "report.md").write_text(runtimes_markdown(summary), encoding="utf-8")
-    except OSError as error:
-        raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
-    if json_:
-        typer.echo(analysis.to_json(summary), nl=False)
-    elif not quiet:
-        typer.echo(runtimes_text(summary))
-        typer.echo(f"{directory}/report.md")
-    sys.stdout.flush()
+    show(directory, "report.md", json_=json_, quiet=quiet)
+    return _conclude(tested, directory)
+
+
+def resume_runtimes(
+    profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
+) -> int:
+    """Make what the comparison in `directory` lacks; print the summary and return the exit code."""
+    from loadgen.runtimes import VARIANTS, unavailable
+
+    assert profile.agents is not None
+    variants = [VARIANTS[one["name"]] for one in before["variants"]]
+    for variant in variants:
+        reason = unavailable(variant, profile.proxy)
+        if reason is not None:
+            raise Stop(Exit.USAGE, f"{variant.name} cannot be measured any more: {reason}; start a new comparison")
+    named = {str(one.id): one for one in profile.agents.configurations}
+    cells = dict.fromkeys(cell["configuration"] for cell in before["cells"])
+    chosen = [named[one] for one in cells if one is not None]
+    left_out, against = before["left_out"], before["against"]
+    with kept_whole(directory):
+        tested = in_loop(
+            "auto",
+            lambda stop: _measure(
+                profile, variants, left_out, chosen, directory, stop, progress, quiet, against, before
+            ),
+        )
+    show(directory, "report.md", json_=json_, quiet=quiet)
     return _conclude(tested, directory)
 
 
@@ -208,6 +220,8 @@ async def _measure(
     stop: asyncio.Event,
     progress: bool,
     quiet: bool,
+    against: str | None,
+    before: dict[str, Any] | None = None,
 ) -> list[Tested]:
     from loadgen.cli.progress import Progress
     from loadgen.runtimes import measure_runtimes
@@ -218,9 +232,11 @@ async def _measure(
         if not quiet:
             draw.say(line)
 
-    seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
+    seed = seed_of(profile, before)
     try:
-        return await measure_runtimes(profile, variants, left_out, chosen, directory, seed, draw, say, stop)
+        return await measure_runtimes(
+            profile, variants, left_out, chosen, directory, seed, draw, say, stop, against, before
+        )
     finally:
         draw.close()
 
@@ -229,7 +245,7 @@ def _conclude(tested: list[Tested], directory: Path) -> int:
     """Return 0, also where a runtime was the bottleneck, for that is what was asked; or raise what went wrong."""
     kept = f"what was measured is in {directory}"
     if any(one.interrupted for one in tested):
-        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}")
+        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}; loadgen resume {directory} makes the rest")
     failed = [one for one in tested if not one.ok]
     if failed:
         code = Exit.UNREACHABLE if all(one.unreachable for one in failed) else Exit.VOID

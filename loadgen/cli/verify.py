@@ -9,41 +9,89 @@ from typing import Annotated, Any
 import typer
 
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.suites import Suite, suite_in
 
 __all__ = ["verify"]
 
+MANIFEST = "manifest.json"
 
-def verify(directory: Annotated[Path, typer.Argument(help="A run's directory.", metavar="DIR")]) -> int:
+
+def verify(
+    directory: Annotated[Path, typer.Argument(help="The directory of a run, a sweep or runtimes.", metavar="DIR")],
+) -> int:
     """Recompute the checksums and the summary of DIR. Exit code 1 if anything differs."""
-    from loadgen.rundir import file_sha256, manifest_sha256
-
-    manifest = _manifest(directory)
-    told: dict[str, str] = manifest.get("sha256") or {}
-    wrong = []
-    for name, sha256 in told.items():
-        path = directory / name
-        if not path.is_file():
-            wrong.append(f"{name}: missing")
-        elif file_sha256(path) != sha256:
-            wrong.append(f"{name}: changed since the run")
-    if manifest_sha256(directory / "manifest.json") != manifest.get("manifest_sha256"):
-        wrong.append("manifest.json: changed since the run")
-    if not wrong and not _follows(directory):
-        wrong.append("summary.json: does not follow from records.parquet and manifest.json")
+    suite = suite_in(directory)
+    wrong, files = _of_campaign(directory) if suite is None else _of_suite(suite)
     for line in wrong:
         typer.echo(line)
     if not wrong:
-        typer.echo(f"{directory}: {len(told) + 1} files as recorded; the summary follows from the records")
+        follows = "summary follows" if suite is None else "summaries follow"
+        typer.echo(f"{directory}: {files} files as recorded; the {follows} from the records")
     return Exit.OBJECTIVE if wrong else Exit.OK
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
+def _of_campaign(directory: Path) -> tuple[list[str], int]:
+    """Return what is wrong with one campaign, a line each, and how many files were looked at."""
+    import analysis
+
+    manifest = _manifest(directory, MANIFEST)
+    wrong = _changed(directory, MANIFEST, manifest)
+    if not wrong and not _is_summary(directory, analysis.summarise(directory)):
+        wrong.append("summary.json: does not follow from records.parquet and manifest.json")
+    return wrong, len(_told(manifest)) + 1
+
+
+def _of_suite(suite: Suite) -> tuple[list[str], int]:
+    """Return the same of a directory of many, those below included."""
+    directory, wrong, files = suite.directory, [], 0
+    manifest = _manifest(directory, suite.name)
+    try:
+        parts = suite.parts(manifest)
+    except (KeyError, TypeError, ValueError):  # whatever else it says, it does not say what it did
+        return [f"{suite.name}: changed since the run"], 1
+    for place, was_measured in parts.items():
+        if (directory / place / MANIFEST).is_file():
+            try:
+                found, looked_at = _of_campaign(directory / place)
+            except Stop as stop:
+                found, looked_at = [str(stop)], 1
+            wrong += [f"{place}/{line.removeprefix(f'{directory / place}/')}" for line in found]
+            files += looked_at
+        elif was_measured:
+            wrong.append(f"{place}/{MANIFEST}: missing")
+    wrong += _changed(directory, suite.name, manifest)
+    if not wrong and not _is_summary(directory, suite.summarise(directory)):
+        wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
+    return wrong, files + len(_told(manifest)) + 1
+
+
+def _changed(directory: Path, name: str, manifest: dict[str, Any]) -> list[str]:
+    """Return which files are not as the manifest of that name tells, that one included."""
+    from loadgen.rundir import file_sha256, manifest_sha256
+
+    wrong = []
+    for told, sha256 in _told(manifest).items():
+        path = directory / told
+        if not path.is_file():
+            wrong.append(f"{told}: missing")
+        elif file_sha256(path) != sha256:
+            wrong.append(f"{told}: changed since the run")
+    if manifest_sha256(directory / name) != manifest.get("manifest_sha256"):
+        wrong.append(f"{name}: changed since the run")
+    return wrong
+
+
+def _told(manifest: dict[str, Any]) -> dict[str, str]:
+    return manifest.get("sha256") or {}
+
+
+def _manifest(directory: Path, name: str) -> dict[str, Any]:
     """Read the manifest of a run that finished, or stop."""
-    path = directory / "manifest.json"
+    path = directory / name
     try:
         manifest: Any = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise Stop(Exit.USAGE, f"{directory}: no manifest.json in it; name a run's directory") from None
+        raise Stop(Exit.USAGE, f"{directory}: no {name} in it; name a run's directory") from None
     except OSError as error:
         raise Stop(Exit.USAGE, f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
@@ -58,8 +106,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     raise Stop(Exit.OBJECTIVE, f"{path}: changed since the run, it is not a manifest any more")
 
 
-def _follows(directory: Path) -> bool:
+def _is_summary(directory: Path, again: dict[str, Any]) -> bool:
     import analysis
 
-    again = analysis.to_json(analysis.summarise(directory))
-    return again == (directory / "summary.json").read_text(encoding="utf-8")
+    return analysis.to_json(again) == (directory / "summary.json").read_text(encoding="utf-8")

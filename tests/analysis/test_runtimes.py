@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_a_variant_without_a_whole_concurrent_run_has_a_line_and_no_figures(tmp_
 
 def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
     write(tmp_path, ALIKE)
-    (tmp_path / "callback/0/summary.json").unlink()
+    shutil.rmtree(tmp_path / "callback/0")
     manifest = json.loads((tmp_path / "runtimes.json").read_text())
     manifest["tests"][1] |= {"missing_runs": None, "error": "127.0.0.1:9: nobody answers"}
     (tmp_path / "runtimes.json").write_text(json.dumps(manifest))

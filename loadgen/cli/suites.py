@@ -1,0 +1,80 @@
+"""The top of a directory of many campaigns, of a sweep or a comparison of runtimes: made from those below, again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Suite", "publish", "suite_in"]
+
+SWEEP, RUNTIMES = "sweep.json", "runtimes.json"
+PARTS = {SWEEP: "configurations", RUNTIMES: "cells"}
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A directory of many campaigns. name: of its manifest."""
+
+    directory: Path
+    name: str
+    summarise: Callable[[Path], dict[str, Any]]
+    text: Callable[[Mapping[str, Any]], str]
+    markdown: Callable[[Mapping[str, Any]], str]
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.name == SWEEP
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What its manifest must hold for it to be gone on with."""
+        return ("profile", "withheld", "seed", "planned", PARTS[self.name])
+
+    def parts(self, manifest: Mapping[str, Any]) -> dict[str, bool]:
+        """Return the folders of its campaigns, each with whether anything was measured there."""
+        places = [one["directory"] for one in manifest[PARTS[self.name]]]
+        ended = [one["missing_runs"] is not None for one in manifest["tests"]]
+        return dict(zip(places, ended, strict=True))
+
+
+def suite_in(directory: Path) -> Suite | None:
+    """Return the suite in `directory`; None if it is one campaign, or something else."""
+    if (directory / SWEEP).is_file():
+        from analysis.report.sweep import sweep_markdown, sweep_report
+        from analysis.sweep import summarise_sweep
+
+        return Suite(directory, SWEEP, summarise_sweep, sweep_report, sweep_markdown)
+    if (directory / RUNTIMES).is_file():
+        from analysis.report.runtimes import runtimes_markdown, runtimes_text
+        from analysis.runtimes import summarise_runtimes
+
+        return Suite(
+            directory,
+            RUNTIMES,
+            summarise_runtimes,
+            lambda summary: runtimes_text(summary).removesuffix("\n"),
+            runtimes_markdown,
+        )
+    return None
+
+
+def publish(suite: Suite) -> dict[str, Any]:
+    """Write what stands at the top, seal it, and return the summary. Raises OSError."""
+    import analysis
+    from loadgen.rundir import SUMMARY, seal, write_text
+
+    directory = suite.directory
+    manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
+    summary = suite.summarise(directory)
+    write_text(directory / SUMMARY, analysis.to_json(summary))
+    if not suite.is_sweep:
+        write_text(directory / "report.md", suite.markdown(summary))
+    elif manifest["profile"]["agents"]["artifacts"]:
+        from analysis.artifacts import write_suite
+
+        write_suite(directory)
+    seal(directory, manifest, suite.name)
+    return summary
