@@ -808,7 +808,7 @@ class Profile(_Model):
         seen: set[str] = set()
         for target in targets:
             if target.name in seen:
-                _fault(f"has two entries named {target.name}: give each its own name")
+                _fault(f"has two entries named {target.name}: name each server once, or give each its own name")
             seen.add(target.name)
         return targets
 

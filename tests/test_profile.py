@@ -244,7 +244,7 @@ FAULTS = {
         "target[1].api must be one of auto, openai, ollama, lmstudio, got 'grpc'"
     ),
     MINIMAL + "target: [{url: 'http://x'}, {url: 'http://x'}]": (
-        "target has two entries named x:80: give each its own name"
+        "target has two entries named x:80: name each server once, or give each its own name"
     ),
     MINIMAL + "target: {url: 'http://x', weight: 0}": "target.weight must be > 0, got 0",
     MINIMAL + "proxy: p:3128": "proxy must start with http:// or https:// and name a host",
