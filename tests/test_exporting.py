@@ -54,6 +54,16 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+def test_an_address_that_is_not_ours_is_told_as_that(tmp_path: Path) -> None:
+    for host in ("no.such.host.invalid", "192.0.2.1"):
+        done = loadgen(
+            *SMALL, "--prometheus-port", "0", "--prometheus-host", host, "--out", str(tmp_path / "run"), "--quiet"
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"loadgen: --prometheus-host {host}: ")
+        assert done.stderr.endswith("; name an address of this machine\n")
+
+
 @pytest.mark.parametrize(
     ("option", "url", "told"),
     [

@@ -143,7 +143,7 @@ class Exporter:
                 "url": str(target["url"]),
                 "api": str(target.get("api") or ""),
                 "model": str(target.get("model") or ""),
-                "server": str(target.get("label") or target.get("kind") or ""),
+                "server": str(target.get("version") or target.get("kind") or ""),
             }
             for target in manifest["targets"]
         ]

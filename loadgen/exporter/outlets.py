@@ -5,7 +5,9 @@ The server lives in threads of its own, for a scrape has to be answered while th
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
@@ -52,7 +54,10 @@ class _Sent:
 
 
 def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
-    """Answer GET /metrics in threads until the result's `shutdown`. Raises ExportError if the port cannot be had."""
+    """Answer GET /metrics in threads until the result's `shutdown`.
+
+    Raises ExportError if the port or the address cannot be had.
+    """
     plain = make_wsgi_app(registry(exporter))
     native = make_wsgi_app(registry(exporter, native=True))
 
@@ -63,8 +68,10 @@ def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
 
     try:
         server = make_server(host, port, app, _Server, _Quiet)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, socket.gaierror | UnicodeError) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise ExportError(f"--prometheus-host {host}: {reason}; name an address of this machine") from None
         raise ExportError(f"--prometheus-port {port}: {reason}; name a free port") from None
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

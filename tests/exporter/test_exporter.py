@@ -15,15 +15,19 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
+from loadgen.fleet import Endpoint
 from loadgen.record import Kind, Outcome, Record
+from loadgen.resolve import describe_endpoint
 from loadgen.tally import Tally
 from loadgen.telemetry import Look, Value, labelled
+from loadgen.wire import Target
 
 MS = 1_000_000
+TARGET = Target(api="openai", kind="vllm", model="m", path="/v1/chat/completions")
 MANIFEST = {
     "loadgen": "1.2.3",
     "instrument": {"tier": "kernel"},
-    "targets": [{"name": "a:1", "url": "http://a:1", "api": "openai", "model": "m", "label": "vLLM 0.9"}],
+    "targets": [describe_endpoint(Endpoint("a:1", "http://a:1", TARGET, label="vLLM 0.9"))],
 }
 
 
