@@ -20,6 +20,7 @@ from analysis import attribution, contention, intervals, speedup, steady
 from analysis.calls import Calls, agents_of, read_calls
 from analysis.estimate import Estimate, refused, significant
 from analysis.frame import Frame
+from analysis.outliers import LEAST, outliers
 from analysis.overlap import BIN_NS, Busy, Gaps, busy_beside, read_gaps
 from analysis.planning import confidence_of
 from analysis.requests import ABSENT, Bool
@@ -38,10 +39,8 @@ TIMELINES_SHOWN = 10
 TIMELINE_BINS = 240
 SHIFT_BINS = 1000  # what looks for level shifts takes memory with the square of them
 LANE_CALLS = 400
-BURST_Z = 3.5  # METHODOLOGY 12, of log values over MAD
 BURST_BINS = 3  # METHODOLOGY 11.6: what is shorter is an event and no level
 GAPS_LEAST = 5  # on either side, for a call to have a gap stretch
-OUTLIERS_FROM = 5
 FENCE = 1.5  # interquartile ranges
 
 # SYSTEMS 1.7: (limit, grade), the first whose limit is exceeded, or undercut where less is better.
@@ -390,28 +389,16 @@ def spread(values: Mapping[int, float]) -> dict[str, Any]:
     if len(numbers) > 1:
         sd = float(numbers.std(ddof=1))
         told |= {"sd": significant(sd), "cv": significant(sd / abs(float(numbers.mean()))) if numbers.mean() else None}
-    if len(numbers) < OUTLIERS_FROM:
+    if len(numbers) < LEAST:
         return told
     low, high = np.percentile(numbers, [25, 75])
     fence = FENCE * (high - low)
     iqr = (numbers < low - fence) | (numbers > high + fence)
-    z = _far(numbers)
+    z = np.array(outliers(numbers.tolist()))
     told["outliers"] = {"iqr": runs[iqr].tolist(), "z": runs[z].tolist()}
     if (iqr | z).any() and not (iqr | z).all():
         told["mean_without_outliers"] = significant(float(numbers[~(iqr | z)].mean()))
     return told
-
-
-def _far(numbers: Float64) -> Bool:
-    """Return which log values are more than 3.5 robust SDs from their median."""
-    none = np.zeros(len(numbers), np.bool_)
-    if numbers.min() <= 0:
-        return none
-    logs = np.log(numbers)
-    if np.median(np.abs(logs - np.median(logs))) == 0:
-        return none
-    far: Bool = np.abs(contention.robust_z(numbers, numbers)) > BURST_Z
-    return far
 
 
 def _over(values: Sequence[float], confidence: float) -> dict[str, Any]:
@@ -645,7 +632,7 @@ def _over_time(gaps: Gaps) -> dict[str, Any]:
 
 
 def _bursts(seconds: Int64, kappa: Float64) -> list[dict[str, Any]]:
-    high = _far(kappa) & (kappa > contention.THRESHOLD * np.median(kappa)) if len(kappa) >= OUTLIERS_FROM else kappa < 0
+    high = np.array(outliers(kappa.tolist())) & (kappa > contention.THRESHOLD * np.median(kappa))
     edges = np.flatnonzero(np.diff(np.concatenate([[False], high, [False]]).astype(np.int8)))
     return [
         {

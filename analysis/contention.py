@@ -22,6 +22,7 @@ from analysis.calls import Calls
 from analysis.equivalence import benjamini_hochberg
 from analysis.estimate import Estimate, refused
 from analysis.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
+from analysis.outliers import MAD_TO_SD
 from analysis.overlap import Busy, inside_and_touching
 from analysis.requests import ABSENT, Bool
 from loadgen.record import Int64
@@ -40,7 +41,6 @@ __all__ = [
     "legacy_rules",
     "natural_tail_p",
     "overlapping",
-    "robust_z",
     "stretch_over_runs",
     "verdict_of",
 ]
@@ -50,7 +50,6 @@ Float64 = NDArray[np.float64]
 THRESHOLD = 1.05
 FALSE_DISCOVERIES = 0.05
 TAIL_P = 0.05
-MAD_TO_SD = 1 / float(special.ndtri(0.75))  # 1.4826
 LEAST_BASELINE = 10  # solo calls of an agent: with fewer the spread of the spread drowns everything
 WANTED_CALLS, WANTED_RUNS = 30, 5  # METHODOLOGY 11.1, of the solo baseline
 LENGTHS_DIFFER = 1.1  # longest over shortest prompt, from which TTFT is fitted to the prompt's length
@@ -231,13 +230,6 @@ def overlapping(calls: Calls, busy: Busy, begin_ns: Int64, end_ns: Int64) -> Boo
         mine = known & (calls.run == run) & (calls.agent == agent)
         found[mine] = inside_and_touching(begin_ns[mine], end_ns[mine], intervals)[1]
     return found
-
-
-def robust_z(baseline: Float64, x: Float64) -> Float64:
-    """Return z of log x against `baseline`: (log x - median) / (1.4826 MAD of the logarithms)."""
-    logs = np.log(baseline)
-    centre = np.median(logs)
-    return np.asarray((np.log(x) - centre) / (MAD_TO_SD * np.median(np.abs(logs - centre))), np.float64)
 
 
 def baseline_of(values_ns: Float64, prompt_tokens: Float64 | None = None) -> Baseline | None:

@@ -19,7 +19,7 @@ from analysis.distribution import BIN_ERROR, Binned
 from analysis.estimate import Estimate, significant
 from analysis.instrument import Instrument, Verdict
 from analysis.measured import Measured
-from analysis.quantiles import Sorted, SortedArray, name_of, quantile, type7
+from analysis.quantiles import Sorted, SortedArray, quantile, type7
 from analysis.requests import ABSENT, Bool
 from loadgen.record import Outcome
 
@@ -253,8 +253,3 @@ def itl_refusal(m: Measured, instrument: Instrument) -> str | None:
     if censored > ITL_CENSORED_SHARE:
         return f"no itl: {censored:.1%} of events share a read with a later one, {ITL_CENSORED_SHARE:.0%} allowed"
     return None
-
-
-def label_of(name: str) -> str:
-    """Return how people write a key of a metric's figures: p999 -> p99.9."""
-    return name_of(QUANTILES[name]) if name in QUANTILES else name

@@ -18,15 +18,13 @@ from analysis import latency, throughput, variance
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.metrics import gap_means, latency_means
+from analysis.outliers import outliers
 from analysis.requests import Bool
 
-__all__ = ["outliers", "side_by_side"]
+__all__ = ["side_by_side"]
 
 Float64 = NDArray[np.float64]
 
-OUTLIER_Z = 3.5
-OUTLIER_LEAST_RUNS = 5
-SCALE = 1.4826  # times the median absolute deviation is the standard deviation of normal values
 MEANS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
@@ -48,23 +46,6 @@ def side_by_side(m: Measured, good: Bool | None = None) -> dict[str, dict[str, A
         }
         for name, values in figures.items()
     }
-
-
-def outliers(values: Sequence[float | None]) -> list[bool]:
-    """Return which values have a robust z score beyond 3.5 on the logarithmic scale; none of fewer than five."""
-    known = np.array([value for value in values if value is not None and value > 0])
-    if len(known) < OUTLIER_LEAST_RUNS:
-        return [False] * len(values)
-    logs = np.log(known)
-    middle = float(np.median(logs))
-    scale = SCALE * float(np.median(np.abs(logs - middle)))
-    return [_beyond(value, middle, scale) for value in values]
-
-
-def _beyond(value: float | None, middle: float, scale: float) -> bool:
-    if value is None or scale == 0:
-        return False
-    return value <= 0 or abs(math.log(value) - middle) > OUTLIER_Z * scale
 
 
 def _values(means: Sequence[float]) -> list[float | None]:

@@ -16,14 +16,6 @@ from tests.bench import bench_contention as bench
 SEEDS = 10
 
 
-def test_log_robust_z():  # K25
-    baseline = np.array([400.0, 410, 390, 405, 395, 402, 398])
-    assert contention.robust_z(baseline, np.array([650.0, 430.0])) == pytest.approx([26.3610, 3.92670], rel=1e-5)
-    logs = np.log(baseline)
-    scaled = contention.MAD_TO_SD * np.median(np.abs(logs - np.median(logs)))
-    assert scaled == pytest.approx(0.01841766, abs=1e-8)
-
-
 def test_the_expected_ttft_follows_the_prompt():
     rng = np.random.default_rng(5)
     prompts = rng.integers(50, 2000, 60).astype(np.float64)

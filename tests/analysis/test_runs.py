@@ -2,7 +2,6 @@ import pytest
 from handmade import directory, request, run
 
 import analysis
-from analysis.runs import outliers
 
 
 def test_a_run_that_stands_out_is_marked_and_kept(tmp_path):
@@ -23,11 +22,3 @@ def test_a_run_that_stands_out_is_marked_and_kept(tmp_path):
     assert summary["metrics"]["ttft_ms"]["mean"]["value"] > 107
     assert side["components"]["run"] > 10 * side["components"]["request"]
     assert side["components"]["advice"].startswith("Add runs: 100% of the doubt")
-
-
-def test_outliers_need_five_runs_and_some_spread():
-    assert outliers([100, 100.5, 99.5, 200]) == [False] * 4
-    assert outliers([100.0, 100.0, 100.0, 100.0, 200.0]) == [False] * 5  # no scale to judge by
-    assert outliers([100, 101, 99, 100.5, None, 200]) == [False] * 5 + [True]
-    assert outliers([100, 101, 99, 100.5, 0.0, 99.5, 100.2])[4] is True  # nothing at all stands out
-    assert outliers([400, 410, 390, 405, 395, 402, 398, 430]) == [False] * 7 + [True]
