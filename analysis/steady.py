@@ -51,6 +51,7 @@ DRIFT_BINS = 10
 DRIFT_LEAST_BINS = 5  # that hold data: below it no order of bins is improbable enough
 DRIFT_P = 0.05
 DRIFT_CHANGE = 0.05  # METHODOLOGY 5.2 asks 0.15 where the bins hold a p99
+TREND_MOST = 1.5
 SHIFT_LEAST_BINS = 30
 SHIFT_P = 0.01
 SHIFT_STEP = 0.05
@@ -231,7 +232,8 @@ def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, b
     """Return how much more the trend over `bins`, quantiles of [start, end), varies than if bins were independent.
 
     at, values: as of `bin_quantiles`, in order of `at`. Ten bins cannot tell; the values in them can: whether each is
-    above the Theil-Sen line through the bins is the series that a quantile depends on, without its trend.
+    above the Theil-Sen line through the bins is the series that a quantile depends on, without its trend. At most 1.5,
+    as of a queue at 95 % load in bins of 500: beyond it the trend is curved rather than the values dependent.
     """
     from scipy import stats  # 0.6 s to import, and needed only here
 
@@ -240,7 +242,7 @@ def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, b
     line = stats.theilslopes(bins[index], index)
     place = (at[inside] - start) * len(bins) / (end - start) - 0.5
     above = (values[inside] > line.intercept + line.slope * place).astype(np.float64)
-    return dependence.bin_inefficiency(above, len(above) / len(bins))
+    return min(TREND_MOST, dependence.bin_inefficiency(above, len(above) / len(bins)))
 
 
 # --- level shifts ----------------------------------------------------------------------------------------------------

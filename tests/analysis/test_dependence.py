@@ -12,7 +12,7 @@ from analysis.dependence import bin_inefficiency, inefficiency
 def autoregressive(phi: float, n: int, seed: int) -> np.ndarray:
     """x_t = phi x_(t-1) + noise: rho_k = phi^k, hence g = (1 + phi) / (1 - phi)."""
     noise = np.random.default_rng(seed).normal(size=n + 1000)
-    return signal.lfilter([1.0], [1.0, -phi], noise)[1000:]
+    return np.asarray(signal.lfilter([1.0], [1.0, -phi], noise)[1000:])
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])

@@ -108,6 +108,12 @@ def test_a_drifting_run_is_unstable_tells_its_trend_and_prints_no_percentile(tmp
     assert summary["metrics"]["ttft_ms"]["mean"]["value"] is not None
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.02])
+def test_a_drift_along_a_curve_is_no_dependence(tmp_path, sigma):
+    curve = 100 * (1 + 0.5 * np.linspace(0, 1, 500) ** 3) * noise(500, sigma=sigma) / 100
+    assert summarised(tmp_path, answers(curve))["verdict"] == "unstable"
+
+
 def test_a_drift_below_five_per_cent_is_none(tmp_path):
     ttft = 100 + np.linspace(0, 4, 500) + np.tile([0, 0.1], 250)
     assert summarised(tmp_path, answers(ttft))["verdict"] == "ok"
