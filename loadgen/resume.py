@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from loadgen.profile import REDACTED, Profile, ProfileError
+from loadgen.profile import REDACTED, Profile, ProfileError, without_secret_query
 from loadgen.rundir import MANIFEST
 
 __all__ = ["missing_runs", "profile_of", "read_manifest"]
@@ -49,20 +49,23 @@ def profile_of(
     *,
     headers: Mapping[str, str],
     options: Mapping[str, Any],
+    urls: Sequence[str] = (),
     path: str | None = None,
     proxy: str | None = None,
 ) -> Profile:
     """Return the profile that was measured, with what the manifest withheld filled in from the arguments."""
     plain = json.loads(json.dumps(manifest["profile"]))
-    asked_for = [name for name in manifest["withheld"] if not _is_given(name, headers, options, path, proxy)]
+    whole = {"--url": urls, "--path": path, "--proxy": proxy}
+    asked_for = [name for name in manifest["withheld"] if not _is_given(name, headers, options, whole)]
     if asked_for:
         raise ProfileError(f"not kept, for it may be secret: give it again with {' '.join(asked_for)}")
     for key, given, option in (("headers", headers, "--header"), ("options", options, "--option")):
         for name, value in given.items():
             _fill([target[key] for target in plain["target"]], name, value, option)
-    for target in plain["target"]:
-        if REDACTED in (target["path"] or ""):
-            target["path"] = path
+    for url in urls:
+        _fill_query(plain["target"], "url", url.rstrip("/"))
+    if path is not None:
+        _fill_query(plain["target"], "path", path)
     if "--proxy" in manifest["withheld"]:
         plain["proxy"] = proxy
     if REDACTED in json.dumps(plain):
@@ -75,14 +78,12 @@ def profile_of(
         raise ProfileError(f"manifest.json: profile.{where}: {first['msg']}; start a new campaign") from None
 
 
-def _is_given(
-    name: str, headers: Mapping[str, str], options: Mapping[str, Any], path: str | None, proxy: str | None
-) -> bool:
+def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any], whole: Mapping[str, object]) -> bool:
     if name.startswith("--header"):
         return name.removeprefix("--header '").partition(":")[0] in headers
     if name.startswith("--option"):
         return name.removeprefix("--option ").partition("=")[0] in options
-    return {"--path": path, "--proxy": proxy}.get(name) is not None
+    return bool(whole.get(name))
 
 
 def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str) -> None:
@@ -93,3 +94,12 @@ def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str
         raise ProfileError(f"{option} {name}: was not part of the campaign like that; start a new campaign")
     for one in withheld:
         one[name] = value
+
+
+def _fill_query(targets: Sequence[dict[str, Any]], key: str, given: str) -> None:
+    """Put a URL or a path in the place of what is left of it without its secrets."""
+    holders = [target for target in targets if target[key] == without_secret_query(given)]
+    if not holders:
+        raise ProfileError(f"--{key}: was not part of the campaign like that; start a new campaign")
+    for target in holders:
+        target[key] = given

@@ -365,6 +365,20 @@ def test_secrets_must_be_given_again(server: Servers, tmp_path: Path) -> None:
     assert "opensesame" not in (directory / "manifest.json").read_text("utf-8")
 
 
+def test_a_url_whose_query_holds_a_secret_must_be_given_again(server: Servers, tmp_path: Path) -> None:
+    directory, url = tmp_path / "c", server(Law(ttft_s=0.03, gap_s=0.005)).url
+    killed(f"{url}?api-key=opensesame&v=2", directory, signal.SIGKILL)
+    refused = run_here("resume", directory)
+    assert refused.code == 2
+    assert refused.line == "loadgen: not kept, for it may be secret: give it again with --url"
+    other = run_here("resume", directory, "--url", f"{url}?api-key=opensesame&v=3")
+    assert other.code == 2
+    assert other.line == "loadgen: --url: was not part of the campaign like that; start a new campaign"
+    assert run_here("resume", directory, "--url", f"{url}?api-key=opensesame&v=2", "--quiet").code in MEASURED
+    assert len(questions(directory)) == 120
+    assert "opensesame" not in (directory / "manifest.json").read_text("utf-8")
+
+
 def test_another_server_is_not_gone_on_with(tmp_path: Path) -> None:
     directory = tmp_path / "c"
     with spawn(Law(ttft_s=0.03, gap_s=0.005)) as emulator:

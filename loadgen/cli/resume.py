@@ -26,6 +26,9 @@ def resume(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="An option again, as NAME=VALUE, if it may be secret.")
     ] = None,
+    url: Annotated[
+        list[str] | None, typer.Option("--url", help="A server's URL again, if its query holds a secret.")
+    ] = None,
     path: Annotated[str | None, typer.Option("--path", help="The request path again, if it holds a secret.")] = None,
     proxy: Annotated[str | None, typer.Option("--proxy", help="The proxy again, if it has a password.")] = None,
     json_: options.Json = False,
@@ -41,7 +44,7 @@ def resume(
     suite = suite_in(directory)
     try:
         manifest = read_manifest(directory) if suite is None else read_manifest(directory, suite.name, suite.needed)
-        profile = profile_of(manifest, headers=given[0], options=given[1], path=path, proxy=proxy)
+        profile = profile_of(manifest, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy)
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     progress = not (quiet or no_progress)
