@@ -40,8 +40,12 @@ Source = str | Path | Frame | Measured
 
 
 def summarise(source: Source) -> dict[str, Any]:
-    """Return the summary of a run's directory, or of what was read from one. Raises NoRecordsError."""
-    m = measured_from(source)
+    """Return the summary of a run's directory, or of what was read from one. Raises NoRecordsError.
+
+    What other arms say (control, agents) is not in the summary of a Measured, which is of one arm.
+    """
+    frame = None if isinstance(source, Measured) else _frame(source)
+    m = measured_from(source if frame is None else frame)
     instrument = instrument_of(m)
     verdict = judge(m, instrument)
     context = Context(instrument, verdict)
@@ -71,10 +75,10 @@ def summarise(source: Source) -> dict[str, Any]:
         "tokens_from": _tokens_from(m),
         "stale_connections": int(m.requests.stale_connections.clip(0).sum()),
         "errors": _errors(m),
-        "per_run": [_run(m, index, side) for index in range(len(m.windows))],
+        "per_run": [_run(m, context, index, side) for index in range(len(m.windows))],
         "over_runs": side,
         "early_late": checked,
-        "control": order.control(load(source)) if isinstance(source, str | Path) else None,
+        "control": None if frame is None else order.control(frame),
         "arrivals": due,
         "littles_law": balance,
         "notes": [
@@ -89,9 +93,9 @@ def summarise(source: Source) -> dict[str, Any]:
     }
     if len(m.requests.endpoints) > 1:
         summary["endpoints"] = _endpoints(m, context)
-    if m.manifest.get("agents") and not isinstance(source, Measured):
-        summary["agents"] = agents_section(_frame(source))
-    energy = energy_of(m) if isinstance(source, Measured) else energy_of_arms(_frame(source), m)
+    if frame is not None and m.manifest.get("agents"):
+        summary["agents"] = agents_section(frame)
+    energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
     beside = {"telemetry": telemetry_of(m), "energy": energy}
     summary |= {name: section for name, section in beside.items() if section is not None}
     return summary
@@ -174,11 +178,15 @@ def _errors(m: Measured) -> list[dict[str, Any]]:
     ]
 
 
-def _run(m: Measured, index: int, side: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one run, to be listed beside the figures over all. side: all runs, figure by figure."""
+def _run(m: Measured, context: Context, index: int, side: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of one run, to be listed beside the figures over all. side: all runs, figure by figure.
+
+    A verdict that forbids percentiles forbids those of single runs too.
+    """
     window = m.windows[index]
     mine = m.requests.run == window.run
-    ttft = latency.ttft(m)[mine & m.answered]
+    ttft = SortedArray(latency.ttft(m)[mine & m.answered])
+    quotable = ttft.n > 0 and not context.verdict.forbids_percentiles
     due, succeeded = int((mine & m.inside & ~forgiven(m)).sum()), int((mine & m.answered).sum())
     return {
         "run": window.run,
@@ -193,8 +201,8 @@ def _run(m: Measured, index: int, side: Mapping[str, Any]) -> dict[str, Any]:
         "succeeded": succeeded,
         "success_rate": significant(succeeded / due) if due else None,
         "ttft_mean_ms": side["ttft_ms"]["values"][index],
-        "ttft_p50_ms": significant(type7(SortedArray(ttft), 0.5) / NS_PER_MS) if len(ttft) else None,
-        "ttft_p99_ms": significant(type7(SortedArray(ttft), 0.99) / NS_PER_MS) if len(ttft) else None,
+        "ttft_p50_ms": significant(type7(ttft, 0.5) / NS_PER_MS) if quotable else None,
+        "ttft_p99_ms": significant(type7(ttft, 0.99) / NS_PER_MS) if quotable else None,
         "tpot_mean_ms": side["tpot_ms"]["values"][index],
         "requests_per_s": side["requests_per_s"]["values"][index],
         "output_tokens_per_s": side["output_tokens_per_s"]["values"][index],

@@ -113,6 +113,8 @@ def test_an_open_loop_faster_than_the_server_is_unstable_and_prints_no_percentil
     assert verdict == "unstable"
     assert "of the arrivals," in reasons[0]
     assert summary["metrics"]["e2e_ms"]["p99"]["notes"][0] == "no percentile: unstable"
+    assert [summary["per_run"][0][key] for key in ("ttft_p50_ms", "ttft_p99_ms")] == [None, None]
+    assert summary["per_run"][0]["ttft_mean_ms"] > 0
     assert summary["metrics"]["requests_per_s"]["value"] == pytest.approx(1000 / 12, rel=0.02)
     assert judged(tmp_path, queue_of_one(arrivals, 7), load=OPEN, runs=[entry])[0] == "ok"
 

@@ -88,6 +88,7 @@ def test_the_control_is_its_last_run_over_its_first_and_in_no_other_figure(tmp_p
     runs = [entry(run, block, arm) for run, (block, arm) in enumerate(planned)]
     path = directory(tmp_path / "c", rows([100.0, 50.0, 70.0, 120.0]), runs=runs, design=design)
     summary = analysis.summarise(path)
+    assert analysis.summarise(analysis.load(path)) == summary  # a Frame is of all arms, too
     assert summary["control"]["arm"] == "a"
     assert summary["control"]["ratio"]["ttft_ms"] == pytest.approx(1.2)
     assert summary["metrics"]["ttft_ms"]["mean"]["value"] == pytest.approx(50.0)
