@@ -495,8 +495,11 @@ def test_a_sweep_tells_what_is_left_of_an_agents_speed_among_others(tmp_path: Pa
     for n, eta in told["eta"].items():
         assert eta == pytest.approx(60 / (20 + 40 * int(n)), rel=0.1)
     assert told["halved_at"] == 3
+    assert list(told["fairness"]) == list(told["eta"])
+    assert min(told["fairness"].values()) == pytest.approx(1, abs=0.01)  # all were served alike
     assert "tok/s an agent" in result.out
     assert "below a half from 3 agents on" in result.out
+    assert "least fairness 1 (Jain)" in " ".join(result.out.split())
 
 
 def test_a_sweep_whose_server_dies_keeps_what_it_has_and_names_what_it_lacks(tmp_path: Path) -> None:
