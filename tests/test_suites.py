@@ -158,11 +158,27 @@ def test_a_report_is_printed_again(sweep: tuple[Path, Result], compared: tuple[P
     assert told.code == 0, told.out  # nothing was written
 
 
+def test_an_objective_that_fails_in_a_configuration_fails_the_sweep(pair: Any, tmp_path: Path) -> None:
+    profile = tmp_path / "two.yaml"
+    profile.write_text(
+        "# two\nagents: {configurations: [{id: 1, scenario: chimera_homo, count: 1}, "
+        "{id: 2, scenario: chimera_homo}]}\n"
+    )
+    words = ("agents", profile, *where(pair), *SMALL, "--runs", 2, "--objective", "ttft_p99_ms=0.001")
+    result = run_here(*words, "--out", tmp_path / "out")
+    assert result.code in (1, 4)
+    if result.code == 1:
+        assert result.line == "loadgen: objective failed: ttft_p99_ms"
+
+
 def test_a_directory_that_is_not_ours_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     assert run_here("report", tmp_path).code == 2
     assert "cannot be read" in run_here("report", tmp_path).line
     assert "holds no checksums" in run_here("verify", tmp_path).line
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "sweep.json").write_text('{"sha256": {}}')
+    assert run_here("verify", tmp_path).out == "sweep.json: changed since the run\n"
     refused = run_here("resume", tmp_path)
     assert refused.code == 2
     assert "holds no profile, withheld, seed, planned, configurations; it cannot be resumed" in refused.line
@@ -223,7 +239,8 @@ def test_a_killed_campaign_of_agents_is_reported_and_resumed(pair: Any, tmp_path
 
 def test_a_killed_sweep_says_what_is_missing_and_goes_on_in_turns(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    kill_when(lambda: sum(len(runs_in(out / name)) for name in NAMES) == 4, *sweep_words(pair, out, 2))
+    words = (*sweep_words(pair, out, 2), "--header", "X-Gate: opensesame")
+    kill_when(lambda: sum(len(runs_in(out / name)) for name in NAMES) == 4, *words)
     before = {name: runs_in(out / name) for name in NAMES}
     refused = run_here("verify", out)
     assert refused.code == 2
@@ -236,8 +253,12 @@ def test_a_killed_sweep_says_what_is_missing_and_goes_on_in_turns(pair: Any, tmp
         assert f"{number} ({runs} runs)" in told.out if before[name] else f"{number} (" in told.out
     assert run_here("report", out, "--json").json()["missing"] == [200, 201, 202]
 
-    resumed = run_here("resume", out, "--json", "--no-progress")
+    refused = run_here("resume", out)
+    assert refused.line == "loadgen: not kept, for it may be secret: give it again with --header 'X-Gate: ...'"
+    again = ("resume", out, "--header", "X-Gate: opensesame", "--json", "--no-progress")
+    resumed = run_here(*again)
     assert resumed.code in MEASURED, resumed.err
+    assert not [path for path in out.rglob("*") if path.is_file() and b"opensesame" in path.read_bytes()]
     assert resumed.json()["missing"] == []
     assert all(one["success"] for one in resumed.json()["configurations"])
     assert {name: runs_in(out / name)[: len(before[name])] for name in NAMES} == before
@@ -252,22 +273,43 @@ def test_a_killed_sweep_says_what_is_missing_and_goes_on_in_turns(pair: Any, tmp
     assert verified.code == 0, verified.out
     # Nothing is missing any more: the same again, and nothing is sent.
     records = (out / NAMES[0] / "records.parquet").read_bytes()
-    assert run_here("resume", out, "--json", "--no-progress").json() == resumed.json()
+    assert run_here(*again).json() == resumed.json()
     assert (out / NAMES[0] / "records.parquet").read_bytes() == records
 
 
-def test_a_sweep_whose_server_is_gone_stays_as_it_was(tmp_path: Path) -> None:
-    out = tmp_path / "sweep"
-    with spawn(LAW, presents="ollama") as mortal:
+def test_a_campaign_killed_while_it_was_closed_is_closed_when_its_sweep_goes_on(
+    sweep: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out = shutil.copytree(sweep[0], tmp_path / "copy")
+    for folder, name in ((out / NAMES[1], "manifest.json"), (out, "sweep.json")):
+        manifest = manifest_in(folder, name)
+        del manifest["sha256"], manifest["manifest_sha256"]
+        (folder / name).write_text(json.dumps(manifest))
+    assert "did not finish" in run_here("verify", out / NAMES[1]).line
+    assert run_here("resume", out, "--quiet").code in MEASURED
+    told = run_here("verify", out)
+    assert told.code == 0, told.out
+
+
+def test_a_sweep_whose_server_is_gone_or_another_stays_as_it_was(tmp_path: Path) -> None:
+    out, law = tmp_path / "sweep", Law(ttft_s=0.03, gap_s=0.01)
+    with spawn(law, presents="ollama") as mortal:
+        port = mortal.port
         kill_when(lambda: len(runs_in(out / NAMES[0])) == 1, *sweep_words(mortal, out, 1), number=signal.SIGINT)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["missing"] == [200, 201, 202]
+    verified = run_here("verify", out).out
+    assert verified.endswith("the summaries follow from the records\n")
     resumed = run_here("resume", out, "--quiet")
     assert resumed.code == 5, resumed.err
     assert "3 of 3 configurations failed" in resumed.line
-    assert len(runs_in(out / NAMES[0])) == len([run for run in runs_in(out / NAMES[0]) if run["arm"]]) >= 1
-    told = run_here("verify", out)
-    assert told.code == 0, told.out
+    assert len(runs_in(out / NAMES[0])) >= 1
+    assert run_here("verify", out).out == verified
+    with spawn(law, presents="ollama", port=port, model="another"):
+        refused = run_here("resume", out, "--quiet")
+    assert refused.code == 2
+    assert "the server has changed since" in refused.line
+    assert run_here("verify", out).out == verified
 
 
 def test_a_killed_comparison_of_runtimes_goes_on(pair: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from loadgen.cli.exits import Exit, Stop
-from loadgen.cli.measuring import in_loop
+from loadgen.cli.measuring import in_loop, judge
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,7 +58,8 @@ def kept_whole(directory: Path) -> Iterator[None]:
     try:
         yield
     except Stop:
-        show(directory, json_=False, quiet=True)
+        with contextlib.suppress(Stop):  # the first reason is the one to be told
+            show(directory, json_=False, quiet=True)
         raise
 
 
@@ -73,6 +74,8 @@ def show(directory: Path, name: str = "summary.json", *, json_: bool, quiet: boo
         summary = publish(suite)
     except OSError as error:
         raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
+    except ValueError as error:
+        raise Stop(Exit.VOID, f"{directory}: a file in it was changed: {error}") from None
     if json_:
         typer.echo(analysis.to_json(summary), nl=False)
     elif not quiet:
@@ -142,7 +145,7 @@ def seed_of(profile: Profile, before: dict[str, Any] | None) -> int:
 
 
 def _conclude(measured: Sweep, directory: Path) -> int:
-    """Return 0, or raise what most deserves to be told: an interruption, then servers, then our own limits."""
+    """Return 0, or raise what most deserves to be told: an interruption, then servers, our own limits, objectives."""
     kept = f"what was measured is in {directory}"
     tested = measured.tested
     if any(one.interrupted for one in tested):
@@ -151,8 +154,9 @@ def _conclude(measured: Sweep, directory: Path) -> int:
     if failed:
         code = Exit.UNREACHABLE if all(one.unreachable for one in failed) else Exit.VOID
         raise Stop(code, f"{len(failed)} of {len(tested)} configurations failed: {failed[0].reason}; {kept}")
-    verdicts = [one.finished.summary["verdict"] for one in tested if one.finished and one.finished.summary]
-    limited = verdicts.count("generator-limited")
+    summaries = [one.finished.summary for one in tested if one.finished and one.finished.summary]
+    limited = [summary["verdict"] for summary in summaries].count("generator-limited")
     if limited:
         raise Stop(Exit.VOID, f"generator-limited in {limited} of {len(tested)} configurations; {kept}")
+    judge(*summaries)
     return Exit.OK

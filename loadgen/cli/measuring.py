@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from loadgen.profile import Profile
     from loadgen.tally import Tally
 
-__all__ = ["conclude", "in_loop", "load_profile", "maybe_emulator", "new_directory", "prepare_and_measure", "prepared"]
+__all__ = [
+    "conclude",
+    "in_loop",
+    "judge",
+    "load_profile",
+    "maybe_emulator",
+    "new_directory",
+    "prepare_and_measure",
+    "prepared",
+]
 
 _T = TypeVar("_T")
 
@@ -211,11 +220,17 @@ def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -
         raise Stop(Exit.UNREACHABLE, _all_failed(summary))
     if summary["verdict"] == "generator-limited":
         raise Stop(Exit.VOID, f"generator-limited: {'; '.join(summary['verdict_reasons'])}")
+    judge(summary)
+    return Exit.OK
+
+
+def judge(*summaries: dict[str, Any]) -> None:
+    """Raise Stop for the objectives that failed in any of the summaries, else for those that are inconclusive."""
     for verdict, code in (("failed", Exit.OBJECTIVE), ("inconclusive", Exit.INCONCLUSIVE)):
-        names = [one["name"] for one in summary.get("objectives") or () if one["verdict"] == verdict]
+        stated = [one for summary in summaries for one in summary.get("objectives") or ()]
+        names = dict.fromkeys(one["name"] for one in stated if one["verdict"] == verdict)
         if names:
             raise Stop(code, f"objective {verdict}: {', '.join(names)}")
-    return Exit.OK
 
 
 def _all_failed(summary: dict[str, Any]) -> str:
