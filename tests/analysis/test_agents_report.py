@@ -33,6 +33,16 @@ def shared(tmp_path):
     return campaign(tmp_path / "shared", blocks)
 
 
+@pytest.mark.parametrize(("until", "level"), [(None, "95 %"), (0.02, "97 %")])
+def test_the_confidence_of_the_intervals_is_told(shared, until, level):
+    manifest = json.loads((shared / "manifest.json").read_text())
+    manifest["design"]["until"] = until
+    (shared / "manifest.json").write_text(json.dumps(manifest))
+    told = agents_section(load(shared))
+    assert f"| {level} interval |" in agents_markdown(told)
+    assert level in [trace["name"] for chart in agents_charts(told) for trace in chart["traces"]]
+
+
 def test_text_says_what_was_gained_and_what_it_cost(shared):
     text = agents_text(agents_section(load(shared)))
     assert all(len(line) <= 80 for line in text.splitlines())
