@@ -208,7 +208,7 @@ def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -
             reasons.append(f"{name} took between {one.lower:.3g} and {one.upper:.3g} × solo: {threshold:g} lies inside")
             verdict = "inconclusive" if verdict == "none" else verdict
         else:
-            reasons.append(f"{name} took at most {one.upper:.3g} × solo")
+            reasons.append(f"{name} took at most {one.upper:#.3g} × solo")
             if one.not_compared:  # no finding about those that were looked at speaks for the others
                 verdict = "inconclusive" if verdict == "none" else verdict
         if one.not_compared:

@@ -18,6 +18,7 @@ from analysis import intervals
 from analysis.estimate import Estimate, refused
 from analysis.measured import Measured
 from analysis.requests import ABSENT, Bool
+from analysis.windows import Window
 
 __all__ = ["Span", "of_runs", "rates", "spans_of"]
 
@@ -38,10 +39,13 @@ class Span:
 
 
 def spans_of(m: Measured) -> tuple[Span, ...]:
-    """Return for each run its window, or the whole run if no window is longer than a request usually takes."""
+    """Return for each run its window, or the whole run if windows are shorter than a request usually takes.
+
+    A window that holds every answer of its run is that run, however short.
+    """
     lasted = (m.requests.done_ns - m.requests.intended_ns)[m.answered]
     usual = float(np.median(lasted)) if len(lasted) else 0.0
-    if all(window.to_ns - window.from_ns > usual for window in m.windows):
+    if all(window.to_ns - window.from_ns > usual or _holds_all(m, window) for window in m.windows):
         return tuple(Span(window.run, window.from_ns, window.to_ns) for window in m.windows)
     spans = []
     for window in m.windows:
@@ -50,6 +54,13 @@ def spans_of(m: Measured) -> tuple[Span, ...]:
         ends = (int(sent.min()), int(done.max())) if mine.any() else (0, 0)
         spans.append(Span(window.run, *ends, whole_run=True))
     return tuple(spans)
+
+
+def _holds_all(m: Measured, window: Window) -> bool:
+    mine = (m.requests.run == window.run) & m.answered
+    if not mine.any():
+        return False
+    return bool(window.from_ns <= m.requests.sent_ns[mine].min() and m.requests.done_ns[mine].max() <= window.to_ns)
 
 
 @dataclass(frozen=True, slots=True)

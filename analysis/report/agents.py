@@ -91,7 +91,7 @@ def agents_html(told: Content) -> str:
     notes: dict[str, None] = {}
     rows = []
     for label, estimate, meaning in _speedup(told):
-        rows.append([escape(label.strip()), _cell(estimate), f"<span class=note>{escape(_clean(meaning))}</span>"])
+        rows.append([escape(label.strip()), _cell(estimate), escape(_clean(meaning))])
         notes |= dict.fromkeys(estimate["notes"])
     agents = [
         [f"{escape(_clean(name))}, {ARMS[arm]}", *(_cell(agent[arm][figure]) for figure in COLUMNS)]
@@ -103,7 +103,7 @@ def agents_html(told: Content) -> str:
     return "\n".join(
         [
             f"<p class=note>{escape(_clean(_what_ran(told)))}</p>",
-            _rows(["", "and 95 % interval", ""], rows),
+            _rows(["", f"value, {_level(told)}", ""], rows, "slim said"),
             _rows(["mean over runs", *COLUMNS.values()], agents),
             _list([*_more(told), *told["notes"], *notes]),
             f"<h3>Contention: {'found' if verdict == 'contention' else escape(verdict)}</h3>",
@@ -114,7 +114,7 @@ def agents_html(told: Content) -> str:
 
 def agents_charts(told: Content) -> list[Chart]:
     """Return the charts that there is something for, in the terms of charts.py."""
-    return [chart for chart in (_decomposition(told), _lanes(told), _timeline(told)) if chart]
+    return [chart for chart in (_lanes(told), _decomposition(told), _timeline(told)) if chart]
 
 
 # --- what both texts say ---------------------------------------------------------------------------------------------
@@ -330,7 +330,8 @@ def _lanes(told: Content) -> Chart | None:
         "barmode": "overlay",
     }
     note = f"Block {lanes['block']}: the concurrent run of middle length, and the same agents alone."
-    return {"title": "Call by call, alone and together", "note": note, "traces": traces, "layout": layout}
+    title = "Call by call, alone and together"
+    return {"title": title, "note": note, "traces": traces, "layout": layout, "wide": True}
 
 
 def _timeline(told: Content) -> Chart | None:
@@ -352,9 +353,14 @@ def _timeline(told: Content) -> Chart | None:
         return None
     alone = {"type": "scatter", "mode": "lines", "x": [0, longest], "y": [1, 1], "name": "alone", "role": "quiet"}
     traces.insert(0, alone | {"line": {"width": 1, "dash": "dot"}, "showlegend": False, "hoverinfo": "skip"})
-    layout = {"xaxis": {"title": {"text": "s since the start of the run"}}, "yaxis": {"title": {"text": "gap, × solo"}}}
-    note = "Gaps between tokens against the same agents alone, second by second, concurrent runs."
-    return {"title": "Contention over time", "note": note, "traces": traces, "layout": layout}
+    # At least a tenth to either side, or noise looks like a finding.
+    values = [value for line in lines for value in line["stretch"] if value is not None]
+    layout = {
+        "xaxis": {"title": {"text": "s since the start of the run"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "gap, × solo"}, "range": [min([0.9, *values]), 1.02 * max([1.1, *values])]},
+    }
+    note = "Second by second, one line a concurrent run. Dotted: as alone."
+    return {"title": "Gaps between tokens, together against alone", "note": note, "traces": traces, "layout": layout}
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -364,14 +370,13 @@ def _clean(text: object) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "slim") -> str:
     """Return a table; cells are markup. The first column is the label."""
-    heads = "".join(f"<th scope=col>{cell}</th>" for cell in head) if any(head) else ""
+    heads = "".join(f"<th scope=col>{cell}</th>" for cell in head)
     body = "\n".join(
         f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for first, *cells in rows
     )
-    kind = "slim" if heads else "facts"
-    table = f"<table class={kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    table = f'<table class="{kind}">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
     return f"<div class=wide>{table}</div>"
 
 

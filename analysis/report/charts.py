@@ -76,7 +76,10 @@ def _line(x: list[float | None], y: list[float | None], colour: str, name: str, 
     return trace | {"line": {"width": width, "dash": dash}, "showlegend": False} | others
 
 
-STRIPS = {"ttft_ms": ("TTFT mean", "ttft", "ms"), "output_tokens_per_s": ("output tokens per second", "gap", "tokens/s")}
+STRIPS = {
+    "ttft_ms": ("TTFT mean", "ttft", "ms"),
+    "output_tokens_per_s": ("output tokens per second", "gap", "tokens/s"),
+}
 
 
 def _strips(summary: Mapping[str, Any]) -> list[Chart]:

@@ -29,8 +29,9 @@ STYLE = """
 .forest .grid { stroke: var(--rule); } .forest .thin { stroke-width: 1.5; } .forest .thick { stroke-width: 5; }
 .forest .good { stroke: var(--good); fill: var(--good); } .forest .bad { stroke: var(--bad); fill: var(--bad); }
 .forest .open { stroke: var(--open); fill: var(--open); } .forest .same { stroke: var(--quiet); fill: var(--quiet); }
-.same { color: var(--quiet); } .facts td { white-space: normal; overflow-wrap: anywhere; }
-.facts td:last-child { white-space: nowrap; overflow-wrap: normal; }
+.same { color: var(--quiet); } .facts td { white-space: normal; overflow-wrap: anywhere; min-width: 150px; }
+.facts td:last-child { white-space: nowrap; overflow-wrap: normal; min-width: 0; }
+.facts thead { display: table-header-group; } .facts thead th { text-align: left; }
 """
 
 Shown = Mapping[str, Any]

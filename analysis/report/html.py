@@ -6,6 +6,7 @@ that the page forbids itself, by a content security policy, to load anything at 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -16,7 +17,7 @@ from analysis.intervals import ENOUGH_RUNS, LEAST_RUNS
 from analysis.report import figures
 from analysis.report.charts import charts_of
 from analysis.report.sections import sections_of
-from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, asked_in_words, campaign_in_words
+from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, TOLD_BY_RUNS, asked_in_words, campaign_in_words
 from analysis.summary import Source, measured_from, summarise
 
 __all__ = ["html_report"]
@@ -191,7 +192,7 @@ def _latencies(summary: Summary) -> str:
         # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
         if shown is None or (name == "event_gap_ms" and metrics["itl_ms"] is not None):
             continue
-        extremes = ["–" if shown[key] is None else f"{shown[key]:.4g}" for key in ("min", "max", "sd")]
+        extremes = [_four(shown[key]) for key in ("min", "max", "sd")]
         rows.append([escape(label), *(_figure(shown[key]) for key in COLUMNS), *extremes, str(shown["mean"]["n"])])
         notes |= dict.fromkeys(f"{label} {COLUMNS[key]}: {note}" for key in COLUMNS for note in shown[key]["notes"])
     head = ["ms", *COLUMNS.values(), "min", "max", "sd", "n"]
@@ -214,6 +215,10 @@ def _latencies(summary: Summary) -> str:
     return _section(_titled("Latency", summary), _table(head, rows) + few + details)
 
 
+def _four(number: float | None) -> str:
+    return "–" if number is None else f"{number:.0f}" if abs(number) >= 1e4 else f"{number:.4g}"
+
+
 def _titled(title: str, summary: Summary) -> str:
     return f"{title}, {TOGETHER}" if summary.get("agents") else title
 
@@ -225,7 +230,7 @@ def _rates(summary: Summary) -> str:
         rate = summary["metrics"][name]
         if name == "goodput_per_s" and rate["value"] is None:
             continue
-        notes |= dict.fromkeys(rate["notes"])
+        notes |= dict.fromkeys(note for note in rate["notes"] if not note.startswith(TOLD_BY_RUNS))
         rows.append([escape(label), _figure(rate), str(rate["n"])])
     goodput = summary["goodput"]
     note = "".join(f"<p class=note>{escape(text)}</p>" for text in notes)
@@ -253,7 +258,10 @@ def _runs(summary: Summary) -> str:
     told = [f"{name}: {side[key]['components']['advice']}" for key, name in ADVISED.items() if side[key]["components"]]
     told += campaign_in_words(summary)
     table = _table(["run", *columns.values()], rows) if len(rows) > 2 else ""
-    return _section(_titled("Runs", summary), table + "".join(f"<p class=note>{escape(line)}</p>" for line in told))
+    return _section(
+        "Concurrent runs" if summary.get("agents") else "Runs",
+        table + "".join(f"<p class=note>{escape(line)}</p>" for line in told),
+    )
 
 
 def _of_run(number: float | None, out: bool) -> str:
@@ -274,8 +282,13 @@ def _endpoints(summary: Summary) -> str:
 def _chart_places(charts: list[dict[str, Any]], start: int = 0) -> str:
     """Return where the page draws `charts`, of which the first is number `start` in its data."""
     places = []
-    for index, chart in enumerate(charts, start):
-        tall = " tall" if chart.get("tall") else ""
+    whole_row = {at for at, chart in enumerate(charts) if chart.get("tall") or chart.get("wide")}
+    edges = [-1, *sorted(whole_row), len(charts)]
+    # The last of an odd number between them has no neighbour.
+    whole_row |= {end - 1 for begin, end in itertools.pairwise(edges) if (end - begin) % 2 == 0}
+    for at, chart in enumerate(charts):
+        index = start + at
+        tall = " tall" * bool(chart.get("tall")) + " whole" * (at in whole_row)
         note = f"<p class=note>{escape(chart['note'])}</p>" if chart["note"] else ""
         places.append(
             f'<figure class="chart{tall}"><figcaption>{escape(chart["title"])}</figcaption>{note}'

@@ -160,7 +160,7 @@ def _runs(summary: Summary) -> str:
         rows.append(["median", *(_five(side[key]["median"]) for key in RUNS), ""])
         blocks.append(_table(["run", *RUNS.values(), "completed"], rows))
         told = ["! stands out from the other runs (robust z > 3.5); kept in every figure"] * any(
-            run["outlier_in"] for run in runs
+            key in RUNS for run in runs for key in run["outlier_in"]
         )
         told += [
             f"{label.split()[0]}: {side[key]['components']['advice']}"

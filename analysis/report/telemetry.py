@@ -37,7 +37,6 @@ POINTS = 400  # of a line: more than a screen shows
 RUNS_DRAWN = 4
 ENDPOINTS_DRAWN = 4
 GIB = 2**30
-WAITED_LONGER = 1.5  # then the two means are hardly of the same requests
 ENERGY = {
     "joules_per_output_token": "J per output token",
     "net_joules_per_output_token": "J per output token, net of idle",
@@ -118,8 +117,6 @@ def _server(name: str, server: Content) -> Iterator[str]:
         ours = server["client_ttft_service_mean_ms"]
         theirs = server["server_ttft_mean_ms"]
         parts.append(f"mean TTFT {theirs:.4g} ms by its own count, {ours:.4g} ms by ours")
-        if ours > WAITED_LONGER * theirs:
-            parts[-1] += " (it counts answers that began in the window, we requests that were due in it)"
     if server["preemptions"]:
         parts.append(f"{server['preemptions']:g} preemptions")
     if server["prefix_hit_rate"] is not None:

@@ -15,7 +15,15 @@ from analysis.report import figures
 from analysis.report.agents import agents_in_words
 from analysis.report.sections import sections_of
 
-__all__ = ["EVERY_LATENCY", "RATES", "TOGETHER", "asked_in_words", "campaign_in_words", "terminal_report"]
+__all__ = [
+    "EVERY_LATENCY",
+    "RATES",
+    "TOGETHER",
+    "TOLD_BY_RUNS",
+    "asked_in_words",
+    "campaign_in_words",
+    "terminal_report",
+]
 
 WIDTH = 80
 LABEL = 13
@@ -295,7 +303,7 @@ def _runs(summary: Summary, paint: _Paint) -> list[str]:
         medians = (_five(side[name]["median"]) for name in RUN_COLUMNS.values())
         lines.append("median".ljust(LABEL + 7) + "".join(cell.rjust(12) for cell in medians))
         notes = ["! stands out from the other runs (robust z > 3.5); kept in every figure"] * any(
-            entry["outlier_in"] for entry in runs
+            metric in RUN_KEYS for entry in runs for metric in entry["outlier_in"]
         )
         parts = {label: side[key]["components"] for key, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT"))}
         notes += [f"{label}: {told['advice']}" for label, told in parts.items() if told]

@@ -203,7 +203,7 @@ def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -
     if json_:
         typer.echo(analysis.to_json(summary), nl=False)
     elif not quiet:
-        typer.echo(analysis.terminal_report(summary, colour=sys.stdout.isatty()))
+        typer.echo(analysis.terminal_report(summary, colour=sys.stdout.isatty()), nl=False)
         typer.echo(f"\n{directory}/report.html")
     sys.stdout.flush()  # before the line that says how it ended
     kept = f"what was measured until then is in {directory}"

@@ -39,7 +39,7 @@ class Site:
     model: str
     physics: Physics
     max_model_len: int
-    counters: Counters
+    counters: tuple[Counters, ...]  # one an instance
     created_s: int = field(default_factory=lambda: int(time.time()))
     answered: int = 0  # requests seen so far; numbers the ids that clients are given
 

@@ -389,9 +389,8 @@ def reset_prefix_cache(site: Site, request: Request) -> Reply:
 
 def vllm_metrics(site: Site, request: Request) -> Reply:
     """GET /metrics: the gauges and counters of vLLM that tools read most."""
-    counters, law = site.counters, site.physics.law
-    instances = site.physics.instances
-    used = sum(instance.kv_used for instance in instances)
+    counters, law = site.counters[request.instance], site.physics.law
+    instance = site.physics.instances[request.instance]
     lines: list[str] = []
 
     def put(kind: str, name: str, value: float, labels: str = "") -> None:
@@ -400,9 +399,9 @@ def vllm_metrics(site: Site, request: Request) -> Reply:
             lines.append(f"# TYPE vllm:{family} {kind}")
         lines.append(f'vllm:{name}{{engine="0",model_name="{site.model}"{labels}}} {value}')
 
-    put("gauge", "num_requests_running", sum(i.running for i in instances))
-    put("gauge", "num_requests_waiting", sum(len(i.queue) for i in instances))
-    put("gauge", "kv_cache_usage_perc", used / (law.kv_tokens * law.instances) if law.kv_tokens else 0.0)
+    put("gauge", "num_requests_running", instance.running)
+    put("gauge", "num_requests_waiting", len(instance.queue))
+    put("gauge", "kv_cache_usage_perc", instance.kv_used / law.kv_tokens if law.kv_tokens else 0.0)
     put("counter", "prompt_tokens_total", counters.prompt_tokens)
     put("counter", "generation_tokens_total", counters.generation_tokens)
     put("counter", "prefix_cache_queries_total", counters.prompt_tokens if law.prefix_cache else 0)
@@ -439,5 +438,5 @@ def props(site: Site, request: Request) -> Reply:
 
 def slots(site: Site, request: Request) -> Reply:
     """GET /slots of llama.cpp."""
-    total, busy = site.physics.law.slots or 1, site.physics.instances[0].running
+    total, busy = site.physics.law.slots or 1, site.physics.instances[request.instance].running
     return Reply(200, [{"id": i, "n_ctx": site.max_model_len, "is_processing": i < busy} for i in range(total)])

@@ -75,7 +75,8 @@ class Server:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.physics = Physics(options.law)
-        self.site = Site(options.presents, options.model, self.physics, options.max_model_len, Counters())
+        counters = tuple(Counters() for _ in range(options.law.instances))
+        self.site = Site(options.presents, options.model, self.physics, options.max_model_len, counters)
         self.truth = TruthLog(options.truth) if options.truth is not None else None
         self.epoll = select.epoll()
         self.listeners: dict[int, tuple[socket.socket, int]] = {}
@@ -309,7 +310,7 @@ class Server:
         connection.write(reply.encode(keep_alive=request.keep_alive, body=request.method != "HEAD"))
         connection.close_if_done()
         if request.path in routes.GENERATES:
-            self.site.counters.finished["error"] += 1
+            self.site.counters[request.instance].finished["error"] += 1
             self._log_reply(request, reply.status, fault, head_ns, complete=True)
 
     def _reply_later(self, connection: Connection, request: Request, reply: Reply) -> None:
@@ -434,7 +435,7 @@ class Server:
             self._record(stream, complete=False)
 
     def _record(self, stream: Stream, *, complete: bool) -> None:
-        job, counters = stream.job, self.site.counters
+        job, counters = stream.job, self.site.counters[stream.job.instance]
         job.owner = None  # ends the cycle between job and stream, so that no collector is needed
         done_ns = monotonic_ns()
         counters.prompt_tokens += job.prompt_tokens

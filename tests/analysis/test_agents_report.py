@@ -7,7 +7,7 @@ import json
 import pytest
 from agent_runs import campaign, one_after_the_other
 
-from analysis import html_report, load, summarise, terminal_report, to_json
+from analysis import html_report, load, markdown_report, summarise, terminal_report, to_json
 from analysis.agents import agents_section
 from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
 
@@ -63,9 +63,17 @@ def test_summary_and_every_report_have_the_section(shared):
     assert summary["agents"]["speedup"]["value"] == pytest.approx(4 / 3)
     assert summary["runs"] == 5  # of the concurrent arm
     assert "CONTENTION" in terminal_report(summary)
+    for text in (terminal_report(summary), markdown_report(summary)):
+        assert "2 agents" in text.partition("Agents")[0]  # the head line says what was asked
+        assert text.index("speedup") < text.lower().index("concurrent runs, all agents") < text.index("TTFT service")
     page = html_report(shared, summary)
+    assert page.index("<h2>Agents</h2>") < page.index("<h2>Latency, concurrent runs, all agents</h2>")
     assert "<h3>Contention: found</h3>" in page
-    for title in ("What running together gained", "Call by call, alone and together", "Contention over time"):
+    for title in (
+        "What running together gained",
+        "Call by call, alone and together",
+        "Gaps between tokens, together against alone",
+    ):
         assert title in page, title
     assert to_json(summary) == to_json(summarise(shared))
 
@@ -81,7 +89,7 @@ def test_markdown_is_a_section_with_its_tables(shared):
 
 
 def test_charts_add_up(shared):
-    gained, lanes, over_time = agents_charts(agents_section(load(shared)))
+    lanes, gained, over_time = agents_charts(agents_section(load(shared)))
     bars = {trace["name"]: trace["x"][0] for trace in gained["traces"] if trace["type"] == "bar"}
     assert bars == {
         "speedup": pytest.approx(4 / 3),
@@ -112,7 +120,8 @@ def test_without_solo_runs_the_text_says_that_overlap_is_no_speedup(tmp_path):
     text = agents_text(told)
     assert "overlap is all that can be told, and overlap is no speedup" in " ".join(text.split())
     assert "contention          unknown" in text
-    assert agents_charts(told)[0]["traces"][0]["name"] == "overlap, no speedup"
+    (gained,) = (chart for chart in agents_charts(told) if chart["title"] == "What running together gained")
+    assert gained["traces"][0]["name"] == "overlap, no speedup"
 
 
 def test_a_campaign_without_a_finished_run_still_has_a_report(tmp_path):

@@ -171,6 +171,19 @@ def test_a_measured_window_is_shaded_only_where_all_runs_share_it(tmp_path):
         assert (flight["measured"] == [0.5, 2.0]) == shaded
 
 
+def test_every_axis_has_a_title_and_single_requests_are_seen(tmp_path):
+    for name, path in reports(tmp_path):
+        for chart in charts_in(page_of(path)):
+            axes = [axis for key, axis in chart["layout"].items() if key.startswith(("xaxis", "yaxis"))]
+            untitled = [axis for axis in axes if "title" not in axis and axis.get("showticklabels", True)]
+            assert untitled == [], (name, chart["title"])
+    lonely = [request(2000.0 * i, [2000.0 * i + 50, 2000.0 * i + 60], seq=i) for i in range(3)]
+    charts = charts_in(page_of(directory(tmp_path / "lonely", lonely, runs=[run(0)])))
+    ttft = next(chart for chart in charts if chart["title"] == "TTFT over time")
+    assert [trace["mode"] for trace in ttft["traces"]] == ["lines", "lines+markers"]
+    assert [value for value in ttft["traces"][1]["y"] if value is not None] == [50, 50, 50]
+
+
 def test_a_rate_that_is_only_a_lower_bound_has_dots_and_no_band(tmp_path):
     """A server that counts no tokens: events stand in for them, and no interval can be told."""
     rows = [request(i * 100.0, [i * 100.0 + 50, i * 100.0 + 60], run=r, seq=i) for r in range(3) for i in range(5)]

@@ -46,6 +46,15 @@ def test_a_window_shorter_than_a_request_gives_way_to_the_whole_run(tmp_path):
     assert metrics["requests_per_s"]["notes"][-1].startswith("window shorter than a request")
 
 
+def test_a_window_that_holds_all_of_its_run_is_long_enough(tmp_path):
+    """Agents that made one call each: the window ends with the last answer, and no longer request is missing."""
+    rows = [request(0, [50, done], output=5, run=r, seq=i) for r in (0, 1) for i, done in enumerate((80, 100))]
+    runs = [run(r, measured=(0, 100)) for r in (0, 1)]
+    metrics = analysis.summarise(directory(tmp_path, rows, runs=runs))["metrics"]
+    assert metrics["requests_per_s"]["value"] == pytest.approx(2 / 0.1)
+    assert not any(note.startswith("window shorter") for note in metrics["requests_per_s"]["notes"])
+
+
 def test_runs_have_their_own_clock_and_window(tmp_path):
     rows = [request(10 * i, [10 * i + 5], run=r, seq=i + 1) for r in (0, 1) for i in range(50)]
     summary = analysis.summarise(

@@ -121,6 +121,14 @@ def test_slots_queue_on_the_wire() -> None:
             assert truth[b].arrived_ns + truth[b].queue_ns == truth[a].last_due_ns
 
 
+def test_each_instance_counts_for_itself() -> None:
+    with spawn(Law(ttft_s=0.001, gap_s=0, instances=2)) as emulator:
+        chat(emulator.port, 3)
+        pages = [ask(port, build("/metrics")).body.decode() for port in emulator.ports]
+    told = [next(line for line in page.splitlines() if "generation_tokens_total{" in line) for page in pages]
+    assert [line.rsplit(" ", 1)[1] for line in told] == ["3", "0"]
+
+
 def test_instances_listen_side_by_side() -> None:
     with spawn(Law(ttft_s=0.001, gap_s=0, instances=2)) as emulator:
         assert len(set(emulator.ports)) == 2
