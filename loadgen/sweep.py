@@ -21,7 +21,7 @@ from loadgen.campaign import Finished, measure, prepare, resume
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.design import planned
 from loadgen.discover import Unreachable
-from loadgen.profile import Configuration, Profile, without_secrets
+from loadgen.profile import Configuration, Profile, ProfileError, without_secrets
 from loadgen.resume import missing_runs, read_manifest
 from loadgen.rundir import MANIFEST as MANIFEST_OF_ONE
 from loadgen.rundir import SUMMARY, write_manifest
@@ -243,9 +243,14 @@ def _recall(tested: Tested) -> dict[str, Any] | None:
         return None
     manifest = read_manifest(tested.directory)
     path = tested.directory / SUMMARY
+    try:
+        # Without checksums it was killed while it was closed, and has to be closed again.
+        summary = json.loads(path.read_text(encoding="utf-8")) if "sha256" in manifest and path.exists() else None
+    except ValueError:
+        raise ProfileError(f"{path}: is not JSON; remove it, it will be made again") from None
     tested.began, tested.ended = manifest["wall_start"], manifest.get("wall_end")
     tested.finished = Finished(
-        json.loads(path.read_text(encoding="utf-8")) if path.exists() else None,
+        summary,
         interrupted=not manifest.get("finished", False),
         planned=len(manifest["design"]["planned"]),
         missing=missing_runs(manifest),

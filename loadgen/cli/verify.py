@@ -97,8 +97,10 @@ def _manifest(directory: Path, name: str) -> dict[str, Any]:
     except ValueError:
         manifest = None
     finished = (directory / "summary.json").exists()
-    if isinstance(manifest, dict) and (finished or "sha256" in manifest):
-        return manifest
+    if isinstance(manifest, dict):
+        finished = "sha256" in manifest or "manifest_sha256" in manifest
+        if finished:
+            return manifest
     if not finished:
         raise Stop(
             Exit.USAGE, f"{path}: holds no checksums, for the run did not finish; see loadgen report {directory}"
