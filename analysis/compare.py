@@ -187,6 +187,8 @@ def _pairing(a: Side, b: Side, runs_a: list[int], runs_b: list[int], asked: bool
     if asked and len(runs_a) == len(runs_b):
         return _Plan(True, f"paired as asked: run by run, {len(runs_a)} pairs", runs_a, runs_b)
     why = "unpaired: separate campaigns"
+    if together:
+        why = f"unpaired: of {LEAST_RUNS} blocks that pairs need, {len(common)} have a run of both arms"
     if asked:
         why = f"unpaired, though pairs were asked for: {len(runs_a)} and {len(runs_b)} runs do not make pairs"
     return _Plan(False, why, runs_a, runs_b)

@@ -125,6 +125,17 @@ def two_arms(path, drift, factor):
     return directory(path, rows, runs=entries, design=design, wall_start="2025-01-01T00:00:00Z")
 
 
+def test_arms_of_one_campaign_with_too_few_common_blocks_are_no_pairs_and_no_separate_campaigns(tmp_path):
+    path = two_arms(tmp_path / "c", drift=1.0, factor=1.1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    for entry in manifest["runs"]:  # the arms were made one after the other, in blocks of their own
+        entry["block"] += 10 if entry["arm"] == "new" and entry["block"] > 1 else 0
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    told = compare(read_side(path, "old"), read_side(path, "new"))
+    assert told["paired"] is False
+    assert told["pairing"] == "unpaired: of 3 blocks that pairs need, 2 have a run of both arms"
+
+
 def test_arms_of_one_campaign_are_compared_block_by_block(tmp_path):
     path = two_arms(tmp_path / "c", drift=1.05, factor=1.10)
     told = compare(read_side(path, "old"), read_side(path, "new"), metrics=["ttft_mean_ms"])
