@@ -262,6 +262,7 @@ async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyn
     error = halted = None
     unreachable = False
     health: list[Health] = []
+    broken: Exception | None = None
     before = dict(campaign.manifest["instrument"])
     try:
         await _start_sampling(campaign)
@@ -297,7 +298,10 @@ async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyn
         error = f"{died}; the system may have been out of memory"
     finally:
         if campaign.sampler is not None:
-            campaign.manifest["telemetry"] = await campaign.sampler.stop()
+            try:
+                campaign.manifest["telemetry"] = await campaign.sampler.stop()
+            except Exception as error_of_ours:
+                broken = error_of_ours  # raised once the records are safe
     campaign.manifest["instrument"] = _with_health(before, health)
     campaign.manifest["finished"] = error is None and halted is None and not stop.is_set()
     campaign.manifest["halted"] = error or halted or ("interrupted" if stop.is_set() else None)
@@ -311,6 +315,8 @@ async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyn
         with contextlib.suppress(OSError):  # the one on disk is older, but whole
             _write_manifest(campaign)
         return Finished(None, stop.is_set(), error or _told(campaign, failed), planned=runs, missing=missing)
+    if broken is not None:
+        raise broken
     return Finished(summary, stop.is_set(), error, halted, unreachable, runs, missing)
 
 

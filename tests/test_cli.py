@@ -825,3 +825,10 @@ def test_a_reader_that_leaves_early_is_no_error_message():
     done = subprocess.run(command("--version"), stdout=writer, stderr=subprocess.PIPE, text=True, timeout=LONGEST_S)
     os.close(writer)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["run"], ["agents", "--scenario", "chimera_homo"], ["runtimes"]], ids=lambda w: w[0])
+def test_a_url_beside_the_emulator_is_refused(words: list[str]) -> None:
+    result = run_here(*words, "--emulator", "--url", "http://127.0.0.1:1")
+    assert result.code == 2
+    assert result.err.startswith("loadgen: --emulator starts a server of its own to measure")

@@ -141,8 +141,8 @@ def agents(
         raise Stop(
             Exit.USAGE, "no agents: give a profile, or --scenario baseline_vs_chimera|chimera_hetero|chimera_homo"
         )
-    with maybe_emulator(emulator, instances=EMULATED) as emulated:
-        resolved = load_profile(profile, emulated or url, target, overrides, quiet=quiet)
+    with maybe_emulator(emulator, url, EMULATED) as urls:
+        resolved = load_profile(profile, urls, target, overrides, quiet=quiet)
         if resolved.agents is None:
             raise Stop(Exit.USAGE, f"{profile}: describes no agents; give a --scenario, or use loadgen run {profile}")
         directory, progress = out or new_directory(), not (quiet or no_progress)

@@ -39,11 +39,13 @@ _T = TypeVar("_T")
 
 
 @contextlib.contextmanager
-def maybe_emulator(wanted: bool, instances: int = 1) -> Iterator[list[str] | None]:
-    """Start an emulator of so many servers, if wanted; yield their URLs."""
+def maybe_emulator(wanted: bool, urls: list[str] | None, instances: int = 1) -> Iterator[list[str] | None]:
+    """Start an emulator of so many servers, if wanted; yield the URLs to measure: its own, or those given."""
     if not wanted:
-        yield None
+        yield urls
         return
+    if urls:
+        raise Stop(Exit.USAGE, "--emulator starts a server of its own to measure: leave --url out, or --emulator")
     from loadgen.emulator import Law, spawn
 
     with spawn(Law(jitter=0.1, batch_slope_s=0.0002, instances=instances)) as running:

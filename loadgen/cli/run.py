@@ -126,8 +126,8 @@ def run(
     }
     # A load given in full needs no profile; given nothing, the quickstart answers "what can it do".
     source = profile or (None if any(value is not None for value in overrides["load"].values()) else DEFAULT_PROFILE)
-    with maybe_emulator(emulator) as emulated:
-        resolved = load_profile(source, emulated or url, target, overrides, quiet=quiet)
+    with maybe_emulator(emulator, url) as urls:
+        resolved = load_profile(source, urls, target, overrides, quiet=quiet)
         if resolved.agents is not None:
             raise Stop(Exit.USAGE, f"{profile}: describes agents; use loadgen agents {profile}")
         directory = out or new_directory()

@@ -112,8 +112,8 @@ def runtimes(
     wanted = _wanted(variants)
     if against is not None and against not in wanted:
         raise Stop(Exit.USAGE, f"--against {against}: is not measured; name one of {', '.join(wanted)}")
-    with maybe_emulator(emulator, instances=EMULATED) as emulated:
-        resolved = load_profile(profile, emulated or url, target, overrides, quiet=quiet)
+    with maybe_emulator(emulator, url, EMULATED) as urls:
+        resolved = load_profile(profile, urls, target, overrides, quiet=quiet)
         _check(resolved, profile)
         return _compare(
             resolved,

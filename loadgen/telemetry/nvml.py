@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from loadgen.telemetry import Absent, Lost, Source, Value, blocking, labelled
+from loadgen.telemetry import Absent, Lost, Missed, Source, Value, blocking, labelled
 
 __all__ = ["THROTTLE_REASONS", "open_nvml", "throttle_values"]
 
@@ -65,11 +65,21 @@ def open_nvml() -> Source:
         readers += supported
         boards.append(told)
 
+    gone = {
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_GPU_IS_LOST,
+        pynvml.NVML_ERROR_RESET_REQUIRED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+
     def read() -> Sequence[Value]:
         try:
             return [value for reader in readers for value in reader()]
         except pynvml.NVMLError as error:
-            raise Lost(f"the NVIDIA driver stopped answering ({error})") from None
+            if error.value in gone:
+                raise Lost(f"the NVIDIA driver stopped answering ({error})") from None
+            raise Missed(f"the NVIDIA driver: {error}") from None
 
     async def close() -> None:
         pynvml.nvmlShutdown()

@@ -131,16 +131,18 @@ class Sampler:
         sources = [source for source in opened if source is not None]
         self._sources = [{"source": source.name, **source.facts} for source in sources]
         start_ns = now_ns()
-        async with asyncio.TaskGroup() as tasks:
-            firsts = [asyncio.Event() for _ in sources]
-            for source, first in zip(sources, firsts, strict=True):
-                tasks.create_task(self._sample(source, start_ns, first))
-            tasks.create_task(self._flush())
-            await asyncio.gather(*(first.wait() for first in firsts))
-            self.ready.set()
-        for source in sources:
-            await source.close()
-        self._keep()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                firsts = [asyncio.Event() for _ in sources]
+                for source, first in zip(sources, firsts, strict=True):
+                    tasks.create_task(self._sample(source, start_ns, first))
+                tasks.create_task(self._flush())
+                await asyncio.gather(*(first.wait() for first in firsts))
+                self.ready.set()
+        finally:
+            for source in sources:
+                await source.close()
+            self._keep()
 
     def _openings(self) -> list[tuple[str, Opening]]:
         wanted, proxy = self._settings, self._proxy

@@ -16,10 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from loadgen.campaign import measure, prepare
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import spawn
 from loadgen.fleet import Endpoint
-from loadgen.profile import Telemetry
+from loadgen.profile import Telemetry, load
 from loadgen.telemetry import Look, Value
 from loadgen.telemetry.log import SCHEMA, Log, close_log, reopen_log
 from loadgen.telemetry.sampler import start_sampler
@@ -227,3 +228,18 @@ def test_samples_of_runs_that_are_made_again_are_dropped_when_a_log_is_reopened(
         (0, 5, 0.0),
         (1, 7, 10.0),
     ]
+
+
+async def test_a_fault_of_ours_in_the_sampler_is_raised_once_the_records_are_safe(tmp_path: Path):
+    def broken(source: str, seen: Look) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with spawn() as emulator:
+        overrides = {"target": {"url": emulator.url}, "load": {"concurrency": 1, "requests": 3}}
+        campaign = await prepare(load(None, {**overrides, "work": {"output_tokens": 2}}), tmp_path / "run")
+        campaign.seen = broken
+        with pytest.raises(ExceptionGroup, match="unhandled errors") as raised:
+            await measure(campaign, lambda tally: None, asyncio.Event())
+    assert raised.group_contains(RuntimeError, match="a bug of ours")
+    assert pq.read_table(tmp_path / "run" / "records.parquet").num_rows == 3
+    assert (tmp_path / "run" / "summary.json").exists()
