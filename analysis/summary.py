@@ -20,7 +20,7 @@ from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balanc
 from analysis.consumption import energy_of, energy_of_arms
 from analysis.estimate import significant
 from analysis.frame import Frame, load
-from analysis.instrument import instrument_of, judge
+from analysis.instrument import Verdict, instrument_of, judge
 from analysis.measured import Measured, measure
 from analysis.metrics import NS_PER_MS, Context, event_gaps, forgiven, itl_refusal, one_token_share, request_latencies
 from analysis.objectives import decide, good, objectives_of, terms_of
@@ -94,11 +94,20 @@ def summarise(source: Source) -> dict[str, Any]:
     if len(m.requests.endpoints) > 1:
         summary["endpoints"] = _endpoints(m, context)
     if frame is not None and m.manifest.get("agents"):
-        summary["agents"] = agents_section(frame)
+        summary["agents"] = _marked(agents_section(frame), verdict)
     energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
     beside = {"telemetry": telemetry_of(m), "energy": energy}
     summary |= {name: section for name, section in beside.items() if section is not None}
     return summary
+
+
+def _marked(section: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Say beside each figure of the agents that its campaign is void, where the verdict says so."""
+    if verdict.forbids_percentiles:
+        for figure in section.values():
+            if isinstance(figure, dict) and "notes" in figure:
+                figure["notes"] = [*figure["notes"], f"void: {verdict.name}"]
+    return section
 
 
 def to_json(summary: Mapping[str, Any]) -> str:

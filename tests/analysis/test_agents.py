@@ -10,6 +10,7 @@ from agent_runs import Call, campaign, one_after_the_other
 
 from analysis.agents import agents_section, cohens_d, grade, spread
 from analysis.frame import load
+from analysis.summary import summarise
 
 ARMS = ("solo", "concurrent")
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)  # of one block against the next
@@ -50,6 +51,15 @@ def test_agents_that_do_not_touch_have_all_the_speedup(tmp_path):
     assert told["contention"]["ttft_stretch"]["value"] == pytest.approx(1, rel=1e-3)
     assert told["blocks"] == 5
     assert told["combined_over_solo"]["value"] == pytest.approx(told["speedup"]["value"])
+
+
+def test_figures_of_a_void_campaign_say_so(tmp_path):
+    stepped = {"tier": "kernel", "clock_jump_us": 900.0}
+    directory = campaign(tmp_path / "run", blocks(both(independent)), instrument=stepped)
+    summary = summarise(directory)
+    assert summary["verdict"] == "generator-limited"
+    for name in ("speedup", "efficiency", "stretch", "combined_over_solo"):
+        assert "void: generator-limited" in summary["agents"][name]["notes"]
 
 
 def serial(factor, calls=1):
