@@ -33,7 +33,7 @@ test: $(READY) ## the gate: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile # many tests wait for servers of their own
 
 lint: $(READY) ## ruff check
 	$(BIN)/ruff check
