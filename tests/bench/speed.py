@@ -182,39 +182,47 @@ def many(requests: int) -> list[Row]:
 
 
 def exporter(repeats: int) -> list[Row]:
-    """What it costs to be scraped once a second at 50,000 tokens/s: the client's CPU and its stamps, on against off."""
+    """What it costs to be scraped at 50,000 tokens/s: the client's CPU and its stamps, on against off.
+
+    Scraped twenty times a second, because the cost of one scrape a second drowns in the noise of the whole.
+    """
     law = Law(ttft_s=TTFT_S, gap_s=GAP_S)
-    costs, errors, scrapes = [], {True: 0.0, False: 0.0}, 0
+    costs, errors = [], {True: 0.0, False: 0.0}
     for _ in range(repeats):
         spent = {}
         for on in (False, True):
             with scraped() if on else contextlib.nullcontext(([], [])) as (words, pages):
                 facts = measure("ours", law, streams=1000, requests=1000, tokens=250, truth=True, more=words)
             spent[on], errors[on] = facts["cpu_s"], facts["stamp_error_us"]["p99"]
-            scrapes += len(pages)
-        costs.append(spent[True] / spent[False] - 1)
+        a_scrape_s = (spent[True] - spent[False]) / len(pages)
+        costs.append(a_scrape_s * facts["wall_s"] / spent[False])
     cost = statistics.median(costs)
     return [
         Row(
-            f"/metrics scraped once a second at 50,000 tokens/s: CPU of the client ({scrapes} scrapes)",
-            f"{cost:+.1%} ({min(costs):+.1%} to {max(costs):+.1%} over {repeats})",
+            "/metrics scraped at 50,000 tokens/s: share of the client's CPU for one scrape a second",
+            f"{cost:+.2%} ({min(costs):+.2%} to {max(costs):+.2%} over {repeats})",
             "< 1 %",
             cost < 0.01,
         ),
-        Row("… stamp error p99, off and on", f"{errors[False]:.1f} µs, {errors[True]:.1f} µs", "reported", None),
+        Row(
+            "… stamp error p99, off and at 20 scrapes/s",
+            f"{errors[False]:.1f} µs, {errors[True]:.1f} µs",
+            "≤ 50 µs",
+            errors[True] <= 50,
+        ),
     ]
 
 
 @contextlib.contextmanager
 def scraped() -> Iterator[tuple[list[str], list[bytes]]]:
-    """Scrape a client once a second; yield the words that make it serve /metrics, and the pages so far."""
+    """Scrape a client twenty times a second; yield the words that make it serve /metrics, and the pages so far."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     pages: list[bytes] = []
     over = threading.Event()
 
     def scrape() -> None:
-        while not over.wait(1.0):
+        while not over.wait(0.05):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
                 pages.append(page.read())
 
