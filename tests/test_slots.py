@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,3 +157,21 @@ def test_no_two_prompts_begin_alike() -> None:
     assert len({" ".join(text.split()[:3]) for text in made}) == 300
     assert {len(text.split()) for text in made} == {24}
     assert prompt(24, 7, 5) == made[5] != prompt(24, 8, 5)
+
+
+def test_the_result_as_markdown_and_as_a_page_that_loads_nothing(capsys: Capture, tmp_path: Path) -> None:
+    with spawn(Law(slots=2, ttft_s=0.03, gap_s=0.005), presents="ollama") as emulator:
+        out = tmp_path / "slots.html"
+        words = ["slots", "--url", emulator.url, "--rounds", "2", "--most", "4", "--quiet"]
+        assert run_app([*words, "--format", "markdown", "--out", str(out)]) in (Exit.OK, Exit.INCONCLUSIVE)
+    assert capsys.readouterr().out.startswith("## Slots\n")
+    page = out.read_text()
+    assert page.count("<circle") >= 6  # a dot a burst
+    assert "answers that began at once" in page
+    assert "http://" not in page.replace(emulator.url, "")
+    assert "<script" not in page
+
+
+def test_an_unknown_format_is_one_line(capsys: Capture) -> None:
+    assert run_app(["slots", "--url", "http://127.0.0.1:1", "--format", "pdf"]) == Exit.USAGE
+    assert capsys.readouterr().err == "loadgen: --format pdf: choose one of text, markdown, json\n"

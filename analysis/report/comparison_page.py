@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from analysis.report import comparison as words
+from analysis.report.page import page, section
 
 __all__ = ["comparison_page"]
 
-HERE = Path(__file__).parent
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 170, 30, 34, 14
 WIDEST = 4.0  # a ratio beyond it is drawn at the edge, or one wild metric would flatten all others
 TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -39,29 +37,17 @@ Shown = Mapping[str, Any]
 
 def comparison_page(comparison: Shown) -> str:
     """Return the page about the JSON of a comparison."""
-    title = escape(f"{comparison['a']['directory']} and {comparison['b']['directory']}")
     sides = "<br>".join(f"{name.upper()}: {escape(words.side_in_words(comparison[name]))}" for name in ("a", "b"))
-    answer = escape(words.answer_in_words(comparison))
-    body = [
-        f"<header>\n<h1>{title}</h1>\n<p>{sides}<br>{escape(words.how_in_words(comparison))}</p>\n"
-        f"<p><b>{answer}</b></p>\n</header>",
-        _section("B/A", _forest(comparison)),
-        _section("Metrics", _metrics(comparison)),
-        _section("Fairness", _fairness(comparison)),
+    head = [
+        f"{sides}<br>{escape(words.how_in_words(comparison))}",
+        f"<b>{escape(words.answer_in_words(comparison))}</b>",
     ]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>loadgen: {title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<style>\n{(HERE / 'page.css').read_text('utf-8')}{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+    body = [
+        section("B/A", _forest(comparison)),
+        section("Metrics", _metrics(comparison)),
+        section("Fairness", _fairness(comparison)),
+    ]
+    return page(f"{comparison['a']['directory']} and {comparison['b']['directory']}", head, body, STYLE)
 
 
 def _kind(shown: Shown) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.page import Strip, page, section, strips, table
 
-__all__ = ["runtimes_markdown", "runtimes_text"]
+__all__ = ["runtimes_markdown", "runtimes_page", "runtimes_text"]
 
 WIDTH = 80
 NAME = 12
@@ -47,6 +49,24 @@ def runtimes_markdown(summary: Mapping[str, Any]) -> str:
         lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     lines += ["", *(f"- {text}" for text in _facts(summary))]
     return "\n".join(lines) + "\n"
+
+
+def runtimes_page(summary: Mapping[str, Any]) -> str:
+    """Return the summary as one page: each variant's efficiency with its interval, then the tables."""
+    pictures = [
+        section(title, strips(rows, "% (mean with its 95 % interval; dots: least, mean, peak)"))
+        for figure, title in TITLES.items()
+        if (rows := [_strip(line["name"], line[figure]) for line in summary["variants"] if line[figure]["runs"]])
+    ]
+    tables = [section(title, table(head, rows)) for _, (title, head, rows) in _tables(summary)]
+    facts = "".join(f"<li>{escape(text)}</li>" for text in _facts(summary))
+    return page("runtimes", [escape(_head(summary))], [*pictures, section("Found", f"<ul>{facts}</ul>"), *tables])
+
+
+def _strip(name: str, one: Line) -> Strip:
+    mean = _in_percent(one["mean"])
+    dots = [100 * one[key] for key in ("minimum", "peak") if one[key] is not None]
+    return Strip(name, [*dots, *([mean["value"]] if mean["value"] is not None else [])], mean["low"], mean["high"])
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:

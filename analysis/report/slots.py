@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.page import Strip, page, section, strips, table
 
-__all__ = ["slots_markdown", "slots_text"]
+__all__ = ["slots_markdown", "slots_page", "slots_text"]
 
 WIDTH = 80
 LABEL = 14
@@ -45,6 +47,23 @@ def slots_markdown(result: Result) -> str:
     if result["advice"]:
         lines += ["", *(f"- {_escaped(text)}" for text in result["advice"])]
     return "\n".join(lines) + "\n"
+
+
+def slots_page(result: Result) -> str:
+    """Return the result as one page: how many answers began at once in each burst, the facts, the advice."""
+    rows = [Strip(f"{size['k']} sent", [float(count) for count in size["at_once"]]) for size in result["sizes"]]
+    facts = "".join(f"<li><b>{escape(label)}</b> {escape(text)}</li>" for label, text in _facts(result))
+    advice = "".join(f"<li>{escape(text)}</li>" for text in result["advice"])
+    picture = strips(rows, "answers that began at once, one dot a burst", result["slots"]["value"])
+    return page(
+        "slots",
+        [escape(_target(result))],
+        [
+            section("Bursts", picture + table(HEAD, _rows(result))),
+            section("Found", f"<ul>{facts}</ul>"),
+            section("What to set", f"<ul>{advice}</ul>" if advice else ""),
+        ],
+    )
 
 
 def _row(cells: Sequence[str]) -> str:

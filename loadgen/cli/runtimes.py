@@ -180,7 +180,7 @@ def _compare(
     tested = in_loop(
         "auto", lambda stop: _measure(profile, variants, left_out, chosen, directory, stop, progress, quiet, against)
     )
-    show(directory, "report.md", json_=json_, quiet=quiet)
+    show(directory, "report.html", json_=json_, quiet=quiet)
     return _conclude(tested, directory)
 
 
@@ -207,7 +207,7 @@ def resume_runtimes(
                 profile, variants, left_out, chosen, directory, stop, progress, quiet, against, before
             ),
         )
-    show(directory, "report.md", json_=json_, quiet=quiet)
+    show(directory, "report.html", json_=json_, quiet=quiet)
     return _conclude(tested, directory)
 
 

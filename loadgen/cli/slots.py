@@ -6,8 +6,9 @@ import itertools
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,11 +51,21 @@ def slots(
     insecure: options.Insecure = False,
     proxy: options.Proxy = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the prompts and the order of the bursts.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write a page there.", metavar="FILE.html")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Find how many requests the server really works on at once, and say what to set."""
-    from analysis.report.slots import slots_text
+    from analysis.report.slots import slots_markdown, slots_page, slots_text
+
+    forms: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "text": slots_text,
+        "markdown": slots_markdown,
+        "json": _json,
+    }
+    if format_ not in forms:
+        raise Stop(Exit.USAGE, f"--format {format_}: choose one of {', '.join(forms)}")
 
     target = options.target_of(
         api=api,
@@ -71,7 +82,14 @@ def slots(
     overrides = {"load": {"concurrency": 1, "requests": 1}, "proxy": proxy, "seed": seed}
     profile = load_profile(None, [url] if url else None, target, overrides, quiet=quiet)
     result = _measure(profile, _Wanted(most, rounds, output_tokens, agents, cache, quiet))
-    typer.echo(json.dumps(result, indent=1) if json_ else slots_text(result), nl=json_)
+    typer.echo(forms["json" if json_ else format_](result), nl=False)
+    if out is not None:
+        try:
+            out.write_text(slots_page(result), encoding="utf-8")
+        except OSError as error:
+            raise Stop(
+                Exit.USAGE, f"{out}: cannot be written: {error.strerror}; name another place with --out"
+            ) from None
     sys.stdout.flush()  # before the line that says why it is not known
     if not result["answered"]:
         raise Stop(Exit.UNREACHABLE, f"every request failed: {result['turned_away']}")
@@ -80,6 +98,10 @@ def slots(
     if cache and result["cache"]["verdict"] == "inconclusive":
         raise Stop(Exit.INCONCLUSIVE, f"prefix cache inconclusive: {result['cache']['sentence']}")
     return Exit.OK
+
+
+def _json(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True)

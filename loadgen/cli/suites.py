@@ -71,7 +71,10 @@ def publish(suite: Suite) -> dict[str, Any]:
     summary = suite.summarise(directory)
     write_text(directory / SUMMARY, analysis.to_json(summary))
     if not suite.is_sweep:
+        from analysis.report.runtimes import runtimes_page
+
         write_text(directory / "report.md", suite.markdown(summary))
+        write_text(directory / "report.html", runtimes_page(summary))
     elif manifest["profile"]["agents"]["artifacts"]:
         from analysis.artifacts import write_suite
 

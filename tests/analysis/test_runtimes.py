@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analysis.report.runtimes import runtimes_markdown, runtimes_text
+from analysis.report.runtimes import runtimes_markdown, runtimes_page, runtimes_text
 from analysis.runtimes import summarise_runtimes
 
 SETTINGS = {"tier": "kernel", "loop": "uvloop", "read_bytes": None, "permits": None}
@@ -180,7 +180,10 @@ def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
     summary = summarise_runtimes(tmp_path)
     assert summary["missing"] == ["callback/0"]
     assert summary["comparisons"][0]["not_tested"] == ["callback"]
-    for told in (runtimes_text(summary), runtimes_markdown(summary)):
+    page = runtimes_page(summary)
+    assert page.count("<circle") >= 2 * sum(line["efficiency"]["runs"] > 0 for line in summary["variants"]) > 0
+    assert "<script" not in page
+    for told in (runtimes_text(summary), runtimes_markdown(summary), page):
         for words in ("aiohttp left out: it is not there", "nobody answers", "not measured", "incomplete or missing"):
             assert words in " ".join(told.split())
     assert max(map(len, runtimes_text(summary).splitlines())) <= 80
