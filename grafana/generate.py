@@ -198,11 +198,12 @@ def run() -> Dashboard:
     ]
     health: list[Panel] = [
         lines(
-            "Lag of our event loop",
-            "The worst of each second. Kernel stamps do not suffer from it.",
+            "How late we are",
+            "Our event loop at worst, and requests from due to sent. Kernel stamps do not suffer from the first.",
             "s",
             [
-                (f"loadgen_loop_lag_seconds {THIS_RUN}", "lag"),
+                (f"loadgen_loop_lag_seconds {THIS_RUN}", "event loop"),
+                (f"loadgen_send_lag_seconds {THIS_RUN}", "due to sent"),
             ],
             QUARTER,
         ),

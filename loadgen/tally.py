@@ -166,6 +166,7 @@ class Tally:
     due: int = 0  # by the schedule; without one, as many as were begun
     begun: int = 0
     loop_lag_ns: int = 0  # the worst of the last second
+    send_lag_ns: int = 0  # sent - intended, the worst of the requests that ended since the last look
     cpu_ns: int = 0  # of this process, since the run began
     series: dict[Who, Series] = field(default_factory=dict)
 
@@ -188,13 +189,14 @@ class Tally:
             self.due + other.due,
             self.begun + other.begun,
             max(self.loop_lag_ns, other.loop_lag_ns),
+            max(self.send_lag_ns, other.send_lag_ns),
             self.cpu_ns + other.cpu_ns,
             {who: self.series.get(who, NOTHING).plus(other.series.get(who, NOTHING)) for who in sorted(keys)},
         )
 
     def at_rest(self) -> Tally:
         """Return what stays of it once its run is over."""
-        return replace(self, in_flight=dict.fromkeys(self.in_flight, 0), loop_lag_ns=0)
+        return replace(self, in_flight=dict.fromkeys(self.in_flight, 0), loop_lag_ns=0, send_lag_ns=0)
 
 
 NOTHING = Series()

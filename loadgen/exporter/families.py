@@ -60,6 +60,7 @@ METRICS: Mapping[str, Metric] = {
     "loadgen_in_flight": Metric("gauge", "Requests begun and not ended.", WHO),
     "loadgen_waiting": Metric("gauge", "Requests due that wait for a place under the cap."),
     "loadgen_loop_lag_seconds": Metric("gauge", "How late our own event loop was, at worst in the last second."),
+    "loadgen_send_lag_seconds": Metric("gauge", "From due to sent, at worst of the requests that ended last."),
     "loadgen_censored_share": Metric("gauge", "Censored events over events; above 0.05 the stamps are void."),
     "loadgen_verdict": Metric("gauge", "1 for what holds: running, and at the end the verdict.", ("verdict",)),
     "loadgen_ttft_seconds": Metric("histogram", "Time to first token, from the intended start.", WHO),
@@ -247,6 +248,7 @@ def _state(tally: Tally, runs: tuple[int, int], verdict: str) -> Iterator[Family
     yield _single("loadgen_runs_planned", runs[1])
     yield _single("loadgen_waiting", max(tally.due - tally.begun, 0))
     yield _single("loadgen_loop_lag_seconds", tally.loop_lag_ns / NS_PER_S)
+    yield _single("loadgen_send_lag_seconds", tally.send_lag_ns / NS_PER_S)
     yield _single("loadgen_censored_share", censored / events if events else 0.0)
     verdicts = _family("loadgen_verdict")
     for name in VERDICTS:

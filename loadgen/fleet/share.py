@@ -146,6 +146,7 @@ class ShareRun:
         self._share = share
         self.tally = tally
         self._cpu_before_ns = cpu_ns()
+        self._worst_send_lag_ns = 0  # since the last look
         self._poller = open_poller(share.tier, share.read_bytes)
         self._journal = Journal(share.journal, share.writer)
         self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
@@ -194,6 +195,7 @@ class ShareRun:
             tally.in_flight[key] = tally.in_flight.get(key, 0) + client.in_flight
         tally.begun, tally.due = engine.begun, engine.due()
         tally.loop_lag_ns = max(engine.health.loop_lag_ns[-LAGS_SHOWN:], default=0)
+        tally.send_lag_ns, self._worst_send_lag_ns = self._worst_send_lag_ns, 0
         tally.cpu_ns = cpu_ns() - self._cpu_before_ns
         return tally
 
@@ -204,6 +206,8 @@ class ShareRun:
         if record.error is not None:
             for secret in self._secrets:
                 record.error = record.error.replace(secret, REDACTED)
+        if record.sent_ns is not None:
+            self._worst_send_lag_ns = max(self._worst_send_lag_ns, record.sent_ns - record.intended_ns)
         self.tally.add(record)
         self._journal.append(record)
 

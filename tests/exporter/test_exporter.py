@@ -41,7 +41,7 @@ def record(seq: int, *, outcome: Outcome = Outcome.OK, agent: str = "", ttft_ms:
 @pytest.fixture
 def exporter() -> Exporter:
     made = Exporter("open-loop", "runs/1")
-    tally = Tally(in_flight={("a:1", ""): 5}, due=12, begun=9, loop_lag_ns=2 * MS, cpu_ns=1_500 * MS)
+    tally = Tally({("a:1", ""): 5}, due=12, begun=9, loop_lag_ns=2 * MS, send_lag_ns=3 * MS, cpu_ns=1_500 * MS)
     for seq in range(3):
         tally.add(record(seq))
     tally.add(record(3, outcome=Outcome.STALLED))
@@ -95,6 +95,7 @@ def test_counts_are_those_shown(url: str) -> None:
     assert got["loadgen_waiting", ()] == 3
     assert got["loadgen_cpu_seconds_total", ()] == 1.5
     assert got["loadgen_loop_lag_seconds", ()] == 0.002
+    assert got["loadgen_send_lag_seconds", ()] == 0.003
     assert got["loadgen_verdict", labels(verdict="running")] == 1
     assert got["loadgen_runs_planned", ()] == 5
     assert got[

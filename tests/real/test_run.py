@@ -288,6 +288,17 @@ def test_transformers_teaches_the_length_of_a_word_by_its_usage(measured: Callab
     assert sum(lengths) / len(lengths) == pytest.approx(INPUT, rel=0.1)
 
 
+def test_what_vllm_tells_of_its_queue_and_cache_stands_beside_what_its_clients_saw(
+    measured: Callable[[Load], Measured],
+) -> None:
+    ran = measured(VLLM_CHAT)
+    (server,) = ran.summary["telemetry"]["servers"].values()
+    assert server["queue_mean_ms"] is not None
+    assert 0 <= server["kv_usage"]["mean"] <= 1
+    assert server["server_ttft_mean_ms"] == pytest.approx(server["client_ttft_service_mean_ms"], rel=0.5)
+    assert "KV cache" in (ran.directory / "report.html").read_text("utf-8")
+
+
 def test_vllms_connections_are_kept(measured: Callable[[Load], Measured]) -> None:
     ran = measured(VLLM_CHAT)
     assert sum(row["connected_ns"] is not None for row in ran.records) == 8
