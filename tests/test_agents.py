@@ -18,7 +18,6 @@ from loadgen.profile import ProfileError, load
 from loadgen.workload.agents import AgentsWork, describe_files, files_in, sample_files
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here
 
-NEAR = 0.12  # other work shares the cores
 MODEL = ("--api", "ollama", "--model", "emulated")
 TOKENS = 12
 # Long against what the client itself takes between two calls, short for a test.
@@ -137,22 +136,23 @@ def test_server_durations_have_fields_of_their_own(finished: Path) -> None:
 
 def test_two_independent_instances_gain_two(finished: Path) -> None:
     told = agents_of(finished)
-    assert told["speedup"]["value"] == pytest.approx(2.0, rel=NEAR)
-    assert told["efficiency"]["value"] == pytest.approx(1.0, rel=NEAR)
-    assert told["stretch"]["value"] == pytest.approx(1.0, rel=NEAR)
+    assert told["speedup"]["value"] == pytest.approx(2.0, rel=0.05)
+    assert told["efficiency"]["value"] == pytest.approx(1.0, rel=0.05)
+    assert told["stretch"]["value"] == pytest.approx(1.0, rel=0.05)
     assert told["blocks"] == 3
+    assert told["notes"] == []
 
 
 def test_one_serial_server_gains_nothing_though_overlap_says_otherwise(tmp_path: Path) -> None:
     with spawn(Law(ttft_s=0.03, gap_s=0.01, slots=1), presents="ollama") as serial:
         assert went_well(measure(tmp_path / "run", [serial.url]))
     told = agents_of(tmp_path / "run")
-    assert told["speedup"]["value"] == pytest.approx(1.0, rel=NEAR)
-    assert told["efficiency"]["value"] == pytest.approx(0.5, rel=NEAR)
-    assert told["overlap_efficiency"]["value"] == pytest.approx(0.875, rel=NEAR)  # SYSTEMS 1.4: (4n - 1)/4n, n = 2
+    assert told["speedup"]["value"] == pytest.approx(1.0, rel=0.05)
+    assert told["efficiency"]["value"] == pytest.approx(0.5, rel=0.05)
+    assert told["overlap_efficiency"]["value"] == pytest.approx(0.875, rel=0.05)  # SYSTEMS 1.4: (4n - 1)/4n, n = 2
     with spawn(Law(ttft_s=0.03, gap_s=0.01, slots=1), presents="ollama") as serial:
         assert went_well(measure(tmp_path / "micro", [serial.url], "--workload", "micro"))
-    assert agents_of(tmp_path / "micro")["overlap_efficiency"]["value"] == pytest.approx(0.75, rel=0.06)
+    assert agents_of(tmp_path / "micro")["overlap_efficiency"]["value"] == pytest.approx(0.75, rel=0.05)
 
 
 def test_waiting_for_a_serial_server_is_put_down_to_its_queue_by_its_own_gauges(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_waiting_for_a_serial_server_is_put_down_to_its_queue_by_its_own_gauges(
 def test_one_permit_is_fifty_percent_of_everything(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--permits", 1))
     told = agents_of(tmp_path / "run")
-    assert told["efficiency"]["value"] == pytest.approx(0.5, rel=NEAR)
-    assert told["overlap_efficiency"]["value"] == pytest.approx(0.5, rel=NEAR)
+    assert told["efficiency"]["value"] == pytest.approx(0.5, rel=0.05)
+    assert told["overlap_efficiency"]["value"] == pytest.approx(0.5, rel=0.05)
     waits = [told["per_agent"][name]["permit_wait_ms"]["value"] for name in ("collector", "insight")]
     assert waits[1] - waits[0] > 250  # the other one's two calls take 280 ms
 
@@ -187,7 +187,7 @@ def test_a_shared_gpu_stretches_both(tmp_path: Path) -> None:
     with spawn(Law(ttft_s=0.03, gap_s=0.01, instances=2, gpu_share=1.0), presents="ollama") as shared:
         assert went_well(measure(tmp_path / "run", shared.urls))
     told = agents_of(tmp_path / "run")
-    assert told["overlap_efficiency"]["value"] == pytest.approx(1.0, rel=NEAR)
+    assert told["overlap_efficiency"]["value"] == pytest.approx(1.0, rel=0.05)
     assert told["speedup"]["value"] < 1.4  # decode steps take twice as long, prefill does not
     assert told["stretch"]["value"] > 1.4
 
@@ -200,7 +200,7 @@ def test_a_call_in_one_piece_has_no_ttft(pair: Any, tmp_path: Path) -> None:
     assert all(row["done_ns"] - row["sent_ns"] > 130_000_000 for row in records)
     told = agents_of(tmp_path / "run")
     assert told["per_agent"]["collector"]["concurrent"]["ttft_ms"]["value"] is None
-    assert told["speedup"]["value"] == pytest.approx(2.0, rel=NEAR)
+    assert told["speedup"]["value"] == pytest.approx(2.0, rel=0.05)
 
 
 def test_a_call_in_one_piece_in_the_shape_of_openai(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_without_solo_runs_no_speedup_is_told(pair: Any, tmp_path: Path) -> None
     told = agents_of(tmp_path / "run")
     assert told["speedup"]["value"] is None
     assert "no solo runs" in told["speedup"]["notes"][0]
-    assert told["overlap"]["value"] == pytest.approx(2.0, rel=NEAR)
+    assert told["overlap"]["value"] == pytest.approx(2.0, rel=0.05)
 
 
 def test_options_go_to_the_agents_they_are_meant_for(pair: Any, tmp_path: Path) -> None:

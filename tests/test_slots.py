@@ -137,9 +137,7 @@ def test_prefix_cache_is_found_and_the_emulator_knows_which_prompts_it_had(capsy
         truth = [one for one in emulator.truth().values() if one.input_tokens >= 512]
     cache = result["cache"]
     assert cache["verdict"] == "polluted"
-    truth_ratio = (20 + 51.2 - 51.2 * 496 / 512) / (20 + 51.2)  # 0.30; what a busy machine adds brings it nearer to 1
-    assert 0.9 * cache["ratio"]["low"] < truth_ratio * 1.05
-    assert truth_ratio < cache["ratio"]["high"] < 0.7
+    assert cache["ratio"]["low"] < (20 + 51.2 - 51.2 * 496 / 512) / (20 + 51.2) < cache["ratio"]["high"]
     assert cache["ratio"]["n"] == 6
     assert cache["told"].startswith("496 of ")
     # One repeat in three requests, all but the last block of it cached.
