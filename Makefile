@@ -33,7 +33,8 @@ test: $(READY) ## the gate: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile # many tests wait for servers of their own
+	$(BIN)/pytest -n 3 --dist loadfile -m 'not alone' # many wait for servers of their own
+	$(BIN)/pytest -m alone
 
 lint: $(READY) ## ruff check
 	$(BIN)/ruff check

@@ -134,6 +134,7 @@ def test_server_durations_have_fields_of_their_own(finished: Path) -> None:
 # --- known truths ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_two_independent_instances_gain_two(finished: Path) -> None:
     told = agents_of(finished)
     assert told["speedup"]["value"] == pytest.approx(2.0, rel=0.05)
@@ -143,6 +144,7 @@ def test_two_independent_instances_gain_two(finished: Path) -> None:
     assert told["notes"] == []
 
 
+@pytest.mark.alone
 def test_one_serial_server_gains_nothing_though_overlap_says_otherwise(tmp_path: Path) -> None:
     with spawn(Law(ttft_s=0.03, gap_s=0.01, slots=1), presents="ollama") as serial:
         assert went_well(measure(tmp_path / "run", [serial.url]))
@@ -174,6 +176,7 @@ def test_waiting_for_a_serial_server_is_put_down_to_its_queue_by_its_own_gauges(
     assert server["server_ttft_mean_ms"] == pytest.approx(server["client_ttft_service_mean_ms"], rel=0.1)
 
 
+@pytest.mark.alone
 def test_one_permit_is_fifty_percent_of_everything(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--permits", 1))
     told = agents_of(tmp_path / "run")
@@ -183,6 +186,7 @@ def test_one_permit_is_fifty_percent_of_everything(pair: Any, tmp_path: Path) ->
     assert waits[1] - waits[0] > 250  # the other one's two calls take 280 ms
 
 
+@pytest.mark.alone
 def test_a_shared_gpu_stretches_both(tmp_path: Path) -> None:
     with spawn(Law(ttft_s=0.03, gap_s=0.01, instances=2, gpu_share=1.0), presents="ollama") as shared:
         assert went_well(measure(tmp_path / "run", shared.urls))
@@ -192,6 +196,7 @@ def test_a_shared_gpu_stretches_both(tmp_path: Path) -> None:
     assert told["stretch"]["value"] > 1.4
 
 
+@pytest.mark.alone
 def test_a_call_in_one_piece_has_no_ttft(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--workload", "single"))
     records = rows(tmp_path / "run")
@@ -211,6 +216,7 @@ def test_a_call_in_one_piece_in_the_shape_of_openai(tmp_path: Path) -> None:
     assert all(row["event_ns"] == [] for row in records)
 
 
+@pytest.mark.alone
 def test_without_solo_runs_no_speedup_is_told(pair: Any, tmp_path: Path) -> None:
     assert went_well(measure(tmp_path / "run", pair.urls, "--no-solo"))
     told = agents_of(tmp_path / "run")

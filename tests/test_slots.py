@@ -129,6 +129,7 @@ def test_what_a_user_can_get_wrong_is_one_line(capsys: Capture, arguments: list[
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.alone
 def test_prefix_cache_is_found_and_the_emulator_knows_which_prompts_it_had(capsys: Capture) -> None:
     # 512 words at 10,000 tokens/s are 51 ms, which a repeat does not cost.
     law = Law(ttft_s=0.02, gap_s=0.001, prefill_tokens_per_s=10_000, prefix_cache=True, jitter=0.05)
@@ -144,6 +145,7 @@ def test_prefix_cache_is_found_and_the_emulator_knows_which_prompts_it_had(capsy
     assert sorted(one.cached_tokens for one in truth) == [0] * 12 + [496] * 6
 
 
+@pytest.mark.alone
 def test_server_without_a_prefix_cache_is_clean(capsys: Capture) -> None:
     law = Law(ttft_s=0.06, gap_s=0.001, prefill_tokens_per_s=10_000)
     with spawn(law, presents="ollama") as emulator:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -69,8 +70,12 @@ def test_started_server_answers_and_is_gone_once_stopped(fake: int) -> None:
 
 
 def test_server_ends_by_itself_when_its_life_is_over(fake: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "LIFE_S", 1)
-    wait_until_gone(servers.start("fake", port=fake))
+    monkeypatch.setattr(servers, "LIFE_S", 3)
+    running = servers.start("fake", port=fake)
+    assert servers.find("fake", port=fake) == running
+    wait_until_gone(running)
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(running.url)
 
 
 def test_server_that_dies_is_told_with_the_end_of_its_log(fake: int, monkeypatch: pytest.MonkeyPatch) -> None:
