@@ -470,8 +470,9 @@ async def _run_once(
     past = campaign.past
 
     def told(tally: Tally) -> None:
-        campaign.past = past.plus(tally.at_rest())
-        tell(past.plus(tally))
+        total = past.plus(tally)
+        campaign.past = total.at_rest()
+        tell(total)
 
     arm = _arm(campaign, planned)
     if arm.warm_up is not None:
