@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from loadgen.record import Record
 
-__all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments"]
+__all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments", "write_whole"]
 
 KEPT = "kept.parquet"  # the segment made of an earlier records.parquet
 FLUSH_EVENTS = 500_000
@@ -129,7 +129,7 @@ class Journal:
 
 
 def segments(directory: Path) -> list[Path]:
-    """Return the complete segments, in the order they were written."""
+    """Return the complete segments, by name."""
     return sorted(directory.glob("*.parquet"))
 
 
@@ -138,21 +138,25 @@ def close_segments(directory: Path, destination: Path) -> int:
 
     On OSError (a full disk) the segments are left as they were.
     """
+    records = write_whole(destination, _writer, _batches(segments(directory)))
+    shutil.rmtree(directory)
+    return records
+
+
+def write_whole(destination: Path, open_: Callable[[Path], pq.ParquetWriter], tables: Iterable[pa.Table]) -> int:
+    """Write `tables`, a row group each, to `destination`, whole or not at all; return the rows. Raises OSError."""
     partial = destination.with_suffix(".tmp")
-    records = 0
+    rows = 0
     try:
-        with _writer(partial) as writer:
-            for table in _batches(segments(directory)):
+        with open_(partial) as writer:
+            for table in tables:
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))
-                records += table.num_rows
+                rows += table.num_rows
     except OSError:
         partial.unlink(missing_ok=True)
         raise
     os.replace(partial, destination)
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()
-    return records
+    return rows
 
 
 def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:

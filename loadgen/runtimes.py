@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen import __version__
 from loadgen.campaign import choose_tier
-from loadgen.clock import NS_PER_S, now_ns, wall_iso
+from loadgen.clock import now_ns
 from loadgen.design import planned
 from loadgen.profile import Configuration, Profile, ProfileError
 from loadgen.rundir import write_manifest
-from loadgen.sweep import Tested, begin_again, directory_of, measure_in_turns, outcome
+from loadgen.sweep import Tested, begin_again, closing, directory_of, measure_in_turns, opening, outcome
 from loadgen.tally import Tally
 
 __all__ = ["CONTROL", "MANIFEST", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
@@ -98,13 +97,7 @@ async def measure_runtimes(
     began_ns = now_ns()
     manifest: dict[str, Any] = {
         "schema": "loadgen.runtimes/1",
-        "loadgen": __version__,
-        "wall_start": wall_iso(),
-        "profile": profile.resolved(),
-        "withheld": profile.withheld(),
-        "seed": seed,
-        "order": profile.campaign.order,
-        "blocks": profile.runs,
+        **opening(profile, seed),
         "variants": [{**asdict(one), "loop": _loop_of(one)} for one in variants],
         "control": CONTROL,
         "against": against,
@@ -129,9 +122,7 @@ async def measure_runtimes(
         await measure_in_turns(profiles, tested, order, seed, tell, say, stop)
     finally:
         manifest |= {
-            "wall_end": wall_iso(),
-            "duration_s": round(took_s + (now_ns() - began_ns) / NS_PER_S, 3),
-            "finished": all(one.ok for one in tested),
+            **closing(tested, began_ns, took_s),
             "tests": [
                 {**outcome(one), "id": cell["directory"]} for one, cell in zip(tested, manifest["cells"], strict=True)
             ],

@@ -167,13 +167,7 @@ async def measure_sweep(
     sweep = Sweep(seed, [Tested(one, directory / directory_of(one)) for one in chosen])
     sweep.manifest = {
         "schema": "loadgen.sweep/1",
-        "loadgen": __version__,
-        "wall_start": wall_iso(),
-        "profile": profile.resolved(),
-        "withheld": profile.withheld(),
-        "seed": seed,
-        "order": profile.campaign.order,
-        "blocks": profile.runs,
+        **opening(profile, seed),
         "planned": [[block, chosen[place].id] for block, place in order],
         "configurations": [
             {"id": one.id, "phase": one.phase, "directory": directory_of(one), **_about(profile, one)} for one in chosen
@@ -187,13 +181,33 @@ async def measure_sweep(
         await measure_in_turns([profile] * len(chosen), sweep.tested, order, seed, tell, say, stop)
     finally:
         sweep.manifest |= {
-            "wall_end": wall_iso(),
-            "duration_s": round(took_s + (now_ns() - began_ns) / NS_PER_S, 3),
-            "finished": all(tested.ok for tested in sweep.tested),
+            **closing(sweep.tested, began_ns, took_s),
             "tests": [outcome(tested) for tested in sweep.tested],
         }
         write_manifest(directory, sweep.manifest, MANIFEST)
     return sweep
+
+
+def opening(profile: Profile, seed: int) -> dict[str, Any]:
+    """Return what the manifest of many campaigns begins with."""
+    return {
+        "loadgen": __version__,
+        "wall_start": wall_iso(),
+        "profile": profile.resolved(),
+        "withheld": profile.withheld(),
+        "seed": seed,
+        "order": profile.campaign.order,
+        "blocks": profile.runs,
+    }
+
+
+def closing(tested: Sequence[Tested], began_ns: int, took_s: float) -> dict[str, Any]:
+    """Return what it ends with. took_s: what was spent on it before this began."""
+    return {
+        "wall_end": wall_iso(),
+        "duration_s": round(took_s + (now_ns() - began_ns) / NS_PER_S, 3),
+        "finished": all(one.ok for one in tested),
+    }
 
 
 def begin_again(before: Mapping[str, Any], directory: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A full disk is had for nothing: a segment is written under a temporary name firs
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_closing_twice_after_a_crash_between_the_two_steps_loses_and_doubles_not
     journal.append(some(1))
     journal.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             close_segments(tmp_path / "journal", tmp_path / "records.parquet")
     assert seqs(tmp_path / "records.parquet") == [1]

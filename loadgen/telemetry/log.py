@@ -9,6 +9,7 @@ complete, and closing copies the segments together.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from loadgen.journal import write_whole
 from loadgen.telemetry import Look
 
 __all__ = ["SCHEMA", "Log", "close_log", "reopen_log"]
@@ -108,21 +110,8 @@ def close_log(directory: Path, destination: Path) -> int:
     Without a sample there is no file. On OSError (a full disk) the segments are left as they were.
     """
     paths = sorted(directory.glob("*.parquet"))
-    samples = 0
-    if paths:
-        partial = destination.with_suffix(".tmp")
-        try:
-            with _writer(partial) as writer:
-                for table in _batches(paths):
-                    writer.write_table(table, row_group_size=max(table.num_rows, 1))
-                    samples += table.num_rows
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        os.replace(partial, destination)
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()
+    samples = write_whole(destination, _writer, _batches(paths)) if paths else 0
+    shutil.rmtree(directory)
     return samples
 
 

@@ -8,7 +8,8 @@ says which it was. The names of the reasons for lower clocks are those of the li
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import psutil
@@ -32,6 +33,7 @@ THROTTLE_REASONS = {
 }
 
 Reader = Callable[[], list[Value]]
+BoardReader = Callable[[Any, int], list[Value]]  # of a board's handle and index
 
 
 def throttle_values(mask: int, **labels: object) -> list[Value]:
@@ -96,7 +98,6 @@ def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
     """Return what can be read of one board, and what it is."""
     import pynvml
 
-    here = labelled(gpu=index)
     facts: dict[str, Any] = {
         "gpu": index,
         "name": _text(pynvml.nvmlDeviceGetName(handle)),
@@ -104,84 +105,15 @@ def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
         "energy_counter": False,
         "unsupported": [],
     }
-
-    def utilisation() -> list[Value]:
-        rates = pynvml.nvmlDeviceGetUtilizationRates(handle)
-        return [
-            Value("gpu_utilization_ratio", here, rates.gpu / 100),
-            Value("gpu_memory_utilization_ratio", here, rates.memory / 100),
-        ]
-
-    def memory() -> list[Value]:
-        told = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return [
-            Value("gpu_memory_used_bytes", here, float(told.used)),
-            Value("gpu_memory_total_bytes", here, float(told.total)),
-        ]
-
-    def power_instant() -> list[Value]:
-        field = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
-        if field.nvmlReturn != pynvml.NVML_SUCCESS:
-            raise pynvml.NVMLError(field.nvmlReturn)
-        return [Value("gpu_power_watts", here, field.value.uiVal / 1e3)]
-
-    def power_average() -> list[Value]:
-        return [Value("gpu_power_watts", here, pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3)]
-
-    def energy() -> list[Value]:
-        joules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
-        return [Value("gpu_energy_joules_total", here, joules, counter=True)]
-
-    def sm_clock() -> list[Value]:
-        mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-        return [Value("gpu_sm_clock_hertz", here, float(mhz * MEGA))]
-
-    def memory_clock() -> list[Value]:
-        mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
-        return [Value("gpu_memory_clock_hertz", here, float(mhz * MEGA))]
-
-    def throttle() -> list[Value]:
-        return throttle_values(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle), gpu=index)
-
-    def throttle_by_the_older_name() -> list[Value]:
-        return throttle_values(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle), gpu=index)
-
-    def temperature() -> list[Value]:
-        celsius = pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU)
-        return [Value("gpu_temperature_celsius", here, float(celsius))]
-
-    def temperature_by_the_older_name() -> list[Value]:
-        celsius = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
-        return [Value("gpu_temperature_celsius", here, float(celsius))]
-
-    def processes() -> list[Value]:
-        return [
-            Value("gpu_process_memory_bytes", labelled(gpu=index, pid=one.pid), float(one.usedGpuMemory))
-            for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            if one.usedGpuMemory is not None
-        ]
-
-    # The first of each that works is read; the others are what older drivers have instead.
-    wanted: dict[str, tuple[Reader, ...]] = {
-        "utilisation": (utilisation,),
-        "memory": (memory,),
-        "power": (power_instant, power_average),
-        "energy counter": (energy,),
-        "SM clock": (sm_clock,),
-        "memory clock": (memory_clock,),
-        "throttle reasons": (throttle, throttle_by_the_older_name),
-        "temperature": (temperature, temperature_by_the_older_name),
-        "processes": (processes,),
-    }
-    readers = []
-    for what, alternatives in wanted.items():
-        reader = next((one for one in alternatives if _works(one)), None)
-        if reader is None:
+    readers: list[Reader] = []
+    for what, alternatives in WANTED.items():
+        reads = next((one for one in alternatives if _works(one, handle, index)), None)
+        if reads is None:
             facts["unsupported"].append(what)
             continue
-        readers.append(reader)
+        readers.append(partial(reads, handle, index))
         if what == "power":
-            facts["power"] = "instant" if reader is power_instant else "as the driver averages it"
+            facts["power"] = "instant" if reads is _power_instant else "as the driver averages it"
         elif what == "energy counter":
             facts["energy_counter"] = True
         elif what == "processes":
@@ -189,11 +121,11 @@ def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
     return readers, facts
 
 
-def _works(reader: Reader) -> bool:
+def _works(reads: BoardReader, handle: Any, index: int) -> bool:
     import pynvml
 
     try:
-        reader()
+        reads(handle, index)
     except pynvml.NVMLError:
         return False
     return True
@@ -210,3 +142,109 @@ def _names(handle: Any) -> dict[str, str]:
         except psutil.Error:
             names[str(one.pid)] = "another user's, or one outside this container"
     return names
+
+
+def _utilisation(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    rates = pynvml.nvmlDeviceGetUtilizationRates(handle)
+    return [
+        Value("gpu_utilization_ratio", labelled(gpu=index), rates.gpu / 100),
+        Value("gpu_memory_utilization_ratio", labelled(gpu=index), rates.memory / 100),
+    ]
+
+
+def _memory(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    told = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return [
+        Value("gpu_memory_used_bytes", labelled(gpu=index), float(told.used)),
+        Value("gpu_memory_total_bytes", labelled(gpu=index), float(told.total)),
+    ]
+
+
+def _power_instant(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    field = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
+    if field.nvmlReturn != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(field.nvmlReturn)
+    return [Value("gpu_power_watts", labelled(gpu=index), field.value.uiVal / 1e3)]
+
+
+def _power_average(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    return [Value("gpu_power_watts", labelled(gpu=index), pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3)]
+
+
+def _energy(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    joules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+    return [Value("gpu_energy_joules_total", labelled(gpu=index), joules, counter=True)]
+
+
+def _sm_clock(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+    return [Value("gpu_sm_clock_hertz", labelled(gpu=index), float(mhz * MEGA))]
+
+
+def _memory_clock(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
+    return [Value("gpu_memory_clock_hertz", labelled(gpu=index), float(mhz * MEGA))]
+
+
+def _throttle(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    return throttle_values(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle), gpu=index)
+
+
+def _throttle_by_the_older_name(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    return throttle_values(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle), gpu=index)
+
+
+def _temperature(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    celsius = pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU)
+    return [Value("gpu_temperature_celsius", labelled(gpu=index), float(celsius))]
+
+
+def _temperature_by_the_older_name(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    celsius = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+    return [Value("gpu_temperature_celsius", labelled(gpu=index), float(celsius))]
+
+
+def _processes(handle: Any, index: int) -> list[Value]:
+    import pynvml
+
+    return [
+        Value("gpu_process_memory_bytes", labelled(gpu=index, pid=one.pid), float(one.usedGpuMemory))
+        for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        if one.usedGpuMemory is not None
+    ]
+
+
+# The first of each that works is read; the others are what older drivers have instead.
+WANTED: Mapping[str, tuple[BoardReader, ...]] = {
+    "utilisation": (_utilisation,),
+    "memory": (_memory,),
+    "power": (_power_instant, _power_average),
+    "energy counter": (_energy,),
+    "SM clock": (_sm_clock,),
+    "memory clock": (_memory_clock,),
+    "throttle reasons": (_throttle, _throttle_by_the_older_name),
+    "temperature": (_temperature, _temperature_by_the_older_name),
+    "processes": (_processes,),
+}
