@@ -14,7 +14,7 @@ from loadgen.record import TOKEN_KINDS, Outcome, Record, TokensFrom
 from loadgen.transport import Answer, Transport
 from loadgen.wire import Ask, Response, Target
 from loadgen.wire.dialects import Dialect
-from loadgen.wire.memo import remembering
+from loadgen.wire.memo import remembering, repeating
 
 __all__ = ["Client"]
 
@@ -30,12 +30,13 @@ class Client:
         self.transport = transport
         self.in_flight = 0  # kept by whoever sends
         self._target, self._dialect = target, dialect
+        self._body = repeating(dialect.request_body, target)
         self._decode = remembering(dialect.decode)
         self._streams = target.options.get("stream") is not False
 
     async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
         """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
-        body = self._dialect.request_body(ask, self._target)
+        body = self._body(ask)
         if self._target.kind in WANTS_UUID:
             request_id = _as_uuid(request_id)
         return await self.transport.exchange(request_id, body, self._last_token_read), body

@@ -15,9 +15,9 @@ from loadgen.record import NO_INT32, NO_UINT8, Int32, Int64, Outcome, TokensFrom
 __all__ = ["Ask", "Decoded", "Response", "Target"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
-    """What one request asks: exactly one of prompt, messages and prompt_ids is set."""
+    """What one request asks: exactly one of prompt, messages and prompt_ids is set. Treat as frozen, as a `Record`."""
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None

@@ -1,5 +1,8 @@
-"""Short answers that differ only in ids, times and words decode alike, so each shape of answer is decoded once.
+"""What is the same from one request to the next, or from one answer to the next, is worked out once.
 
+Requests of one target that ask for as many tokens have the same bytes around their prompts.
+
+Short answers that differ only in ids, times and words decode alike, so each shape of answer is decoded once.
 Decoding a short answer costs more than receiving it. The first of a shape is decoded and cut around what no decoder
 looks into: ids, creation times and the characters of non-empty text. A later answer that consists of the same parts,
 byte for byte, around other such values has the same result. A value must be plain ASCII without quote or backslash, so
@@ -10,12 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from loadgen.wire import Decoded, Response
+import orjson
 
-__all__ = ["remembering"]
+from loadgen.wire import Ask, Decoded, Response, Target
 
+__all__ = ["remembering", "repeating"]
+
+MARK = "\ue000the prompt\ue000"  # private use: no option of a target holds it by chance
+MOST_LENGTHS = 4096
 PLAIN = rb'[^"\\\x00-\x1f\x7f-\xff]+'
 NUMBER = rb"[0-9]+"
 LONGEST_BODY = 2048
@@ -80,3 +87,22 @@ def _shape(body: bytes) -> Callable[[bytes], object]:
         parts += [re.escape(body[at:begin]), NUMBER if value.lastgroup == "number" else PLAIN]
         at = end
     return re.compile(b"".join([*parts, re.escape(body[at:])])).fullmatch
+
+
+def repeating(request_body: Callable[[Ask, Target], bytes], target: Target) -> Callable[[Ask], bytes]:
+    """Return `request_body` for one target, which puts a prompt between what surrounds every prompt."""
+    around: dict[int | None, list[bytes]] = {}  # what comes before and after the prompt, by output_tokens
+
+    def body(ask: Ask) -> bytes:
+        if ask.prompt is None or ask.messages is not None or ask.prompt_ids is not None:
+            return request_body(ask, target)
+        pieces = around.get(ask.output_tokens)
+        if pieces is None:
+            pieces = request_body(replace(ask, prompt=MARK), target).split(orjson.dumps(MARK))
+            if len(around) < MOST_LENGTHS:
+                around[ask.output_tokens] = pieces
+        if len(pieces) != 2:  # an option of the target takes the prompt's place
+            return request_body(ask, target)
+        return pieces[0] + orjson.dumps(ask.prompt) + pieces[1]
+
+    return body

@@ -1,4 +1,4 @@
-"""A remembered decoding is the decoding: for answers alike, almost alike, and made to deceive."""
+"""A remembered decoding is the decoding, for answers alike, almost alike, and made to deceive; requests likewise."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.wire import Decoded, Response, openai
-from loadgen.wire.memo import remembering
+from loadgen.wire import Ask, Decoded, Response, Target, lmstudio, ollama, openai
+from loadgen.wire.dialects import dialect
+from loadgen.wire.memo import remembering, repeating
 
 HEADERS = {"content-type": "text/event-stream"}
 TEXTS = st.one_of(
@@ -91,3 +93,39 @@ def test_shapes_that_never_come_back_are_no_longer_looked_for() -> None:
     for number in range(600):
         body = answer("a", 1, " word", number, "stop", ascii_=True)
         assert remembered(response(body)).input_tokens == number
+
+
+TARGETS = [
+    Target(api, kind, "m", path, {} if options is None else options)
+    for api, kind, path in [
+        ("openai", "vllm", openai.DEFAULT_PATH),
+        ("openai", "llamacpp", openai.COMPLETIONS_PATH),
+        ("ollama", "ollama", ollama.DEFAULT_PATH),
+        ("ollama", "ollama", ollama.GENERATE_PATH),
+        ("lmstudio", "lmstudio", lmstudio.DEFAULT_PATH),
+    ]
+    for options in (
+        None,
+        {"temperature": 0.5, "stop": ["}"]},
+        # These take the place of the prompt.
+        {"messages": [], "prompt": "p", "input": "i"},
+    )
+]
+ASKS = st.one_of(
+    st.builds(Ask, prompt=TEXTS, output_tokens=st.sampled_from([None, 1, 2])),
+    st.builds(Ask, messages=st.just([{"role": "user", "content": "a"}]), output_tokens=st.sampled_from([None, 1])),
+)
+
+
+@given(st.sampled_from(TARGETS), st.lists(ASKS, max_size=8))
+def test_a_repeated_request_is_the_request(target: Target, asks: list[Ask]) -> None:
+    request_body = dialect(target.api, target.path).request_body
+    body = repeating(request_body, target)
+    for ask in asks:
+        try:
+            expected = request_body(ask, target)
+        except ValueError:
+            with pytest.raises(ValueError, match="prompt"):
+                body(ask)
+        else:
+            assert body(ask) == expected
