@@ -116,22 +116,27 @@ def close_log(directory: Path, destination: Path) -> int:
 
 
 def reopen_log(directory: Path, closed: Path, runs: Collection[int]) -> None:
-    """Make a log to go on with out of a closed file or of what a crash left; only the samples of `runs` are kept."""
-    segments = sorted(directory.glob("*.parquet"))
-    paths = [closed] if closed.exists() and not segments else segments
-    if not paths:
-        return
+    """Make a log to go on with out of a closed file or of what a crash left; only the samples of `runs` are kept.
+
+    A closed file counts in place of the segments beside it, which were copied into it. Killed in between, it can be
+    done again. Raises OSError.
+    """
+    if not closed.exists():
+        if not directory.exists() or not close_log(directory, closed):
+            return
+    elif directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    with pq.ParquetFile(closed) as file:
+        write_whole(directory / "000000.parquet", _writer, _of_runs(file, runs))
+    closed.unlink()
+
+
+def _of_runs(file: pq.ParquetFile, runs: Collection[int]) -> Iterator[pa.Table]:
     kept = pa.array(sorted(runs), pa.int32())
-    tables = [pq.read_table(path, schema=SCHEMA, memory_map=False) for path in paths]
-    table = pa.concat_tables([table.filter(pc.is_in(table["run"], kept)) for table in tables])
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / "reopened.tmp"
-    with _writer(partial) as writer:
-        writer.write_table(table)
-    for path in segments:
-        path.unlink()
-    os.replace(partial, directory / "000000.parquet")
-    closed.unlink(missing_ok=True)
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        yield table.filter(pc.is_in(table["run"], kept))
 
 
 def _batches(paths: list[Path]) -> Iterator[pa.Table]:

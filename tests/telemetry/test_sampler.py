@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http.server
+import itertools
 import json
 import os
 import subprocess
@@ -229,6 +231,70 @@ def test_samples_of_runs_that_are_made_again_are_dropped_when_a_log_is_reopened(
         (0, 5, 0.0),
         (1, 7, 10.0),
     ]
+
+
+class Killed(BaseException):
+    """What nothing on the way catches."""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_being_killed_at_any_step_of_reopening_a_log_loses_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+):
+    def steps_until(last: int, work: Callable[[], object]) -> bool:
+        """Do `work` until the step number `last` that names or removes a file; return whether it came so far."""
+        taken = 0
+
+        def counted(step: Callable[..., object]) -> Callable[..., object]:
+            def taking(*arguments: object, **others: object) -> object:
+                nonlocal taken
+                if taken == last:
+                    raise Killed
+                taken += 1
+                return step(*arguments, **others)
+
+            return taking
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "rmdir"):
+                patch.setattr(os, name, counted(getattr(os, name)))
+            try:
+                work()
+            except Killed:
+                return True
+        return False
+
+    for last in itertools.count():
+        folder, file = tmp_path / f"{last}" / "log", tmp_path / f"{last}" / "telemetry.parquet"
+        log = Log(folder)
+        for number in (0, 1, 2):
+            log.begin(number, 0)
+            log.append("host", look(5, number))
+            log.flush()
+        if closed:
+            close_log(folder, file)
+        killed = steps_until(last, functools.partial(reopen_log, folder, file, {0, 2}))
+        reopen_log(folder, file, {0, 2})
+        assert close_log(folder, file) == 4
+        assert set(pq.read_table(file)["run"].to_pylist()) == {0, 2}
+        if not killed:
+            break
+    assert last >= (2 if closed else 5)  # or nothing was cut short
+
+
+def test_segments_left_beside_a_closed_log_count_no_more(tmp_path: Path):
+    """Closing was killed while it removed them: those that are left are not all."""
+    log = Log(tmp_path / "log")
+    log.begin(0, 0)
+    for value in (1.0, 2.0):
+        log.append("host", look(5, value))
+        log.flush()
+    segment = (tmp_path / "log" / "000001.parquet").read_bytes()
+    close_log(tmp_path / "log", tmp_path / "telemetry.parquet")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "000001.parquet").write_bytes(segment)
+    reopen_log(tmp_path / "log", tmp_path / "telemetry.parquet", {0})
+    assert close_log(tmp_path / "log", tmp_path / "telemetry.parquet") == 4
 
 
 async def test_a_fault_of_ours_in_the_sampler_is_raised_once_the_records_are_safe(tmp_path: Path):
