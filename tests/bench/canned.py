@@ -20,10 +20,9 @@ EVENTS = (
     b'"usage":{"prompt_tokens":16,"completion_tokens":1,"total_tokens":17}}',
     b"[DONE]",
 )
-BODY = b"".join(b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event) for event in EVENTS) + b"0\r\n\r\n"
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n" + BODY
-)
+CHUNKS = [b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event) for event in EVENTS]
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+ANSWER = b"".join([HEAD, *CHUNKS, b"0\r\n\r\n"])
 
 
 def serve(cpu: int) -> None:

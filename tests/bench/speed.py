@@ -60,6 +60,15 @@ def client(who: str, url: str, streams: int, requests: int, tokens: int, *extra:
     return facts
 
 
+def floor(*words: str) -> dict[str, float]:
+    """Run a bare loop (floor.py): what this host's kernel asks of any client."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.floor", *words], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    facts: dict[str, float] = json.loads(done.stdout)
+    return facts
+
+
 @contextlib.contextmanager
 def canned() -> Iterator[str]:
     """A peer that is never the bottleneck (canned.py)."""
@@ -78,6 +87,8 @@ def streams_1000(repeats: int) -> list[Row]:
         plain = measure("rival", law, streams=1000, requests=1000, tokens=250)
         last["us"], last["rival_us"] = (one["cpu_s"] / 250_000 * 1e6 for one in (last, plain))
         ratios.append(last["us"] / last["rival_us"])
+    bare = floor("stream", "--streams", "1000")
+    bare_us = bare["user_us"] + bare["system_us"]
     ratio, p99 = statistics.median(ratios), last["stamp_error_us"]["p99"]
     size = last["bytes"] / 250_000
     return [
@@ -86,6 +97,13 @@ def streams_1000(repeats: int) -> list[Row]:
             f"{last['us']:.1f} µs, {ratio:.2f} of aiohttp's {last['rival_us']:.1f} µs ({_spread(ratios)})",
             "≤ 0.4",
             ratio <= 0.4,
+        ),
+        Row(
+            "… of a bare epoll and recvmsg loop",
+            f"{bare_us:.1f} µs ({bare['system_us']:.1f} in the kernel, {bare['tokens_a_read']:.2f} tokens a read), "
+            f"{bare_us / last['rival_us']:.2f} of aiohttp's",
+            "the floor here",
+            None,
         ),
         Row("… stamp error p99", f"{p99:.1f} µs", "≤ 50 µs", p99 <= 50),
         Row("… censored share", f"{last['censored_share']:.2%}", "< 1 %", last["censored_share"] < 0.01),
@@ -97,6 +115,7 @@ def streams_1000(repeats: int) -> list[Row]:
 def streams_2500(repeats: int) -> list[Row]:
     facts = measure("ours", Law(ttft_s=TTFT_S, gap_s=GAP_S), streams=2500, requests=2500, tokens=250, truth=True)
     ideal_s = TTFT_S + 249 * GAP_S
+    bare = floor("stream", "--streams", "2500")
     p50 = facts["stamp_error_us"]["p50"]
     return [
         Row(
@@ -104,6 +123,12 @@ def streams_2500(repeats: int) -> list[Row]:
             f"{facts['wall_s']:.2f} s, the emulator's law {ideal_s:.2f} s",
             "keeps up (< 1.1 ×)",
             facts["wall_s"] < 1.1 * ideal_s + 1.0,
+        ),
+        Row(
+            "… sends/s of a core that does nothing else",
+            f"{bare['sends_per_s']:,.0f} of 125,000",
+            "the floor here",
+            None,
         ),
         Row("… stamp error p50", f"{p50:.1f} µs", "≤ 10 µs", p50 <= 10),
         Row("… censored share", f"{facts['censored_share']:.2%}", "reported", None),
@@ -133,9 +158,10 @@ def streams_10000(repeats: int) -> list[Row]:
 
 
 def short(repeats: int) -> list[Row]:
-    ratios, ours, plain = [], 0.0, 0.0
+    ratios, ours, plain, bare = [], 0.0, 0.0, {}
     for _ in range(repeats):
         with canned() as url:
+            bare = floor("ask", "--streams", "64", "--port", url.rpartition(":")[2])
             ours = 40_000 / client("ours", url, 64, 40_000, 1)["wall_s"]
             plain = 10_000 / client("rival", url, 64, 10_000, 1)["wall_s"]
         ratios.append(ours / plain)
@@ -146,7 +172,13 @@ def short(repeats: int) -> list[Row]:
             f"{ours:,.0f} /s, {ratio:.1f} × aiohttp's {plain:,.0f} /s ({_spread(ratios)})",
             "≥ 4 ×",
             ratio >= 4,
-        )
+        ),
+        Row(
+            "… of a bare send and recvmsg loop",
+            f"{1e6 / bare['wall_us']:,.0f} /s, {1e6 / bare['wall_us'] / plain:.1f} × aiohttp's",
+            "the floor here",
+            None,
+        ),
     ]
 
 
