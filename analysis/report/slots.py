@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from analysis.report import figures
 from analysis.report.page import Strip, page, section, strips, table
+from analysis.report.words import escaped, wrapped
 
 __all__ = ["slots_markdown", "slots_page", "slots_text"]
 
-WIDTH = 80
 LABEL = 14
 COLUMNS = (4, 16, 12, 16, 16, 12)
 TOLD = {"agrees": "which agrees", "disagrees": "which DISAGREES with what was measured", "unknown": "not confirmed"}
@@ -23,29 +22,23 @@ Result = Mapping[str, Any]
 
 def slots_text(result: Result) -> str:
     """Return the result as text, no line wider than 80 columns, ending in a newline."""
-    lines = [*_wrapped(_target(result)), ""]
+    lines = [*wrapped(_target(result)), ""]
     for label, text in _facts(result):
-        lines += textwrap.wrap(
-            _clean(text),
-            WIDTH,
-            initial_indent=f"{label:<{LABEL}}",
-            subsequent_indent=" " * LABEL,
-            break_on_hyphens=False,
-        )
+        lines += wrapped(text, f"{label:<{LABEL}}", " " * LABEL)
     lines += ["", *(_row(row) for row in (HEAD, *_rows(result)))]
     if result["advice"]:
-        lines += ["", *(line for text in result["advice"] for line in _wrapped(text))]
+        lines += ["", *(line for text in result["advice"] for line in wrapped(text))]
     return "\n".join(lines) + "\n"
 
 
 def slots_markdown(result: Result) -> str:
     """Return the result as a section of markdown, ending in a newline."""
-    lines = ["## Slots", "", _escaped(_target(result)), ""]
-    lines += [f"- **{label}:** {_escaped(text)}" for label, text in _facts(result)]
+    lines = ["## Slots", "", escaped(_target(result)), ""]
+    lines += [f"- **{label}:** {escaped(text)}" for label, text in _facts(result)]
     lines += ["", f"| {' | '.join(HEAD)} |", f"|{'---:|' * len(HEAD)}"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(result)]
     if result["advice"]:
-        lines += ["", *(f"- {_escaped(text)}" for text in result["advice"])]
+        lines += ["", *(f"- {escaped(text)}" for text in result["advice"])]
     return "\n".join(lines) + "\n"
 
 
@@ -125,16 +118,3 @@ def _rows(result: Result) -> list[list[str]]:
         cells = ["–" if figure is None else f"{figure:.4g}" for figure in figures_]
         rows.append([str(size["k"]), began, f"{size['undecided']}/{size['bursts']}", *cells])
     return rows
-
-
-def _clean(text: object) -> str:
-    return "".join(char if char.isprintable() else " " for char in str(text))
-
-
-def _escaped(text: str) -> str:
-    """Return text that markdown shows as it is: a server's words must not become a link or a tag."""
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in _clean(text))
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(_clean(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -15,6 +14,7 @@ from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.pressure import KV_USAGE, QUEUE_TIME, RUNNING, WAITING
 from analysis.report import figures
+from analysis.report.words import clean, escaped, wrapped
 from analysis.requests import ABSENT
 from analysis.samples import Series, summed
 
@@ -32,7 +32,6 @@ Content = Mapping[str, Any]
 Chart = dict[str, Any]
 Float64 = NDArray[np.float64]
 
-WIDTH = 80
 POINTS = 400  # of a line: more than a screen shows
 RUNS_DRAWN = 4
 ENDPOINTS_DRAWN = 4
@@ -45,11 +44,11 @@ ENERGY = {
 
 
 def telemetry_text(told: Content) -> str:
-    return _wrapped(_findings(told))
+    return _listed(_findings(told))
 
 
 def telemetry_markdown(told: Content) -> str:
-    return "\n".join(["## Telemetry", "", *(f"- {_escaped(line)}" for line in _findings(told))])
+    return "\n".join(["## Telemetry", "", *(f"- {escaped(line)}" for line in _findings(told))])
 
 
 def telemetry_html(told: Content) -> str:
@@ -57,11 +56,11 @@ def telemetry_html(told: Content) -> str:
 
 
 def energy_text(told: Content) -> str:
-    return _wrapped(_spent(told))
+    return _listed(_spent(told))
 
 
 def energy_markdown(told: Content) -> str:
-    return "\n".join(["## Energy", "", *(f"- {_escaped(line)}" for line in _spent(told))])
+    return "\n".join(["## Energy", "", *(f"- {escaped(line)}" for line in _spent(told))])
 
 
 def energy_html(told: Content) -> str:
@@ -69,25 +68,11 @@ def energy_html(told: Content) -> str:
 
 
 def _listed(lines: Iterator[str]) -> str:
-    return f"<ul class=note>{''.join(f'<li>{escape(_clean(line))}</li>' for line in lines)}</ul>"
+    return f"<ul class=note>{''.join(f'<li>{escape(clean(line))}</li>' for line in lines)}</ul>"
 
 
-def _wrapped(lines: Iterator[str]) -> str:
-    return "\n".join(
-        piece
-        for line in lines
-        for piece in textwrap.wrap(
-            _clean(line), WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
-        )
-    )
-
-
-def _clean(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in _clean(text))
+def _listed(lines: Iterator[str]) -> str:
+    return "\n".join(piece for line in lines for piece in wrapped(line, "  ", "    "))
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
