@@ -370,10 +370,10 @@ async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event
     if campaign.design.cooldown_s:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), campaign.design.cooldown_s)
-    servers = {endpoint.url: endpoint for endpoint in _arm(campaign, planned).endpoints}
-    for endpoint in servers.values() if not stop.is_set() else ():
+    servers = {endpoint.route(): endpoint for endpoint in _arm(campaign, planned).endpoints}
+    for url, endpoint in servers.items() if not stop.is_set() else ():
         await ask_server(
-            endpoint.url,
+            url,
             headers=endpoint.headers,
             api_key_env=endpoint.api_key_env,
             verify_tls=endpoint.verify_tls,
@@ -388,7 +388,7 @@ async def _isolate(campaign: Campaign, planned: Planned) -> None:
     if campaign.design.isolation != "unload":
         return
     cleared: dict[str, str] = campaign.manifest.setdefault("cleared", {})
-    loaded = {(endpoint.url, endpoint.target.model): endpoint for endpoint in _arm(campaign, planned).endpoints}
+    loaded = {(endpoint.route(), endpoint.target.model): endpoint for endpoint in _arm(campaign, planned).endpoints}
     for endpoint in loaded.values():
         done = await clear(endpoint, campaign.profile.proxy)
         if done is None and endpoint.name not in cleared:
@@ -555,7 +555,7 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
     if tokenizer is not None:
         return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer)), True
     if counting is not None:
-        count = token_counter(counting.url, counting.target.kind, counting.target.model, counting.request_headers())
+        count = token_counter(counting.route(), counting.target.kind, counting.target.model, counting.request_headers())
         try:
             work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
             return work, True

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 
 from loadgen.transport import tls_context
+from loadgen.urls import query_of, root_url, with_query
 from loadgen.wire.identify import PROBES, Identity, Probe, identify
 from loadgen.wire.slots import SLOT_ROUTES, slots_told
 
@@ -21,8 +21,8 @@ __all__ = [
     "LOCAL_SERVERS",
     "Unreachable",
     "ask_server",
+    "cause",
     "find_local",
-    "root_url",
     "slots_of",
     "token_counter",
 ]
@@ -42,17 +42,6 @@ class Unreachable(Exception):
     """Nobody answers HTTP there. The message names the URL and the cause."""
 
 
-def root_url(url: str) -> str:
-    """Return `url` without the API's own path: people give http://host:8000/v1 as often as http://host:8000."""
-    parts = urllib.parse.urlsplit(url)
-    path = parts.path.rstrip("/")
-    for suffix in ("/v1", "/api/v1", "/api/v0", "/api"):
-        if path.endswith(suffix):
-            path = path[: -len(suffix)]
-            break
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
 async def ask_server(
     url: str,
     *,
@@ -63,18 +52,20 @@ async def ask_server(
     proxy: str | None = None,
     timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Identity | None:
-    """Probe the server at `url`; None if it answers like none we know. Raises Unreachable if it does not answer."""
+    """Probe the server at `url`, with the query it has; None if it answers like none we know.
+
+    Raises Unreachable if it does not answer.
+    """
     sent = dict(headers or {})
     if api_key_env:
         sent["Authorization"] = f"Bearer {os.environ[api_key_env]}"
-    root = root_url(url)
     connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=sent) as session:
-        first = await _probe(session, root, PROBES[0], proxy)
+        first = await _probe(session, url, PROBES[0], proxy)
         if isinstance(first, str):
-            raise Unreachable(f"{root}: {first}")
-        rest = await asyncio.gather(*(_probe(session, root, path, proxy) for path in PROBES[1:]))
+            raise Unreachable(f"{root_url(url)}: {first}")
+        rest = await asyncio.gather(*(_probe(session, url, path, proxy) for path in PROBES[1:]))
     answers = {PROBES[0]: first}
     answers.update({path: probe for path, probe in zip(PROBES[1:], rest, strict=True) if isinstance(probe, Probe)})
     return identify(answers)
@@ -95,7 +86,7 @@ async def slots_of(
     connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
     timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        got = await asyncio.gather(*(_probe(session, root_url(url), path, proxy) for path in paths))
+        got = await asyncio.gather(*(_probe(session, url, path, proxy) for path in paths))
     answers = {path: probe for path, probe in zip(paths, got, strict=True) if isinstance(probe, Probe)}
     return slots_told(kind, model, answers)
 
@@ -120,6 +111,7 @@ TOKENIZE_AT_ONCE = 16
 def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -> Callable[[Sequence[str]], list[int]]:
     """Return a function that counts tokens by the own tokenizer of a server that lends it.
 
+    url: with the query that its calls need, as in `ask_server`.
     It blocks, so it is to be called from another thread than that of the running loop it was made in.
     It raises aiohttp.ClientError or KeyError where the server has no such route after all.
     """
@@ -131,7 +123,7 @@ def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -
 
             async def one(text: str) -> int:
                 path, body = _tokenize_request(kind, model, text)
-                async with limit, session.post(url + path, json=body) as response:
+                async with limit, session.post(_route(url, path), json=body) as response:
                     return len((await response.json())["tokens"])
 
             return list(await asyncio.gather(*map(one, texts)))
@@ -147,28 +139,41 @@ def _tokenize_request(kind: str, model: str, text: str) -> tuple[str, dict[str, 
     return "/tokenize", {"model": model, "prompt": text}
 
 
-async def _probe(session: aiohttp.ClientSession, root: str, path: str, proxy: str | None) -> Probe | str:
+def _route(url: str, path: str) -> str:
+    return with_query(root_url(url) + path, query_of(url))
+
+
+async def _probe(session: aiohttp.ClientSession, url: str, path: str, proxy: str | None) -> Probe | str:
     """Return the answer, or one line saying why there is none."""
     try:
-        async with session.get(root + path, proxy=proxy, allow_redirects=False) as response:
+        async with session.get(_route(url, path), proxy=proxy, allow_redirects=False) as response:
             body = await response.content.read(MAX_BODY_BYTES)
             return Probe(response.status, response.headers.get("Content-Type", ""), body)
-    except TimeoutError:
-        return f"no answer within {session.timeout.total:g} s"
-    except aiohttp.ClientConnectorCertificateError as error:
-        return f"certificate not accepted: {error.certificate_error}"
-    except aiohttp.ClientConnectorSSLError as error:
-        return f"TLS failed ({getattr(error.os_error, 'reason', None) or 'no reason given'}): is it https?"
-    except aiohttp.ClientConnectorDNSError as error:
-        return f"no such host ({error.os_error.strerror})"
-    except aiohttp.ClientConnectorError as error:
-        code = error.os_error.errno
-        return os.strerror(code).lower() if code else str(error.os_error)
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
-        return "the connection was closed before any answer"
-    except aiohttp.ClientHttpProxyError as error:  # its text would show the URL, perhaps with credentials
-        return f"the proxy answered HTTP {error.status}"
-    except aiohttp.ClientResponseError:
-        return "what answers there does not speak HTTP"
-    except (aiohttp.ClientError, ValueError) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+    except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
+        return cause(error, session.timeout.total or 0.0)
+
+
+def cause(error: Exception, timeout_s: float) -> str:
+    """Return why a control call failed, in one line without its URL, whose query may hold a secret."""
+    match error:
+        case TimeoutError():
+            return f"no answer within {timeout_s:g} s"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"certificate not accepted: {error.certificate_error}"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS failed ({getattr(error.os_error, 'reason', None) or 'no reason given'}): is it https?"
+        case aiohttp.ClientConnectorDNSError():
+            return f"no such host ({error.os_error.strerror})"
+        case aiohttp.ClientConnectorError():
+            code = error.os_error.errno
+            return os.strerror(code).lower() if code else str(error.os_error)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return "the connection was closed before any answer"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered HTTP {error.status}"
+        case aiohttp.ClientResponseError():
+            return "what answers there does not speak HTTP"
+        case aiohttp.InvalidURL():
+            return "that is no URL"
+        case _:
+            return f"{type(error).__name__}: {error}".splitlines()[0]

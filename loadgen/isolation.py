@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from loadgen.discover import Unreachable
+from loadgen.discover import Unreachable, cause
 from loadgen.fleet import Endpoint
 from loadgen.transport import tls_context
 
@@ -37,10 +37,9 @@ async def clear(endpoint: Endpoint, proxy: str | None = None) -> str | None:
         return None
     try:
         async with _session(endpoint) as session:
-            return await how(_Calls(session, endpoint.url, proxy), endpoint.target.model)
+            return await how(_Calls(session, endpoint, proxy), endpoint.target.model)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
-        raise Unreachable(f"{endpoint.url}: {' '.join(reason.split())}") from None
+        raise Unreachable(f"{endpoint.url}: {cause(error, CALL_TIMEOUT_S)}") from None
 
 
 @asynccontextmanager
@@ -55,23 +54,24 @@ async def _session(endpoint: Endpoint) -> AsyncIterator[aiohttp.ClientSession]:
 class _Calls:
     """Control calls to one server."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, proxy: str | None) -> None:
-        self._session, self._url, self._proxy = session, url, proxy
+    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, proxy: str | None) -> None:
+        self._session, self._endpoint, self._proxy = session, endpoint, proxy
 
     async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return the JSON answered ({} for an empty body), None if there is no such route."""
-        async with self._session.request(method, self._url + path, json=body, proxy=self._proxy) as response:
+        url, shown = self._endpoint.route(path), self._endpoint.url + path
+        async with self._session.request(method, url, json=body, proxy=self._proxy) as response:
             if response.status in ABSENT:
                 return None
             raw = await response.read()
             if response.status >= 400:
-                raise NotClearedError(f"{self._url}{path} answered HTTP {response.status}")
+                raise NotClearedError(f"{shown} answered HTTP {response.status}")
             if not raw:
                 return {}
             try:
                 return await response.json(content_type=None)
             except ValueError:
-                raise NotClearedError(f"{self._url}{path} answered what is not JSON") from None
+                raise NotClearedError(f"{shown} answered what is not JSON") from None
 
 
 async def _unload_ollama(calls: _Calls, model: str) -> str | None:

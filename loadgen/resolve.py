@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
-from loadgen.discover import Unreachable, ask_server, root_url
+from loadgen.discover import Unreachable, ask_server
 from loadgen.fleet.share import Endpoint
 from loadgen.profile import ProfileError, TargetSpec, without_secret_query
 from loadgen.transport import tls_context
+from loadgen.urls import query_of, root_url
 from loadgen.wire import Target
 from loadgen.wire.dialects import DIALECTS
 from loadgen.wire.identify import Identity
@@ -58,7 +58,7 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
         name=spec.name,
         url=root_url(spec.url),
         target=target,
-        query=urlsplit(spec.url).query,
+        query=query_of(spec.url),
         label=identity.label if identity is not None else f"unknown server, spoken to as {api}",
         headers=dict(spec.headers),
         api_key_env=spec.api_key_env,

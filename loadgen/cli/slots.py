@@ -197,7 +197,7 @@ async def _told(endpoint: Endpoint, proxy: str | None) -> tuple[int, str] | None
     from loadgen.discover import slots_of
 
     return await slots_of(
-        endpoint.url,
+        endpoint.route(),
         endpoint.target.kind,
         endpoint.target.model,
         headers={name: text for name, text in endpoint.request_headers().items() if name not in OF_REQUESTS},

@@ -20,6 +20,7 @@ from loadgen.record import Record
 from loadgen.tally import Tally
 from loadgen.transport import Address, Limits, Transport, tls_context
 from loadgen.transport.sockets import SocketTransport
+from loadgen.urls import with_query
 from loadgen.wire import Target
 from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload
@@ -57,10 +58,11 @@ class Endpoint:
         return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
     def path(self) -> str:
-        path = urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path
-        if not self.query:
-            return path
-        return f"{path}{'&' if '?' in path else '?'}{self.query}"
+        return with_query(urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path, self.query)
+
+    def route(self, path: str = "") -> str:
+        """Return the URL of another route of this server, for a control call."""
+        return with_query(self.url + path, self.query)
 
     def request_headers(self) -> dict[str, str]:
         headers = {

@@ -151,7 +151,7 @@ class Sampler:
             openings.append(("nvml", _in_thread(open_nvml)))
         if wanted.gpu in ("auto", "amdgpu"):
             openings.append(("amdgpu", _in_thread(open_amdgpu)))
-        for endpoint in {endpoint.url: endpoint for endpoint in self._endpoints}.values():
+        for endpoint in {endpoint.route(): endpoint for endpoint in self._endpoints}.values():
             openings.append(("server", _asked(open_server, endpoint, proxy)))
         for url in wanted.exporters:
             openings.append(("exporter", _asked(open_exporter, url, proxy)))

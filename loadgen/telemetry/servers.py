@@ -56,7 +56,9 @@ async def open_server(endpoint: Endpoint, proxy: str | None = None) -> Source:
     }
     tls = tls_context(verify=endpoint.verify_tls, ca_file=endpoint.ca_file)
     session = _session(headers, tls)
-    asked = [(endpoint.url + path, decode) for path, decode in told]
+    # With the query of the requests, /metrics too: a gateway that wants it wants it on every route, and a server's own
+    # /metrics does not look at it.
+    asked = [(endpoint.route(path), decode) for path, decode in told]
     return await _open("server", session, asked, proxy, HINTS.get(endpoint.target.kind), endpoint=endpoint.name)
 
 
@@ -123,7 +125,7 @@ async def _open(
             await session.close()
             raise
         read = _reader(session, url, decode, proxy, labels)
-        slow = 0.0 if url.endswith(QUICK) else STATUS_EVERY_S
+        slow = 0.0 if urllib.parse.urlsplit(url).path.endswith(QUICK) else STATUS_EVERY_S
         return Source(source, read, {**labels, "url": shown}, session.close, slow)
     await session.close()
     raise Absent("; ".join(reasons) + (f" ({hint})" if hint else ""))

@@ -1,0 +1,69 @@
+"""A URL's query goes with every call, for there are gateways that turn away what comes without it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from loadgen.campaign import measure, prepare
+from loadgen.discover import Unreachable, slots_of
+from loadgen.emulator import Law, spawn
+from loadgen.fleet import Endpoint
+from loadgen.isolation import clear
+from loadgen.profile import TargetSpec, load
+from loadgen.resolve import resolve
+from loadgen.wire import Target
+from tests.fakes.gateway import gateway
+from tests.fakes.talker import Talk, talking
+
+QUERY = "api-version=2024-10-21&tenant=b"
+
+
+@pytest.mark.parametrize(
+    ("presents", "asked"),
+    [
+        ("vllm", {"/v1/chat/completions", "/v1/models", "/tokenize", "/reset_prefix_cache", "/metrics"}),
+        ("llamacpp", {"/v1/chat/completions", "/v1/models", "/tokenize", "/slots"}),
+        ("ollama", {"/api/chat", "/api/generate", "/api/ps"}),
+        ("lmstudio", {"/api/v1/chat", "/api/v1/models", "/api/v1/models/unload"}),
+    ],
+)
+async def test_every_call_of_a_campaign_carries_the_query(presents: str, asked: set[str], tmp_path: Path) -> None:
+    with spawn(Law(ttft_s=0.001, gap_s=0.0, prefix_cache=True), presents=presents) as emulator:
+        async with gateway(emulator.url, QUERY) as between:
+            given = {
+                "target": {"url": f"{between.url}/?{QUERY}"},
+                "load": {"concurrency": 1, "requests": 3},
+                "work": {"prompt_tokens": 8, "output_tokens": 2},
+                "runs": 2,
+                "campaign": {"isolation": "unload"},
+                "telemetry": {"interval_s": 0.05, "gpu": "off"},
+            }
+            campaign = await prepare(load(None, given), tmp_path / "run")
+            finished = await measure(campaign, lambda tally: None, asyncio.Event())
+            assert between.refused == {}
+            assert set(between.passed) >= asked
+    assert (finished.halted, finished.error, finished.missing) == (None, None, 0)
+    assert {one["source"] for one in campaign.manifest["telemetry"]["sources"]} >= {"server"}
+
+
+async def test_slots_are_asked_for_with_the_query() -> None:
+    with spawn(Law(slots=3), presents="llamacpp") as emulator:
+        async with gateway(emulator.url, QUERY) as between:
+            endpoint = await resolve(TargetSpec.model_validate({"url": f"{between.url}/v1?{QUERY}"}))
+            told = await slots_of(endpoint.route(), "llamacpp", endpoint.target.model, headers={})
+            assert (told, between.refused) == ((3, "/props total_slots"), {})
+
+
+async def test_a_control_call_that_fails_does_not_tell_the_query() -> None:
+    def answer_nonsense(talk: Talk) -> None:
+        talk.read_head()
+        talk.sock.sendall(b"nonsense\r\n\r\n")
+
+    with talking(answer_nonsense) as talker:
+        url, target = f"http://127.0.0.1:{talker.port}", Target("ollama", "ollama", "m", "/api/chat")
+        with pytest.raises(Unreachable) as failed:
+            await clear(Endpoint("a", url, target, query="api-key=opensesame"))
+    assert str(failed.value) == f"{url}: what answers there does not speak HTTP"
