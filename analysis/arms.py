@@ -1,4 +1,4 @@
-"""Which run belongs to which arm of a campaign, and which of those planned are missing.
+"""Which run belongs to which arm of a campaign, which did not come to its end, and which of those planned are missing.
 
 An arm is a condition (solo, concurrent, with another option), a block a repetition in which every arm occurs once. The
 manifest's `design` names them; a directory without one has a single arm. Figures are those of one arm, the primary
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["arm_of", "arms", "block_of", "missing_runs", "primary", "runs_of"]
+__all__ = ["arm_of", "arms", "block_of", "cut_short", "missing_runs", "primary", "runs_of"]
 
 Manifest = Mapping[str, Any]
 
@@ -56,10 +56,22 @@ def runs_of(manifest: Manifest, runs: Iterable[int], arm: str | None = None) -> 
     return tuple(run for run in everything if arm_of(manifest, run) == wanted)
 
 
+def cut_short(entry: Manifest) -> str | None:
+    """Return why a run did not come to its end, None if it did. entry: the manifest's of it, empty where it has none.
+
+    Nobody knows what such a run would have become, so it is no repetition of the others.
+    """
+    if not entry:
+        return "not finished"
+    if entry.get("interrupted"):
+        return "interrupted"
+    return "no progress" if entry.get("no_progress") else None
+
+
 def missing_runs(manifest: Manifest) -> list[dict[str, Any]]:
     """Return {"block", "arm"} of each planned run that did not finish, in the order of the plan."""
     entries = _entries(manifest).values()
-    whole = [entry for entry in entries if not (entry.get("interrupted") or entry.get("no_progress"))]
+    whole = [entry for entry in entries if cut_short(entry) is None]
     finished = Counter((entry.get("block"), entry.get("arm")) for entry in whole)
     missing = []
     for block, arm in _design(manifest).get("planned") or []:

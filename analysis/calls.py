@@ -81,7 +81,7 @@ def agents_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_calls(frame: Frame) -> Calls:
-    """Read the calls of solo and concurrent arms. Runs that did not finish, or were interrupted, are left out."""
+    """Read the calls of solo and concurrent arms. Runs that did not come to their end are left out."""
     manifest = frame.manifest
     names = agents_of(manifest)
     kinds = _runs(manifest)
@@ -136,7 +136,7 @@ def _runs(manifest: Mapping[str, Any]) -> dict[int, bool]:
     primary, everyone = arms.primary(manifest), agents_of(manifest)
     runs = {}
     for entry in manifest.get("runs") or []:
-        if entry.get("interrupted"):
+        if arms.cut_short(entry) is not None:
             continue
         arm = arms.arm_of(manifest, entry["run"])
         if arm == primary or arm is None:

@@ -92,7 +92,7 @@ def read_side(directory: str | Path, arm: str | None = None) -> Side:
     m = measure(frame, runs=arms.runs_of(frame.manifest, frame.run_numbers(), arm))
     entries = [entry for entry in frame.manifest.get("runs") or [] if entry.get("run") in m.runs]
     named = arm or (arms.primary(frame.manifest) if len(known) > 1 else None)
-    return Side(str(directory), named, {**frame.manifest, "runs": entries}, summarise(m), work_of(m, frame))
+    return Side(str(directory), named, {**frame.manifest, "runs": entries}, summarise(m), work_of(m.counted, frame))
 
 
 def compare(
@@ -163,8 +163,8 @@ def _named(side: Side) -> str:
 
 
 def _runs(side: Side) -> list[int]:
-    """Return the places in per_run that count: of an interrupted run nobody knows what it would have become."""
-    return [place for place, run in enumerate(side.summary["per_run"]) if not run["interrupted"]]
+    """Return the places in per_run that count: the runs that came to their end."""
+    return [place for place, run in enumerate(side.summary["per_run"]) if run["cut_short"] is None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,9 +506,9 @@ def _notes(a: Side, b: Side, compared: Collection[str]) -> list[str]:
     figures = {METRICS[name].over_runs for name in compared}
     for name, side in (("A", a), ("B", b)):
         per_run = side.summary["per_run"]
-        out = [str(run["run"]) for run in per_run if run["interrupted"]]
+        out = [f"run {run['run']} ({run['cut_short']})" for run in per_run if run["cut_short"] is not None]
         if out:
-            notes.append(f"{name}: interrupted and left out: run {', '.join(out)}")
+            notes.append(f"{name}: left out: {', '.join(out)}")
         missing = side.summary.get("missing_runs") or []
         missing = [run for run in missing if side.arm is None or run["arm"] == side.arm]
         if missing:

@@ -72,7 +72,8 @@ def energy_of(m: Measured) -> dict[str, Any] | None:
         return {"refused": reason}
     if not boards:
         return None
-    spans = throughput.spans_of(m)
+    whole = m.counted
+    spans = throughput.spans_of(whole)
     shortest = min((span.to_ns - span.from_ns for span in spans), default=0) / 1e9
     counted = all(board.counter for board in boards)
     told: dict[str, Any] = {
@@ -91,7 +92,7 @@ def energy_of(m: Measured) -> dict[str, Any] | None:
     relative = (COUNTER_EDGES_S / shortest if shortest else 0.0) if counted else POWER_ERROR
     spent_j = [spent for spent in per_run if spent is not None] if refusal is None else []
     net_j = [net_of_idle(j, idle_w, s) for j, s in zip(spent_j, seconds, strict=False)] if idle_w is not None else []
-    rates = throughput.of_runs(m)
+    rates = throughput.of_runs(whole)
     tokens, requests = (_counts(rates[name], seconds) for name in ("output_tokens_per_s", "requests_per_s"))
     notes = [f"window of less than {USUAL_WINDOW_S:g} s"] if shortest < USUAL_WINDOW_S else []
     notes += ["whole boards: whatever else ran on them is in it"]

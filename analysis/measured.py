@@ -20,7 +20,7 @@ from analysis.planning import confidence_of
 from analysis.requests import ABSENT, Bool, Requests, read_requests
 from analysis.samples import EMPTY, Samples, read_samples
 from analysis.tokens import Gaps, Series, Tokens, read_tokens
-from analysis.windows import Window, measured, windows_of
+from analysis.windows import Window, counted, measured, windows_of
 from loadgen.record import Int64
 
 __all__ = ["Measured", "measure"]
@@ -41,7 +41,7 @@ class Measured:
     requests: Requests
     tokens: Tokens
     inside: Bool  # due in the measured window of its run
-    gaps: Gaps  # of answered requests inside the window
+    gaps: Gaps  # of answered requests inside the window; put together over the runs that estimates are over
     series: Series
     samples: Samples = EMPTY  # taken beside these runs
 
@@ -53,6 +53,21 @@ class Measured:
     @property
     def runs(self) -> tuple[int, ...]:
         return tuple(window.run for window in self.windows)
+
+    @property
+    def counted(self) -> Measured:
+        """The same of the runs that estimates are over: those that came to their end, or all if none did."""
+        return self._of(counted(self.windows))
+
+    @property
+    def left_out(self) -> Measured:
+        """The same of the other runs: what they measured, but for the gaps, is to be had from here."""
+        kept = counted(self.windows)
+        return self._of(tuple(window for window in self.windows if window not in kept))
+
+    def _of(self, windows: tuple[Window, ...]) -> Measured:
+        mine = np.isin(self.requests.run, [window.run for window in windows])
+        return replace(self, windows=windows, inside=self.inside & mine)
 
     @property
     def confidence(self) -> float:
@@ -118,7 +133,8 @@ def _settled(m: Measured, index: int) -> Window:
 
 def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: int, samples: Samples) -> Measured:
     inside = measured(windows, requests)
-    tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, exact)
+    pooled = [window.run for window in counted(windows)]
+    tokens, gaps, series = read_tokens(frame, requests, inside & requests.ok, exact, pooled)
     order = np.lexsort((requests.seq, requests.run))
     return Measured(
         manifest=frame.manifest,

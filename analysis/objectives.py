@@ -113,6 +113,7 @@ _Answer = tuple[EstimateJson, str, str]  # the figure, the verdict, and whether 
 def _answer(m: Measured, aim: _Limit, metrics: Mapping[str, Any]) -> _Answer:
     if aim.name == "error_rate":
         return _error_rate(m, aim.limit)
+    m = m.counted
     if aim.name.endswith("_min"):
         value: EstimateJson = metrics[aim.name.removesuffix("_min")]
         name = aim.name.removesuffix("_min")
@@ -186,7 +187,7 @@ def _error_rate(m: Measured, limit: float) -> _Answer:
     counted = m.inside & ~forgiven(m)
     failed = counted & ~m.requests.ok
     n, k = int(counted.sum()), int(failed.sum())
-    mine = [counted & (m.requests.run == run) for run in m.runs]
+    mine = [counted & (m.requests.run == run) for run in m.counted.runs]  # failures count wherever they were
     shares = [float(failed[run].mean()) for run in mine if run.any()]
     value = intervals.proportion(k, n, shares, m.confidence).to_json()
     if limit == 0 and n:  # "none at all" is about these requests; no number of them proves it of all

@@ -8,7 +8,7 @@ called as METHODOLOGY 5.2 does: significant at 5 %, and a change of 5 % or more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from analysis.arms import runs_of
@@ -31,19 +31,24 @@ Values = Sequence[float | None]
 
 
 def early_late(
-    manifest: Mapping[str, Any], runs: Sequence[int], side: Mapping[str, Mapping[str, Any]]
+    manifest: Mapping[str, Any],
+    runs: Sequence[int],
+    side: Mapping[str, Mapping[str, Any]],
+    counted: Collection[int] | None = None,
 ) -> dict[str, Any] | None:
     """Return {"early", "late", "ratio", "drifts"}; None for fewer than two runs.
 
-    side: the values of `runs`, in their order, as `runs.side_by_side` returns them. early, late: numbers of runs.
+    side: the values of `runs`, in their order, as `runs.side_by_side` returns them. counted: the runs that estimates
+    are over; None: all. early, late: numbers of runs.
     ratio: late over early of each figure, with its interval from three runs in each half on. drifts: which figures.
     """
-    half = len(runs) // 2
+    places = [at for at, run in enumerate(runs) if counted is None or run in counted]
+    half = len(places) // 2
     if not half:
         return None
     # A campaign that was resumed made some runs after others of a higher number.
     listed = [entry.get("run") for entry in manifest.get("runs") or []]
-    made = sorted(range(len(runs)), key=lambda at: (listed.index(runs[at]) if runs[at] in listed else len(listed), at))
+    made = sorted(places, key=lambda at: (listed.index(runs[at]) if runs[at] in listed else len(listed), at))
     early, late = made[:half], made[-half:]
     ratios = {}
     for name in ("ttft_ms", "output_tokens_per_s"):
@@ -78,7 +83,7 @@ def _ratio(late: Values, early: Values) -> Estimate:
 
 
 def control(frame: Frame) -> dict[str, Any] | None:
-    """Return the repeated control: {"arm", "start", "end", "ratio"}; None if there was none or one end is missing.
+    """Return the repeated control: {"arm", "start", "end", "ratio"}; None if there was none or an end is missing.
 
     start, end: mean TTFT (ms) and output tokens a second of the first and the last run; ratio: end over start.
     """
@@ -89,6 +94,8 @@ def control(frame: Frame) -> dict[str, Any] | None:
     if len(runs) != 2:
         return None
     m = measure(frame, runs=runs)
+    if m.left_out.runs:
+        return None
     figures = {"ttft_ms": latency_means(m, "ttft_ms"), "output_tokens_per_s": _rates(m)}
     ends = [{name: significant(values[at]) for name, values in figures.items()} for at in (0, 1)]
     ratios = {name: end / start if start and end is not None else None for name, start, end in _pairs(*ends)}

@@ -2,7 +2,8 @@
 
 An estimate over five runs hides what each of them said, and one bad run in ten moves it (METHODOLOGY 4.2). So the
 values are always listed. A run that stands out is marked and stays in every figure: the tail is the object of study,
-and dropping what does not fit makes any interval look narrow (section 12).
+and dropping what does not fit makes any interval look narrow (section 12). A run that did not come to its end is listed
+with what it measured, and is in no median and no estimate.
 """
 
 from __future__ import annotations
@@ -34,18 +35,24 @@ def side_by_side(m: Measured, good: Bool | None = None) -> dict[str, dict[str, A
     values: one a run in order of `m.windows`, None where a run has none. outliers: the numbers of the runs that stand
     out. components: of logarithms, so that they are shares; only for latencies of requests, from two runs on.
     """
+    whole = m.counted
+    figures, others = _figures(whole, good), _figures(m.left_out, good)
+    told = {}
+    for name, values in figures.items():
+        of_run = dict(zip(whole.runs, values, strict=True)) | dict(zip(m.left_out.runs, others[name], strict=True))
+        told[name] = {
+            "values": [significant(of_run[run]) for run in m.runs],
+            "median": significant(_median(values)),
+            "outliers": [run for run, out in zip(whole.runs, outliers(values), strict=True) if out],
+            "components": _components(whole, name) if name in MEANS else None,
+        }
+    return told
+
+
+def _figures(m: Measured, good: Bool | None) -> dict[str, Sequence[float | None]]:
     figures: dict[str, Sequence[float | None]] = {name: _values(latency_means(m, name)) for name in MEANS}
     figures["event_gap_ms"] = _values(gap_means(m))
-    figures |= throughput.of_runs(m, good)
-    return {
-        name: {
-            "values": [significant(value) for value in values],
-            "median": significant(_median(values)),
-            "outliers": [run for run, out in zip(m.runs, outliers(values), strict=True) if out],
-            "components": _components(m, name) if name in MEANS else None,
-        }
-        for name, values in figures.items()
-    }
+    return figures | throughput.of_runs(m, good)
 
 
 def _values(means: Sequence[float]) -> list[float | None]:

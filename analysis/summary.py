@@ -51,17 +51,20 @@ def summarise(source: Source) -> dict[str, Any]:
     context = Context(instrument, verdict)
     objectives = objectives_of(m)
     met = good(m, terms_of(objectives))
-    metrics = _metrics(m, context, met)
-    refusal = itl_refusal(m, instrument)
+    whole = m.counted
+    metrics = _metrics(whole, context, met)
+    refusal = itl_refusal(whole, instrument)
     side = runs.side_by_side(m, met)
     due, balance = arrivals(m), littles_law(m)
-    checked = order.early_late(m.manifest, m.runs, side)
+    checked = order.early_late(m.manifest, m.runs, side, whole.runs)
+    left_out = [{"run": window.run, "why": window.cut_short} for window in m.left_out.windows]
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": verdict.name,
         "verdict_reasons": list(verdict.reasons),
         "interrupted": m.interrupted,
         "runs": len(m.windows),
+        "left_out": left_out,
         "missing_runs": arms.missing_runs(m.manifest),
         "halted": m.manifest.get("halted"),
         "stopping": planning.stopping(m.manifest),
@@ -69,7 +72,7 @@ def summarise(source: Source) -> dict[str, Any]:
         "window_s": significant(sum(window.seconds for window in m.windows)),
         "metrics": metrics,
         "objectives": decide(m, objectives, metrics, verdict),
-        "goodput": _goodput(m, terms_of(objectives), met),
+        "goodput": _goodput(whole, terms_of(objectives), met),
         "instrument": instrument.to_json(),
         "tokens_per_event": _tokens_per_event(m),
         "tokens_from": _tokens_from(m),
@@ -83,6 +86,7 @@ def summarise(source: Source) -> dict[str, Any]:
         "littles_law": balance,
         "notes": [
             *m.notes,
+            *(f"run {one['run']}: {one['why']}: listed, and left out of every estimate over runs" for one in left_out),
             *off_schedule(due),
             *out_of_balance(balance),
             *settling.shifted(m),
@@ -92,7 +96,7 @@ def summarise(source: Source) -> dict[str, Any]:
         **_what_ran(m.manifest),
     }
     if len(m.requests.endpoints) > 1:
-        summary["endpoints"] = _endpoints(m, context)
+        summary["endpoints"] = _endpoints(whole, context)
     if frame is not None and m.manifest.get("agents"):
         summary["agents"] = _marked(agents_section(frame), verdict)
     energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
@@ -206,6 +210,7 @@ def _run(m: Measured, context: Context, index: int, side: Mapping[str, Any]) -> 
         "window_s": significant(window.seconds),
         "settled": _settled(window),
         "interrupted": window.interrupted,
+        "cut_short": window.cut_short,
         "due": due,
         "succeeded": succeeded,
         "success_rate": significant(succeeded / due) if due else None,

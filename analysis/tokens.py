@@ -11,6 +11,7 @@ arrangements between which the percentiles of the true gaps move; means do not m
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,8 +49,8 @@ class Tokens:
 class Gaps:
     """Gaps between successive token events within a request."""
 
-    stamped: Distribution
-    by_run: dict[int, Distribution]  # the same gaps run by run; with one run, the same distribution
+    stamped: Distribution  # of the runs that estimates are over
+    by_run: dict[int, Distribution]  # of every run; with one run, the same distribution
     by_endpoint: list[Distribution]  # empty with one endpoint
     moved: dict[int, int] = field(default_factory=dict)  # bin: how many gaps even spreading adds to it (or takes away)
 
@@ -82,8 +83,13 @@ class _Flat:
     before_ns: Int64  # stamp of the event before it in the answer, of any kind, if that came in an earlier read
 
 
-def read_tokens(frame: Frame, requests: Requests, wanted: Bool, exact: int = EXACT) -> tuple[Tokens, Gaps, Series]:
-    """Gather the token stamps of all requests, and the gaps of the `wanted` ones."""
+def read_tokens(
+    frame: Frame, requests: Requests, wanted: Bool, exact: int = EXACT, pooled: Collection[int] | None = None
+) -> tuple[Tokens, Gaps, Series]:
+    """Gather the token stamps of all requests, and the gaps of the `wanted` ones.
+
+    pooled: the runs whose gaps are put together; None: all.
+    """
     n = len(requests)
     columns = {name: np.full(n, ABSENT, np.int64) for name in Tokens.__dataclass_fields__}
     columns["events"][:] = columns["censored"][:] = 0
@@ -96,12 +102,14 @@ def read_tokens(frame: Frame, requests: Requests, wanted: Bool, exact: int = EXA
         [Distribution(exact) for _ in range(endpoints)],
     )
     series = _empty_series(requests)
+    together = np.ones(n, np.bool_) if pooled is None else np.isin(requests.run, list(pooled))
     start = 0
     for batch in frame.batches(_COLUMNS):
         rows = slice(start, start + batch.num_rows)
         flat = _flatten(batch)
         _fill(columns, rows, flat, requests)
-        _gather_gaps(gaps, flat, wanted[rows], requests.run[rows], requests.endpoint[rows].astype(np.int64))
+        endpoint = requests.endpoint[rows].astype(np.int64)
+        _gather_gaps(gaps, flat, wanted[rows], together[rows], requests.run[rows], endpoint)
         _add_to_series(series, flat, requests.run[rows])
         start = rows.stop
     return Tokens(**columns), gaps, series
@@ -169,17 +177,19 @@ def _least_first(flat: _Flat, first: Int64, last: Int64, requests: Requests, at:
     return np.where(censored & (floor != ABSENT), np.minimum(floor, stamped), stamped)
 
 
-def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, run: Int64, endpoint: Int64) -> None:
+def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, pooled: Bool, run: Int64, endpoint: Int64) -> None:
     within = flat.row[1:] == flat.row[:-1]
     within &= wanted[flat.row[1:]]
     row = flat.row[1:][within]
     gap = np.diff(flat.ns)[within]
-    gaps.stamped.add(gap)
+    joined = _same_read(flat)[within]
     for number in np.unique(run[row]).tolist() if len(gaps.by_run) > 1 else ():
         gaps.by_run[number].add(gap[run[row] == number])
+    together = pooled[row]
+    row, gap, joined = row[together], gap[together], joined[together]
+    gaps.stamped.add(gap)
     for index, distribution in enumerate(gaps.by_endpoint):
         distribution.add(gap[endpoint[row] == index])
-    joined = _same_read(flat)[within]
     if joined.any():
         _move(gaps.moved, row, gap, joined)
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from analysis.arms import cut_short
 from analysis.requests import ABSENT, Bool, Requests
 from loadgen.record import Outcome
 
-__all__ = ["Window", "measured", "windows_of"]
+__all__ = ["Window", "counted", "measured", "windows_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Window:
     concurrency_reached: int | None
     most_in_flight: int | None  # the cap of an open loop
     interrupted: bool
+    cut_short: str | None  # why the run did not come to its end
     notes: tuple[str, ...] = ()
     stationary: bool = True  # by design: no burst, no bursts and calms, no stages
     asked_from_ns: int | None = None  # where it opened before a transient was cut; None: not judged
@@ -85,6 +87,7 @@ def _window(run: int, entry: Mapping[str, Any], load: Mapping[str, Any], request
         concurrency_reached=entry.get("concurrency_reached"),
         most_in_flight=load.get("max_in_flight"),
         interrupted=bool(entry.get("interrupted", not entry)),
+        cut_short=cut_short(entry),
         notes=tuple(notes),
         stationary=arrivals not in ("burst", "mmpp") and not load.get("stages"),
     )
@@ -98,6 +101,11 @@ def _warm_until(load: Mapping[str, Any], requests: Requests, mine: Bool) -> int:
         return warm
     due = requests.intended_ns[mine & (requests.seq >= asked)]
     return max(warm, int(due.min()) if len(due) else 0)
+
+
+def counted(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+    """Return the windows of the runs that estimates are over: those that came to their end, or all if none did."""
+    return tuple(window for window in windows if window.cut_short is None) or windows
 
 
 def measured(windows: tuple[Window, ...], requests: Requests) -> Bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -281,11 +282,11 @@ def runs_in(directory: Path) -> int:
     return len(manifest_of(directory)["runs"]) if path.exists() else 0
 
 
-def killed(url: str, directory: Path, number: int, *more: object) -> None:
-    """Let a campaign of three runs finish its first one, and end it in the second."""
-    process = start(url, directory, "--runs", 3, *more)
-    wait_for(process, lambda: runs_in(directory) == 1)
-    wait_for(process, lambda: any((directory / "journal").glob("1000-*.parquet")))
+def killed(url: str, directory: Path, number: int, *more: object, finished: int = 1) -> None:
+    """Let a campaign of some runs more than `finished` finish so many, and end it in the next."""
+    process = start(url, directory, "--runs", finished + 2, *more)
+    wait_for(process, lambda: runs_in(directory) == finished)
+    wait_for(process, lambda: any((directory / "journal").glob(f"{finished}000-*.parquet")))
     process.send_signal(number)
     process.wait(30)
 
@@ -330,11 +331,47 @@ def test_an_interrupted_campaign_can_go_on_from_its_closed_records(server: Serve
     assert [(run, seq) for run, seq, _ in questions(directory)] == [(r, s) for r in range(3) for s in range(40)]
     assert [run["interrupted"] for run in manifest_of(directory)["runs"]] == [False] * 3
     assert run_here("verify", directory).code == 0
-    # Nothing is missing any more: the same again, and nothing is sent.
-    before = (directory / "records.parquet").stat().st_size
-    assert run_here("resume", directory, "--quiet").code in MEASURED
-    assert len(questions(directory)) == 120
-    assert (directory / "records.parquet").stat().st_size == pytest.approx(before, rel=0.2)
+
+
+def test_of_a_finished_campaign_nothing_is_left_to_do_and_no_server_is_asked(tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    with spawn(QUICK) as emulator:
+        assert start(emulator.url, directory, "--runs", 2, "--header", "X-Gate: opensesame").wait(60) in MEASURED
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    told = run_here("resume", directory)
+    assert (told.code, told.err) == (0, "")
+    assert told.out == (
+        f"{directory}: nothing is left to do, every run is made; loadgen report {directory} shows them\n"
+    )
+    assert run_here("resume", directory, "--quiet").out == ""
+    assert run_here("resume", directory, "--json").out == (directory / "summary.json").read_text("utf-8")
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("number", "why"), [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "not finished")], ids=["SIGINT", "SIGKILL"]
+)
+def test_a_run_that_was_cut_short_is_in_no_estimate_over_runs(
+    server: Servers, tmp_path: Path, number: int, why: str
+) -> None:
+    directory = tmp_path / "c"
+    killed(server(Law(ttft_s=0.03, gap_s=0.005)).url, directory, number, finished=3)
+    summary = run_here("report", directory, "--json").json()
+    assert summary["left_out"] == [{"run": 3, "why": why}]
+    assert f"run 3: {why}: listed, and left out of every estimate over runs" in summary["notes"]
+    measured = [run["completed"] for run in summary["per_run"]]
+    assert measured[:3] == [40] * 3
+    assert 0 < measured[3] < 40
+    assert summary["requests"]["completed"] == sum(measured)
+    for name in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        values = summary["over_runs"][name]["values"]
+        mean = summary["metrics"][name]["mean"]
+        assert mean["n"] == 120
+        assert mean["value"] == pytest.approx(statistics.geometric_mean(values[:3]))
+        assert values[3] > 0
+    rates = summary["over_runs"]["requests_per_s"]["values"]
+    assert summary["metrics"]["requests_per_s"]["value"] == pytest.approx(statistics.geometric_mean(rates[:3]))
+    assert f"3 {why}" in run_here("report", directory).out
 
 
 def test_a_campaign_that_still_runs_is_not_gone_on_with(server: Servers, tmp_path: Path) -> None:

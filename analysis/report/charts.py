@@ -8,7 +8,7 @@ WebGL ones build code from strings, which the page forbids itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,12 @@ def charts_of(m: Measured, summary: Mapping[str, Any]) -> list[Chart]:
     """Return the charts, in the order in which they are read. No percentiles where the verdict forbids them."""
     charts = []
     if summary["verdict"] == "ok":
-        ttft = latency.ttft(m)
-        kept = m.answered & ~np.isnan(ttft)
+        ttft, whole = latency.ttft(m), m.counted
+        kept = whole.answered & ~np.isnan(ttft)
         gap_name = "event gap" if summary["metrics"]["itl_ms"] is None else "ITL"
         requests, gaps = SortedArray(ttft[kept] / 1e6), _Ms(m.gaps.stamped)
-        runs = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in m.runs]
-        gap_runs = [_Ms(m.gaps.by_run[run]) for run in m.runs if run in m.gaps.by_run]
+        runs = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in whole.runs]
+        gap_runs = [_Ms(m.gaps.by_run[run]) for run in whole.runs if run in m.gaps.by_run]
         charts += [_percentiles("TTFT", "ttft", requests, runs)] if requests.n else []
         charts += [_percentiles(gap_name, "gap", gaps, gap_runs, clustered=True)] if gaps.n else []
         charts += [_ecdf({"TTFT": ("ttft", requests), gap_name: ("gap", gaps)})] if requests.n else []
@@ -93,7 +93,8 @@ def _strips(summary: Mapping[str, Any]) -> list[Chart]:
             if value is not None
         ]
         if len(told) > 1:
-            charts.append(_strip(title, colour, unit, told, metric.get("mean", metric), side))
+            apart = {one["run"] for one in summary["left_out"]}
+            charts.append(_strip(title, colour, unit, told, metric.get("mean", metric), side, apart))
     return charts
 
 
@@ -104,6 +105,7 @@ def _strip(
     told: Sequence[tuple[int, float]],
     estimate: Mapping[str, Any],
     side: Mapping[str, Any],
+    apart: Collection[int],
 ) -> Chart:
     runs = [run for run, _ in told]
     ends: list[float | None] = [min(runs) - 0.5, max(runs) + 0.5]
@@ -117,8 +119,9 @@ def _strip(
     if value is not None:
         traces.append(_line(ends, _short([value, value]), colour, "over runs", width=1, hoverinfo="skip"))
     for name, symbol, chosen in (
-        ("run", "circle", [one for one in told if one[0] not in side["outliers"]]),
+        ("run", "circle", [one for one in told if one[0] not in (*side["outliers"], *apart)]),
         ("stands out", "circle-open", [one for one in told if one[0] in side["outliers"]]),
+        ("left out", "x", [one for one in told if one[0] in apart]),
     ):
         hover = f"{name} %{{x}}: %{{y:.5g}} {unit}<extra></extra>"
         dots: Trace = {"type": "scatter", "mode": "markers", "role": colour, "name": name, "hovertemplate": hover}
@@ -127,6 +130,7 @@ def _strip(
     known = f" The band is the {100 * estimate['confidence']:.0f} % interval over runs." if is_band else ""
     note = f"One dot a run.{known}"
     note += " Rings stand out (robust z > 3.5), and are kept." if side["outliers"] else ""
+    note += " Crosses did not come to their end, and are in no estimate." if apart else ""
     yaxis = {"title": {"text": unit}} if unit else {}
     ticks = {"dtick": 1} if len(runs) <= 20 else {}
     layout = {"xaxis": {"title": {"text": "run"}, "range": ends, **ticks}, "yaxis": yaxis}

@@ -187,6 +187,7 @@ def _latencies(summary: Summary) -> str:
         return ""
     rows = []
     notes: dict[str, None] = {}
+    counted = summary["runs"] - len(summary["left_out"])
     for name, label in EVERY_LATENCY.items():
         shown = metrics[name]
         # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
@@ -198,10 +199,10 @@ def _latencies(summary: Summary) -> str:
     head = ["ms", *COLUMNS.values(), "min", "max", "sd", "n"]
     kind = (
         "over runs: where the figures of a new run, or of many, would lie"
-        if summary["runs"] >= LEAST_RUNS
+        if counted >= LEAST_RUNS
         else "within-run: of these requests, not of a new run; means have none, for that takes --runs 5"
     )
-    if LEAST_RUNS <= summary["runs"] < ENOUGH_RUNS:
+    if LEAST_RUNS <= counted < ENOUGH_RUNS:
         kind += "; few runs: they are right, and wide"
     few = (
         f"<p class=note>Intervals are {100 * (metrics['ttft_ms']['mean']['confidence'] or 0.95):.3g} %, {kind}. "
@@ -248,7 +249,7 @@ def _runs(summary: Summary) -> str:
     metrics = {"ttft_mean_ms": "ttft_ms", "tpot_mean_ms": "tpot_ms"}
     rows = [
         [
-            f"{run['run']}{' (interrupted)' if run['interrupted'] else ''}",
+            f"{run['run']} ({run['cut_short']})" if run["cut_short"] else str(run["run"]),
             *(_of_run(run[key], metrics.get(key, key) in run["outlier_in"]) for key in columns),
         ]
         for run in summary["per_run"]

@@ -12,6 +12,7 @@ from typing import Any
 from analysis.report import figures
 from analysis.report.sections import sections_of
 from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, asked_in_words, campaign_in_words
+from analysis.report.words import escaped
 
 __all__ = ["markdown_report"]
 
@@ -46,18 +47,13 @@ def _sections(summary: Summary, *, leading: bool) -> Iterator[str]:
         yield section.markdown(content).strip()
 
 
-def _escaped(text: object) -> str:
-    clean = "".join(char if char.isprintable() else " " for char in str(text))
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in clean)
-
-
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _listed(texts: Iterable[object]) -> str:
-    return "\n".join(f"- {_escaped(text)}" for text in texts)
+    return "\n".join(f"- {escaped(text)}" for text in texts)
 
 
 def _figure(estimate: Mapping[str, Any]) -> str:
@@ -80,8 +76,8 @@ def _headline(summary: Summary) -> str:
         *(["interrupted"] if summary["interrupted"] else []),
     ]
     lines = [
-        f"# {'; '.join(_escaped(target) for target in targets) or 'loadgen'}",
-        _escaped(" · ".join(part for part in parts if part)),
+        f"# {'; '.join(escaped(target) for target in targets) or 'loadgen'}",
+        escaped(" · ".join(part for part in parts if part)),
         f"**Verdict: {summary['verdict']}**",
     ]
     return "\n\n".join([*lines, *([_listed(summary["verdict_reasons"])] if summary["verdict_reasons"] else [])])
@@ -136,10 +132,10 @@ def _rates(summary: Summary) -> str:
 def _objectives(summary: Summary) -> str:
     rows = [
         [
-            _escaped(one["name"]),
+            escaped(one["name"]),
             f"{'≥' if one['name'].endswith('_min') else '≤'} {one['limit']:g}",
             _figure(one["value"]),
-            one["verdict"] + (f": {_escaped(one['reason'])}" if one["reason"] else ""),
+            one["verdict"] + (f": {escaped(one['reason'])}" if one["reason"] else ""),
             one["basis"],
         ]
         for one in summary["objectives"]
@@ -154,7 +150,7 @@ def _runs(summary: Summary) -> str:
     if len(runs) > 1:
         rows = []
         for run in runs:
-            name = f"{run['run']}{' (interrupted)' if run['interrupted'] else ''}"
+            name = f"{run['run']} ({run['cut_short']})" if run["cut_short"] else str(run["run"])
             cells = [_five(run[PER_RUN.get(key, key)]) + (" !" if key in run["outlier_in"] else "") for key in RUNS]
             rows.append([name, *cells, str(run["completed"])])
         rows.append(["median", *(_five(side[key]["median"]) for key in RUNS), ""])
@@ -179,7 +175,7 @@ def _five(number: float | None) -> str:
 def _endpoints(summary: Summary) -> str:
     rows = [
         [
-            _escaped(name),
+            escaped(name),
             _figure(here["ttft_ms"]["p50"]),
             _figure(here["ttft_ms"]["p99"]),
             _figure(here["tpot_ms"]["p50"]),

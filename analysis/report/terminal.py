@@ -7,13 +7,13 @@ taken out, for a terminal obeys them.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from analysis.report import figures
 from analysis.report.agents import agents_in_words
 from analysis.report.sections import sections_of
+from analysis.report.words import clean, wrapped
 
 __all__ = [
     "EVERY_LATENCY",
@@ -25,7 +25,6 @@ __all__ = [
     "terminal_report",
 ]
 
-WIDTH = 80
 LABEL = 13
 COLUMN = 15
 COLUMNS = ("mean", "p50", "p90", "p99")
@@ -99,26 +98,18 @@ class _Paint:
         return self(text, "1;32" if good else "1;31" if bad else "1;33")
 
 
-def _clean(text: object) -> str:
-    return "".join(char if char.isprintable() else " " for char in str(text))
-
-
-def _wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    return textwrap.wrap(_clean(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-
-
 def _headline(summary: Summary, paint: _Paint) -> list[str]:
     lines = []
     for target in summary.get("targets") or []:
         told = [target[key] for key in ("url", "api", "model") if target.get(key)]
-        lines += [paint.head(line) for line in _wrapped(" · ".join(map(str, told)))]
+        lines += [paint.head(line) for line in wrapped(" · ".join(map(str, told)))]
     runs = summary["runs"]
     parts = [
         asked_in_words(summary),
         f"{runs} run{'s' if runs != 1 else ''}",
         f"{summary['window_s'] or 0:.4g} s measured",
     ]
-    return lines + _wrapped(" · ".join(part for part in parts if part))
+    return lines + wrapped(" · ".join(part for part in parts if part))
 
 
 def asked_in_words(summary: Summary) -> str:
@@ -157,7 +148,7 @@ def _requests(summary: Summary, paint: _Paint) -> list[str]:
         status = f"{error['status']} " if error["status"] is not None else ""
         if status or error["error"]:
             text = f"{error['n']} × {error['outcome']}: {status}{error['error']}"
-            lines += _wrapped(text[:300], " " * LABEL + "  ", " " * LABEL + "    ")
+            lines += wrapped(text[:300], " " * LABEL + "  ", " " * LABEL + "    ")
     lines += _arrivals(summary)
     if summary["stale_connections"]:
         lines.append(f"{'':{LABEL}}{summary['stale_connections']} requests sent again: connection found closed")
@@ -173,7 +164,7 @@ def _arrivals(summary: Summary) -> list[str]:
         if known:
             ends = dict.fromkeys(f"{end:.3g}" for end in (min(known), max(known)))
             parts.append(f"{name} {'..'.join(ends)}")
-    return _wrapped(", ".join(parts), " " * LABEL, " " * LABEL) if parts else []
+    return wrapped(", ".join(parts), " " * LABEL, " " * LABEL) if parts else []
 
 
 def _latencies(summary: Summary, paint: _Paint) -> list[str]:
@@ -188,7 +179,7 @@ def _latencies(summary: Summary, paint: _Paint) -> list[str]:
     for figure, label in shown:
         lines += _latency(label, figure, paint)
     notes = [*_intervals(metrics), *_notes(shown)]
-    return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+    return lines + [paint.dim(line) for note in notes for line in wrapped(note, "  ", "    ")]
 
 
 def _intervals(metrics: Mapping[str, Any]) -> list[str]:
@@ -272,8 +263,8 @@ def _rates(summary: Summary, paint: _Paint) -> list[str]:
         share = goodput["attainment"]["value"]
         terms = ", ".join(f"{EVERY_LATENCY[name]} ≤ {limit:g} ms" for name, limit in goodput["terms"].items())
         if share is not None:
-            lines += _wrapped(f"goodput: {share:.1%} of the requests offered had {terms}", "  ", "    ")
-    return lines + [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+            lines += wrapped(f"goodput: {share:.1%} of the requests offered had {terms}", "  ", "    ")
+    return lines + [paint.dim(line) for note in notes for line in wrapped(note, "  ", "    ")]
 
 
 def _objectives(summary: Summary, paint: _Paint) -> list[str]:
@@ -286,7 +277,7 @@ def _objectives(summary: Summary, paint: _Paint) -> list[str]:
         basis = "  within-run" if objective["basis"] == "within-run" and answer != "inconclusive" else ""
         lines.append(f"  {painted}{objective['name']:<26}{value:>14}  {sign} {objective['limit']:g}{basis}")
         if objective["reason"]:
-            lines += [paint.dim(line) for line in _wrapped(objective["reason"], " " * 15, " " * 15)]
+            lines += [paint.dim(line) for line in wrapped(objective["reason"], " " * 15, " " * 15)]
     return [paint.head("objectives"), *lines] if lines else []
 
 
@@ -307,14 +298,14 @@ def _runs(summary: Summary, paint: _Paint) -> list[str]:
         )
         parts = {label: side[key]["components"] for key, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT"))}
         notes += [f"{label}: {told['advice']}" for label, told in parts.items() if told]
-        lines += [paint.dim(line) for note in notes for line in _wrapped(note, "  ", "    ")]
+        lines += [paint.dim(line) for note in notes for line in wrapped(note, "  ", "    ")]
     for text in campaign_in_words(summary):
-        lines += _wrapped(text)
+        lines += wrapped(text)
     return lines
 
 
 def _run_row(entry: Mapping[str, Any]) -> str:
-    name = f"{entry['run']}{' interrupted' if entry['interrupted'] else ''}"
+    name = f"{entry['run']} {entry['cut_short'] or ''}"
     cells = [_five(entry[key]) + ("!" if metric in entry["outlier_in"] else "") for metric, key in RUN_KEYS.items()]
     return name.ljust(LABEL + 7) + "".join(cell.rjust(12) for cell in (*cells, str(entry["completed"])))
 
@@ -370,14 +361,14 @@ def _endpoints(summary: Summary, paint: _Paint) -> list[str]:
     for name, here in endpoints.items():
         cells = [figures.value(here[metric][stat]) for metric, stat in shown.values()]
         cells += [figures.value(here["output_tokens_per_s"]), str(here["requests"]["failed"])]
-        lines.append(f"{_clean(name)[:19]:<20}" + "".join(cell.rjust(12) for cell in cells))
+        lines.append(f"{clean(name)[:19]:<20}" + "".join(cell.rjust(12) for cell in cells))
     return lines
 
 
 def _instrument(summary: Summary, paint: _Paint) -> list[str]:
     told = summary["instrument"]
     error, lag, send = told["stamp_error_us"], told["loop_lag_ms"], told["send_lag_ms"]
-    parts = [f"stamps: {_clean(told['tier'] or 'unknown tier')}"]
+    parts = [f"stamps: {clean(told['tier'] or 'unknown tier')}"]
     if error["halfwidth"] is None:
         parts.append("stamp error not calibrated")
     else:
@@ -392,9 +383,9 @@ def _instrument(summary: Summary, paint: _Paint) -> list[str]:
         parts.append(f"CPU {told['cpu_share']:.0%} of a core")
     if told["workers"]:
         parts.append(f"{told['workers']} worker{'s' if told['workers'] != 1 else ''}")
-    lines = [paint.head("instrument"), *_wrapped("; ".join(parts), "  ", "  ")]
+    lines = [paint.head("instrument"), *wrapped("; ".join(parts), "  ", "  ")]
     for note in summary["notes"]:
-        lines += [paint.dim(line) for line in _wrapped(note, "  ", "    ")]
+        lines += [paint.dim(line) for line in wrapped(note, "  ", "    ")]
     return lines
 
 
@@ -405,5 +396,5 @@ def _verdict(summary: Summary, paint: _Paint) -> list[str]:
         word += ", interrupted: what was measured until then"
     lines = [paint.verdict(f"verdict: {word}", name == "ok", name != "ok")]
     for reason in summary["verdict_reasons"]:
-        lines += _wrapped(reason, "  ", "    ")
+        lines += wrapped(reason, "  ", "    ")
     return lines

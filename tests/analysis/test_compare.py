@@ -198,12 +198,13 @@ def test_a_limited_generator_is_refused(a, tmp_path):
         compare(late, a)
 
 
-def test_interrupted_runs_are_left_out_and_listed(a, tmp_path):
-    entries = [run(number, WINDOW, offered=None, interrupted=number == 5) for number in range(6)]
+@pytest.mark.parametrize(("how", "why"), [("interrupted", "interrupted"), ("no_progress", "no progress")])
+def test_runs_that_were_cut_short_are_left_out_and_listed(a, tmp_path, how, why):
+    entries = [run(number, WINDOW, offered=None, **{how: number == 5}) for number in range(6)]
     b = campaign(tmp_path / "b", [*scaled(1.0)[:5], 600.0], entries=entries)
     told = compare(a, b)
     assert told["metrics"]["ttft_mean_ms"]["b"]["n"] == 5
-    assert told["notes"] == ["B: interrupted and left out: run 5"]
+    assert told["notes"] == [f"B: left out: run 5 ({why})"]
     assert (told["b"]["runs"], told["b"]["requests"]) == (5, 100)
 
 

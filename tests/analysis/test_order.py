@@ -95,6 +95,15 @@ def test_the_control_is_its_last_run_over_its_first_and_in_no_other_figure(tmp_p
     assert "control a, end over start: mean TTFT 1.2" in " ".join(analysis.terminal_report(summary).split())
 
 
+@pytest.mark.parametrize("how", ["interrupted", "no_progress"])
+def test_a_control_whose_end_was_cut_short_is_not_told(tmp_path: Path, how: str) -> None:
+    planned = ((-1, "control:a"), (0, "a"), (1, "control:a"))
+    design = {"arms": [{"name": "a"}], "primary": "a", "control": "a", "planned": planned}
+    runs = [entry(run, block, arm, **{how: run == 2}) for run, (block, arm) in enumerate(planned)]
+    path = directory(tmp_path / "c", rows([100.0, 50.0, 120.0]), runs=runs, design=design)
+    assert analysis.summarise(path)["control"] is None
+
+
 def test_a_control_whose_end_is_missing_is_not_told(tmp_path: Path) -> None:
     design = {"arms": [{"name": "a"}], "primary": "a", "control": "a", "planned": [[-1, "control:a"], [0, "a"]]}
     runs = [entry(0, -1, "control:a"), entry(1, 0, "a")]
