@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from loadgen.profile import REDACTED, Profile, ProfileError, without_secret_query
 from loadgen.rundir import MANIFEST
 
-__all__ = ["missing_runs", "profile_of", "read_manifest"]
+__all__ = ["is_finished", "missing_runs", "profile_of", "read_manifest"]
 
 NEEDED = ("design", "profile", "runs", "seed", "targets", "withheld", "workload")
 
@@ -36,6 +36,11 @@ def read_manifest(directory: Path, name: str = MANIFEST, needed: Collection[str]
     if missing:
         raise ProfileError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
     return dict(manifest)
+
+
+def is_finished(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a campaign, or one of many, was made to its end and its directory closed."""
+    return bool(manifest.get("finished")) and "sha256" in manifest
 
 
 def missing_runs(manifest: Mapping[str, Any]) -> int:

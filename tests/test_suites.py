@@ -312,6 +312,16 @@ def test_a_sweep_whose_server_is_gone_or_another_stays_as_it_was(tmp_path: Path)
     assert run_here("verify", out).out == verified
 
 
+@pytest.mark.parametrize("of", ["sweep", "compared"])
+def test_of_finished_campaigns_nothing_is_left_to_do(of: str, request: pytest.FixtureRequest) -> None:
+    out, _ = request.getfixturevalue(of)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    told = run_here("resume", out)
+    assert (told.code, told.err) == (0, "")
+    assert "nothing is left to do, every run is made" in told.out
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_killed_comparison_of_runtimes_goes_on(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "runtimes"
     kill_when(lambda: bool(runs_in(out / "kernel")), *runtimes_words(pair, out, 2))

@@ -11,6 +11,7 @@ from loadgen.cli import options
 from loadgen.cli.agents_sweep import resume_sweep
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
+from loadgen.cli.report import Format, report
 from loadgen.cli.runtimes import resume_runtimes
 from loadgen.cli.suites import suite_in
 from loadgen.cli.target import headers, pairs
@@ -38,12 +39,14 @@ def resume(
     """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
     from loadgen.campaign import resume as resumed
     from loadgen.profile import ProfileError
-    from loadgen.resume import profile_of, read_manifest
+    from loadgen.resume import is_finished, profile_of, read_manifest
 
     given = headers(header), pairs("--option", option)
     suite = suite_in(directory)
     try:
         manifest = read_manifest(directory) if suite is None else read_manifest(directory, suite.name, suite.needed)
+        if is_finished(manifest):
+            return _tell_finished(directory, json_=json_, quiet=quiet)
         profile = profile_of(manifest, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy)
     except ProfileError as error:
         raise Stop(Exit.USAGE, str(error)) from None
@@ -56,3 +59,12 @@ def resume(
         lambda stop: prepare_and_measure(resumed(profile, directory, manifest), stop, progress=progress, quiet=quiet),
     )
     return conclude(finished, directory, json_=json_, quiet=quiet)
+
+
+def _tell_finished(directory: Path, *, json_: bool, quiet: bool) -> int:
+    """Say that there is nothing to make, which needs neither a server nor what was withheld."""
+    if json_:
+        return report(directory, Format.JSON)
+    if not quiet:
+        typer.echo(f"{directory}: nothing is left to do, every run is made; loadgen report {directory} shows them")
+    return Exit.OK
