@@ -301,6 +301,14 @@ WRONG = {
     "phases of nothing": (("agents", "--scenario", "chimera_homo", "--phases", "1"), "--phases: there are no config"),
     "a phase that is not there": (("agents", "agents-30", "--phases", "4"), "no phase 4; there are 1, 2, 3"),
     "phases that are no numbers": (("agents", "agents-30", "--phases", "x"), "write all, or numbers such as 1,3"),
+    "live counters of configurations": (
+        ("agents", "agents-30", "--prometheus-port", "0"),
+        "live counters are of one campaign: a profile with configurations makes many",
+    ),
+    "a live table of configurations": (
+        ("agents", "agents-30", "--live"),
+        "the table of --live is of one campaign: a profile with configurations makes many; leave it out",
+    ),
     "until over configurations": (("agents", "agents-30", "--until", "2%"), "--until cannot go with configurations"),
     "a profile without agents": (("agents", "quickstart"), "describes no agents"),
     "agents under run": (("run", "agents-30"), "describes agents; use loadgen agents agents-30"),

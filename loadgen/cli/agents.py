@@ -148,8 +148,10 @@ def agents(
         directory, progress = out or new_directory(), not (quiet or no_progress)
         outlets = Outlets(prometheus_port, prometheus_host, push_gateway, remote_write, str(directory))
         if resolved.agents.configurations:
-            if outlets.any:
-                raise Stop(Exit.USAGE, "live counters are of one campaign: a profile with configurations makes many")
+            if outlets.any or live:
+                what, them = ("live counters are", "them") if outlets.any else ("the table of --live is", "it")
+                many = f"a profile with configurations makes many; leave {them} out"
+                raise Stop(Exit.USAGE, f"{what} of one campaign: {many}")
             from loadgen.cli.agents_sweep import sweep
 
             return sweep(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
