@@ -555,7 +555,15 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
     if tokenizer is not None:
         return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer)), True
     if counting is not None:
-        count = token_counter(counting.route(), counting.target.kind, counting.target.model, counting.request_headers())
+        count = token_counter(
+            counting.route(),
+            counting.target.kind,
+            counting.target.model,
+            headers=counting.request_headers(),
+            verify_tls=counting.verify_tls,
+            ca_file=counting.ca_file,
+            proxy=profile.proxy,
+        )
         try:
             work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
             return work, True

@@ -59,9 +59,7 @@ async def ask_server(
     sent = dict(headers or {})
     if api_key_env:
         sent["Authorization"] = f"Bearer {os.environ[api_key_env]}"
-    connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=sent) as session:
+    async with _session(sent, verify_tls, ca_file, timeout_s) as session:
         first = await _probe(session, url, PROBES[0], proxy)
         if isinstance(first, str):
             raise Unreachable(f"{root_url(url)}: {first}")
@@ -83,9 +81,7 @@ async def slots_of(
 ) -> tuple[int, str] | None:
     """Return how many slots the server says it has, and where it says so; None if it does not tell."""
     paths = SLOT_ROUTES.get(kind, ())
-    connector = aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file))
-    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+    async with _session(headers, verify_tls, ca_file, PROBE_TIMEOUT_S) as session:
         got = await asyncio.gather(*(_probe(session, url, path, proxy) for path in paths))
     answers = {path: probe for path, probe in zip(paths, got, strict=True) if isinstance(probe, Probe)}
     return slots_told(kind, model, answers)
@@ -106,9 +102,19 @@ async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dic
 
 LENDS_TOKENIZER = frozenset({"vllm", "llamacpp", "llamacpp-python"})
 TOKENIZE_AT_ONCE = 16
+TOKENIZE_TIMEOUT_S = 60.0  # a text may be as long as a model's context
 
 
-def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -> Callable[[Sequence[str]], list[int]]:
+def token_counter(
+    url: str,
+    kind: str,
+    model: str,
+    *,
+    headers: Mapping[str, str],
+    verify_tls: bool = True,
+    ca_file: str | None = None,
+    proxy: str | None = None,
+) -> Callable[[Sequence[str]], list[int]]:
     """Return a function that counts tokens by the own tokenizer of a server that lends it.
 
     url: with the query that its calls need, as in `ask_server`.
@@ -119,11 +125,12 @@ def token_counter(url: str, kind: str, model: str, headers: Mapping[str, str]) -
 
     async def count_all(texts: Sequence[str]) -> list[int]:
         limit = asyncio.Semaphore(TOKENIZE_AT_ONCE)
-        async with aiohttp.ClientSession(headers=dict(headers), raise_for_status=True) as session:
+        async with _session(headers, verify_tls, ca_file, TOKENIZE_TIMEOUT_S) as session:
 
             async def one(text: str) -> int:
                 path, body = _tokenize_request(kind, model, text)
-                async with limit, session.post(_route(url, path), json=body) as response:
+                async with limit, session.post(_route(url, path), json=body, proxy=proxy) as response:
+                    response.raise_for_status()
                     return len((await response.json())["tokens"])
 
             return list(await asyncio.gather(*map(one, texts)))
@@ -137,6 +144,16 @@ def _tokenize_request(kind: str, model: str, text: str) -> tuple[str, dict[str, 
     if kind == "llamacpp-python":
         return "/extras/tokenize", {"model": model, "input": text}
     return "/tokenize", {"model": model, "prompt": text}
+
+
+def _session(
+    headers: Mapping[str, str], verify_tls: bool, ca_file: str | None, timeout_s: float
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls_context(verify=verify_tls, ca_file=ca_file)),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers=headers,
+    )
 
 
 def _route(url: str, path: str) -> str:

@@ -1,13 +1,15 @@
-"""A URL's query goes with every call, for there are gateways that turn away what comes without it."""
+"""Every call goes the way of the requests: with a URL's query, through the proxy, by the same certificates."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 
-from loadgen.campaign import measure, prepare
+from loadgen.campaign import Campaign, measure, prepare
 from loadgen.discover import Unreachable, slots_of
 from loadgen.emulator import Law, spawn
 from loadgen.fleet import Endpoint
@@ -67,3 +69,28 @@ async def test_a_control_call_that_fails_does_not_tell_the_query() -> None:
         with pytest.raises(Unreachable) as failed:
             await clear(Endpoint("a", url, target, query="api-key=opensesame"))
     assert str(failed.value) == f"{url}: what answers there does not speak HTTP"
+
+
+async def prepared(url: str, directory: Path, **more: object) -> Campaign:
+    given = {"target": {"url": url}, "load": {"concurrency": 1, "requests": 3}, "work": {"prompt_tokens": 8}, **more}
+    return await prepare(load(None, given), directory)
+
+
+async def test_tokens_are_counted_by_the_certificates_of_the_target(tmp_path: Path) -> None:
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with spawn() as emulator:
+        async with gateway(emulator.url, tls=tls) as between:
+            target = {"url": between.url, "ca_file": str(tmp_path / "ca.pem")}
+            campaign = await prepared("", tmp_path / "run", target=target)
+            assert between.passed["/tokenize"]
+    assert campaign.workload.describe()["method"] == "server-tokenize"
+
+
+async def test_tokens_are_counted_through_the_proxy(tmp_path: Path) -> None:
+    with spawn() as emulator:
+        async with gateway(emulator.url) as proxy:
+            campaign = await prepared(emulator.url, tmp_path / "run", proxy=proxy.url)
+            assert proxy.passed["/tokenize"]
+    assert campaign.workload.describe()["method"] == "server-tokenize"
