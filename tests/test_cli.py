@@ -115,6 +115,7 @@ WRONG = {
     "no such directory to report": (("report", "/no/such/run"), "/no/such/run: neither records.parquet nor"),
     "no such directory to verify": (("verify", "/no/such/run"), "/no/such/run: no manifest.json in it"),
     "a URL without http": (("discover", "--url", "localhost:8000"), "--url localhost:8000: must start with http://"),
+    "a model to nobody": (("discover", "--model", "m"), "--model names who answers the requests of --small-writes"),
     "a tier nobody has": (("calibrate", "--tier", "psychic"), "--tier psychic: use kernel, callback or aiohttp"),
 }
 

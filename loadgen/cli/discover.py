@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
+
+if TYPE_CHECKING:
+    from analysis.small_writes import SmallWrites
 
 __all__ = ["NOBODY", "discover"]
 
@@ -21,6 +25,11 @@ def discover(
     url: Annotated[
         list[str] | None, typer.Option("--url", help="Ask here instead of the usual local addresses.")
     ] = None,
+    small_writes: Annotated[
+        bool,
+        typer.Option("--small-writes", help="Also send some 20 short requests, to see if tokens are held back."),
+    ] = False,
+    model: options.Model = None,
     json_: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> int:
     """List the servers that answer, with their version and models."""
@@ -31,10 +40,14 @@ def discover(
     for given in url or ():
         if not given.startswith(("http://", "https://")):
             raise Stop(Exit.USAGE, f"--url {given}: must start with http:// or https:// and name a host")
+    if model is not None and not small_writes:
+        raise Stop(Exit.USAGE, "--model names who answers the requests of --small-writes: add that, or leave it out")
     found = asyncio.run(find_local(url or tuple(LOCAL_SERVERS.values())))
+    delays = {at: _small_writes(at, model) for at in found} if small_writes else {}
     if json_:
         rows = [
             {"url": at, "kind": one.kind, "api": one.api, "version": one.version, "models": one.models}
+            | ({"small_writes": delays[at].to_json()} if at in delays else {})
             for at, one in found.items()
         ]
         typer.echo(json.dumps(rows, indent=1))
@@ -45,4 +58,32 @@ def discover(
     for at, one in found.items():
         models = ", ".join(one.models[:6]) + (f" and {len(one.models) - 6} more" if len(one.models) > 6 else "")
         typer.echo(f"{at}  {one.label}  --api {one.api}  models: {models or 'none listed'}")
+        if at in delays:
+            typer.echo(f"  {delays[at].sentence}")
     return Exit.OK
+
+
+def _small_writes(url: str, model: str | None) -> SmallWrites:
+    """Ask the server; whatever it does instead of answering becomes the reason for no verdict."""
+    import asyncio
+    import secrets
+
+    from analysis.small_writes import find_delay
+    from loadgen.cli.measuring import load_profile
+    from loadgen.discover import Unreachable
+    from loadgen.profile import ProfileError
+    from loadgen.resolve import resolve
+    from loadgen.small_writes import Asked, ask_both_ways
+
+    async def ask() -> Asked:
+        return await ask_both_ways(await resolve(spec), secrets.randbits(32))
+
+    # The load is not what will be sent; a profile must have one.
+    [spec] = load_profile(
+        None, [url], {"model": model}, {"load": {"concurrency": 1, "requests": 1}}, quiet=True
+    ).targets
+    try:
+        asked = asyncio.run(ask())
+    except (ProfileError, Unreachable) as error:
+        return find_delay([], str(error))
+    return find_delay(asked.pairs, asked.failure)

@@ -1,0 +1,139 @@
+"""Whether a server's small writes come late: requests in pairs, one with delayed ACKs and one with immediate ones.
+
+Nagle's algorithm holds a small write back until the one before it is acknowledged, and a client's kernel delays that by
+up to 40 ms (METHODOLOGY 3.6). So what follows within 40 ms of the first write of an answer comes late: the first token
+after the response head, or the second token where head and first token are one write. Both are compared, as times since
+the request was sent.
+
+What delayed ACKs add is judged by the interval of the signed-rank test over the pairs, at 90 %, so that either end
+alone misses once in 20 times: wholly above `NOTEWORTHY_MS` the server delays, wholly below it does not, else the pairs
+can't say. Five pairs are the fewest that have such an interval.
+
+Where the first two tokens come in one read whatever the ACKs, nothing is known of Nagle's algorithm: a server may send
+them so, or a proxy gathers them and waits for no ACK. HAProxy 2.6 without http-no-delay was seen to hold all of an
+answer until it ended or 200 ms had passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.estimate import significant
+from analysis.ranks import shift_of_pairs
+from loadgen.record import TOKEN_KINDS, Outcome, Record
+
+__all__ = ["LEAST_PAIRS", "NOTEWORTHY_MS", "Compared", "SmallWrites", "find_delay"]
+
+NOTEWORTHY_MS = 10.0
+LEAST_PAIRS = 5
+CONFIDENCE = 0.9
+CURE = "set TCP_NODELAY in the server or in the proxy before it"
+TOGETHER = (
+    "first two tokens of every answer come in one read: the server sends them so, or a proxy before it gathers them "
+    "(HAProxy: set option http-no-delay)"
+)
+
+Pairs = Sequence[tuple[Record, Record]]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Medians of one time over n pairs, ms, and the interval of what delayed ACKs add to it."""
+
+    delayed_ms: float
+    immediate_ms: float
+    low_ms: float
+    high_ms: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "delayed_acks": significant(self.delayed_ms, 6),
+            "immediate_acks": significant(self.immediate_ms, 6),
+            "added_low": significant(self.low_ms, 6),
+            "added_high": significant(self.high_ms, 6),
+            "pairs": self.n,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SmallWrites:
+    """The answer. A time is None where too few pairs have it."""
+
+    verdict: Literal["delays", "prompt", "together", "inconclusive"]
+    ttft: Compared | None
+    second_token: Compared | None
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "ttft_ms": None if self.ttft is None else self.ttft.to_json(),
+            "second_token_ms": None if self.second_token is None else self.second_token.to_json(),
+            "sentence": self.sentence,
+        }
+
+
+def find_delay(pairs: Pairs, failure: str | None = None) -> SmallWrites:
+    """Infer from records in pairs: (with delayed ACKs, with immediate ones).
+
+    failure: why the server could not be asked, or not to the end; there is no verdict then, whatever the pairs say.
+    """
+    ttft, second = _compared(pairs, 0), _compared(pairs, 1)
+    if failure is not None:
+        return SmallWrites("inconclusive", ttft, second, f"small writes: not known; {failure}")
+    if ttft is None:
+        few = f"{len(pairs)} pairs of requests were answered in time, at least {LEAST_PAIRS} are needed"
+        return SmallWrites("inconclusive", ttft, second, f"small writes: not known; {few}")
+    named = [(ttft, "TTFT")] + ([(second, "time to the second token")] if second is not None else [])
+    for one, name in named:
+        if one.low_ms > NOTEWORTHY_MS:
+            return SmallWrites("delays", ttft, second, f"server delays small writes: {_medians(one, name)}; {CURE}")
+    if all(_together(immediate) for _, immediate in pairs):
+        return SmallWrites("together", ttft, second, f"{TOGETHER}; {_medians(ttft, 'TTFT')}")
+    for one, name in named:
+        if one.high_ms >= NOTEWORTHY_MS:
+            added = f"delayed ACKs add {one.low_ms:.1f} to {one.high_ms:.1f} ms to the {name} ({one.n} pairs)"
+            return SmallWrites("inconclusive", ttft, second, f"small writes: not known; {added}")
+    return SmallWrites("prompt", ttft, second, f"no delay of small writes seen: {_medians(*named[-1])}")
+
+
+def _medians(one: Compared, name: str) -> str:
+    return (
+        f"median {name} {one.delayed_ms:.1f} ms with delayed ACKs, {one.immediate_ms:.1f} ms with immediate ones "
+        f"({one.n} + {one.n} requests)"
+    )
+
+
+def _compared(pairs: Pairs, token: int) -> Compared | None:
+    """token: 0 for the first one, 1 for the second."""
+    times = [(_token_ms(delayed, token), _token_ms(immediate, token)) for delayed, immediate in pairs]
+    both = np.array([pair for pair in times if None not in pair], np.float64)
+    if len(both) < LEAST_PAIRS:
+        return None
+    delayed, immediate = both.T
+    added = shift_of_pairs(delayed, immediate, CONFIDENCE)
+    assert added.low is not None
+    assert added.high is not None
+    return Compared(float(np.median(delayed)), float(np.median(immediate)), added.low, added.high, len(both))
+
+
+def _token_ms(record: Record, token: int) -> float | None:
+    """Return when an event with that token came, since sending; None if none did."""
+    came_ns = record.event_ns[_bears_token(record)]
+    if record.outcome is not Outcome.OK or record.sent_ns is None or len(came_ns) <= token:
+        return None
+    return float(came_ns[token] - record.sent_ns) / 1e6
+
+
+def _together(record: Record) -> bool:
+    reads = record.event_read[_bears_token(record)]
+    return len(reads) > 1 and bool(reads[0] == reads[1])
+
+
+def _bears_token(record: Record) -> np.ndarray:
+    return np.isin(record.event_kind, TOKEN_KINDS)
