@@ -555,7 +555,7 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
     if tokenizer is not None:
         return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer)), True
     if counting is not None:
-        count = token_counter(
+        counter = token_counter(
             counting.route(),
             counting.target.kind,
             counting.target.model,
@@ -565,8 +565,9 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
             proxy=profile.proxy,
         )
         try:
-            work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
-            return work, True
+            async with counter as count:
+                work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
+                return work, True
         except (aiohttp.ClientError, KeyError, TypeError, ValueError, TimeoutError) as error:
             if isinstance(error, ProfileError):
                 raise

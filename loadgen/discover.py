@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import aiohttp
 
@@ -101,11 +102,13 @@ async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dic
 
 
 LENDS_TOKENIZER = frozenset({"vllm", "llamacpp", "llamacpp-python"})
-TOKENIZE_AT_ONCE = 16
+TOKENIZE_AT_ONCE = 16  # over as many connections
 TOKENIZE_TIMEOUT_S = 60.0  # a text may be as long as a model's context
+_COUNTS: dict[tuple[str, str, str], dict[str, int]] = {}  # tokens of texts, by server and model
 
 
-def token_counter(
+@asynccontextmanager
+async def token_counter(
     url: str,
     kind: str,
     model: str,
@@ -114,28 +117,33 @@ def token_counter(
     verify_tls: bool = True,
     ca_file: str | None = None,
     proxy: str | None = None,
-) -> Callable[[Sequence[str]], list[int]]:
-    """Return a function that counts tokens by the own tokenizer of a server that lends it.
+) -> AsyncIterator[Callable[[Sequence[str]], list[int]]]:
+    """Yield a function that counts tokens by the own tokenizer of a server that lends it.
 
+    A text is asked for once in the life of this process: what it counts does not change while the model is served.
     url: with the query that its calls need, as in `ask_server`.
-    It blocks, so it is to be called from another thread than that of the running loop it was made in.
+    The function blocks, so it is to be called from another thread than that of the running loop.
     It raises aiohttp.ClientError or KeyError where the server has no such route after all.
     """
     loop = asyncio.get_running_loop()
+    known = _COUNTS.setdefault((url, kind, model), {})
+    async with _session(headers, verify_tls, ca_file, TOKENIZE_TIMEOUT_S) as session:
 
-    async def count_all(texts: Sequence[str]) -> list[int]:
-        limit = asyncio.Semaphore(TOKENIZE_AT_ONCE)
-        async with _session(headers, verify_tls, ca_file, TOKENIZE_TIMEOUT_S) as session:
-
-            async def one(text: str) -> int:
+        async def ask_each(texts: Iterator[str]) -> None:
+            for text in texts:
                 path, body = _tokenize_request(kind, model, text)
-                async with limit, session.post(_route(url, path), json=body, proxy=proxy) as response:
+                async with session.post(_route(url, path), json=body, proxy=proxy) as response:
                     response.raise_for_status()
-                    return len((await response.json())["tokens"])
+                    known[text] = len((await response.json())["tokens"])
 
-            return list(await asyncio.gather(*map(one, texts)))
+        async def count_all(texts: Sequence[str]) -> list[int]:
+            unknown = [text for text in dict.fromkeys(texts) if text not in known]
+            await ask_each(iter(unknown[:1]))  # alone, for where there is no such route one question will do
+            rest = iter(unknown[1:])
+            await asyncio.gather(*(ask_each(rest) for _ in range(TOKENIZE_AT_ONCE)))
+            return [known[text] for text in texts]
 
-    return lambda texts: asyncio.run_coroutine_threadsafe(count_all(texts), loop).result()
+        yield lambda texts: asyncio.run_coroutine_threadsafe(count_all(texts), loop).result()
 
 
 def _tokenize_request(kind: str, model: str, text: str) -> tuple[str, dict[str, str]]:

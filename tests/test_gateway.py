@@ -10,13 +10,14 @@ import pytest
 import trustme
 
 from loadgen.campaign import Campaign, measure, prepare
-from loadgen.discover import Unreachable, slots_of
+from loadgen.discover import TOKENIZE_AT_ONCE, Unreachable, slots_of
 from loadgen.emulator import Law, spawn
 from loadgen.fleet import Endpoint
 from loadgen.isolation import clear
 from loadgen.profile import TargetSpec, load
 from loadgen.resolve import resolve
 from loadgen.wire import Target
+from loadgen.workload.text import WORDS
 from tests.fakes.gateway import gateway
 from tests.fakes.talker import Talk, talking
 
@@ -94,3 +95,29 @@ async def test_tokens_are_counted_through_the_proxy(tmp_path: Path) -> None:
             campaign = await prepared(emulator.url, tmp_path / "run", proxy=proxy.url)
             assert proxy.passed["/tokenize"]
     assert campaign.workload.describe()["method"] == "server-tokenize"
+
+
+async def test_a_server_is_asked_once_in_a_process_for_the_tokens_of_a_text(tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"prompt": "one two three"}\n{"prompt": "four"}\n{"prompt": "one two three"}\n', "utf-8")
+    with spawn() as emulator:
+        async with gateway(emulator.url) as between:
+            first = await prepared(between.url, tmp_path / "first")
+            asked = between.passed["/tokenize"]
+            assert asked > len(WORDS)
+            assert len(between.connections["/tokenize"]) <= TOKENIZE_AT_ONCE
+            again = await prepared(between.url, tmp_path / "again", seed=9)
+            assert between.passed["/tokenize"] == asked
+            await prepared(between.url, tmp_path / "dataset", work={"dataset": str(lines), "cache": "none"})
+            assert between.passed["/tokenize"] == asked + 2
+    kept = [{**one.workload.describe(), "seed": None} for one in (first, again)]
+    assert kept[0] == kept[1]
+    assert (kept[0]["method"], kept[0]["tokens_per_word"]) == ("server-tokenize", 1.0)
+
+
+async def test_a_server_that_lends_no_tokenizer_after_all_is_asked_for_one_text(tmp_path: Path) -> None:
+    with spawn() as emulator:
+        async with gateway(emulator.url, lacking={"/tokenize"}) as between:
+            campaign = await prepared(between.url, tmp_path / "run")
+            assert between.refused == {"/tokenize": 1}
+    assert campaign.workload.describe()["method"] == "ratio"
