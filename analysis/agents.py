@@ -452,8 +452,10 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "threshold": contention.THRESHOLD,
         "ttft_stretch": stretches["TTFT"].estimate.to_json(),
         "ttft_stretch_at_least": significant(stretches["TTFT"].lower),
+        "ttft_stretch_detectable": _detectable(stretches["TTFT"]),
         "tpot_stretch": stretches["TPOT"].estimate.to_json(),
         "tpot_stretch_at_least": significant(stretches["TPOT"].lower),
+        "tpot_stretch_detectable": _detectable(stretches["TPOT"]),
         "gap_stretch_inside_over_outside": _gap_stretch(calls, gaps, confidence).to_json(),
         "rules": {name: None if name in blind else bool(labelled.any()) for name, labelled in rules.items()},
         "rules_runs": {name: None if name in blind else int(labelled.sum()) for name, labelled in rules.items()},
@@ -465,6 +467,11 @@ def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: F
         "flags_tpot": int(slow.flagged.sum()),
         **_over_time(gaps),
     }
+
+
+def _detectable(stretch: contention.Stretch) -> dict[str, Any] | None:
+    found = contention.detectable(stretch)
+    return None if found is None else found.to_json(lambda beyond: contention.THRESHOLD * math.exp(beyond))
 
 
 def _solo_gaps(calls: Calls) -> Float64:

@@ -407,7 +407,9 @@ def _metric_json(kind: Metric, result: _Result, margin: Margin, p_holm: float | 
     if verdict in (Verdict.DIFFERENT, Verdict.NEGLIGIBLE) and result.limited:
         shown["notes"].append("instrument-limited: the difference is less than two half-widths of the stamp error")
     if verdict is Verdict.INCONCLUSIVE:
-        shown["detectable"] = _detectable(kind, result, margin)
+        n, other = len(result.b), None if result.paired else len(result.a)
+        found = planning.detectable(result.difference, n, other, margin.high)
+        shown["detectable"] = None if found is None else found.to_json(back)
     return shown
 
 
@@ -427,25 +429,6 @@ def _estimate(kind: Metric, result: _Result) -> Estimate:
     if not kind.points:
         low, high = math.exp(low), math.exp(high)
     return Estimate(result.value, low, high, CONFIDENCE, n)
-
-
-def _detectable(kind: Metric, result: _Result, margin: Margin) -> dict[str, Any] | None:
-    """Return what so many runs find four times in five, and how many runs find a difference as large as the margin."""
-    n, m = len(result.b), len(result.a)
-    assert result.difference is not None
-    worth = n if result.paired else n * m / (n + m)
-    sd = result.difference.se * math.sqrt(worth)  # of log ratios, or of the run values, as one would for both sides
-    effect = planning.minimum_detectable(n, None if result.paired else m)
-    if sd == 0 or effect is None:
-        return None
-    needed = planning.runs_needed(margin.high / sd, paired=result.paired)
-    least = effect * sd
-    return {
-        "power": planning.POWER,
-        "least": significant(least if kind.points else math.exp(least)),
-        "runs_needed": needed,
-        "runs": min(n, m),
-    }
 
 
 def _secondary(kind: Metric, result: _Result) -> dict[str, Any]:

@@ -10,6 +10,7 @@ balance, and see moderate contention not at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis import ratio
+from analysis import planning, ratio
 from analysis.calls import Calls
 from analysis.equivalence import benjamini_hochberg
 from analysis.estimate import Estimate, refused
@@ -36,6 +37,7 @@ __all__ = [
     "Rules",
     "Stretch",
     "baseline_of",
+    "detectable",
     "flag",
     "flag_calls",
     "legacy_rules",
@@ -48,6 +50,7 @@ __all__ = [
 Float64 = NDArray[np.float64]
 
 THRESHOLD = 1.05
+BOUNDS = 0.90  # two one-sided bounds of 95 %
 FALSE_DISCOVERIES = 0.05
 TAIL_P = 0.05
 LEAST_BASELINE = 10  # solo calls of an agent: with fewer the spread of the spread drowns everything
@@ -65,6 +68,8 @@ class Stretch:
     lower: float | None = None
     upper: float | None = None
     not_compared: tuple[str, ...] = ()  # agents that were never measured alone
+    log: ratio.Difference | None = None  # of the logarithms
+    runs: tuple[int, int | None] = (0, None)  # pairs, or the concurrent and the solo runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +187,23 @@ def _stretch(top: Float64, bottom: Float64, confidence: float, *, blocked: bool)
         return Stretch(Estimate(value, n=n, notes=(no_interval(n),)))
     compare = ratio.log_paired if blocked else ratio.log_welch
     found = compare(np.exp(top), np.exp(bottom), confidence)
-    one_sided = found.at(0.90)
+    one_sided = found.at(BOUNDS)
     assert one_sided is not None  # both methods work on logarithms
     notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *(() if blocked else (found.method,)))
-    return Stretch(Estimate(found.value, found.low, found.high, found.confidence, n, notes), *one_sided)
+    estimate = Estimate(found.value, found.low, found.high, found.confidence, n, notes)
+    runs = (n, None) if blocked else (len(top), len(bottom))
+    return Stretch(estimate, *one_sided, log=found.log, runs=runs)
+
+
+def detectable(one: Stretch, threshold: float = THRESHOLD) -> planning.Detectable | None:
+    """Return what stretch beyond `threshold` so many runs would have found; None unless these could not tell.
+
+    As many runs as find a stretch of threshold squared are as likely to rule the threshold out where there is none.
+    """
+    undecided = one.lower is not None and one.upper is not None and one.lower <= threshold <= one.upper
+    if not undecided or one.log is None:
+        return None
+    return planning.detectable(one.log, *one.runs, math.log(threshold), size=1 - BOUNDS)
 
 
 def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -> tuple[str, tuple[str, ...]]:

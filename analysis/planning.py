@@ -8,19 +8,23 @@ the log run values (unpaired) or of the log ratios (paired).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from analysis.estimate import significant
 from analysis.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
+from analysis.ratio import Difference
 
 __all__ = [
     "LOOKS",
     "LOOK_CONFIDENCE",
+    "Detectable",
     "Look",
     "confidence_of",
+    "detectable",
     "look",
     "minimum_detectable",
     "optimal_requests",
@@ -124,8 +128,39 @@ def optimal_requests(run_overhead_s: float, request_s: float, sd_request: float,
 # --- what can be seen ------------------------------------------------------------------------------------------------
 
 
-def power(effect: float, n: int, other: int | None = None) -> float:
-    """Return the probability that a two-sided t test at 5 % finds an effect, and finds it on the right side.
+@dataclass(frozen=True, slots=True)
+class Detectable:
+    """What an inconclusive comparison could have seen, with probability POWER."""
+
+    least: float  # in the scale of the difference: of logarithms for a ratio
+    runs_needed: int | None  # a side, to find what was wanted; None: more than a million
+    runs: int  # there were, on the smaller side
+
+    def to_json(self, scale: Callable[[float], float] = math.exp) -> dict[str, Any]:
+        """Return {"power", "least", "runs_needed", "runs"}. scale: from that of the difference to the printed one."""
+        least = significant(scale(self.least))
+        return {"power": POWER, "least": least, "runs_needed": self.runs_needed, "runs": self.runs}
+
+
+def detectable(
+    difference: Difference, n: int, other: int | None, wanted: float, size: float = SIZE
+) -> Detectable | None:
+    """Return what runs that differ as these do can find; None where they do not differ.
+
+    n: pairs, or with `other` the runs of the one side beside those of the other. wanted: a difference that is worth
+    finding. size: of the two-sided test; that of a one-sided one is half of it, and one of k is to have a k-th.
+    """
+    worth = n if other is None else n * other / (n + other)
+    sd = difference.se * math.sqrt(worth)  # of log ratios, or of the run values, as one would for both sides
+    effect = minimum_detectable(n, other, size=size)
+    if sd == 0 or effect is None:
+        return None
+    needed = runs_needed(wanted / sd, paired=other is None, size=size)
+    return Detectable(effect * sd, needed, n if other is None else min(n, other))
+
+
+def power(effect: float, n: int, other: int | None = None, size: float = SIZE) -> float:
+    """Return the probability that a two-sided t test of `size` finds an effect, and finds it on the right side.
 
     effect: in SDs. n: pairs, or with `other` the runs of the one arm beside those of the other.
     """
@@ -133,26 +168,26 @@ def power(effect: float, n: int, other: int | None = None) -> float:
 
     df, worth = (n - 1, n) if other is None else (n + other - 2, n * other / (n + other))
     # The upper tail only: nct.cdf(-t) returned NaN at moderate noncentrality.
-    return float(stats.nct.sf(t_quantile(df, 1 - SIZE), df, abs(effect) * math.sqrt(worth)))
+    return float(stats.nct.sf(t_quantile(df, 1 - size), df, abs(effect) * math.sqrt(worth)))
 
 
-def minimum_detectable(n: int, other: int | None = None, target: float = POWER) -> float | None:
+def minimum_detectable(n: int, other: int | None = None, target: float = POWER, size: float = SIZE) -> float | None:
     """Return the least effect, in SDs, found with probability `target`; None if there are too few runs to test."""
     if n < 2 if other is None else min(n, other) < 1 or n + other < 3:
         return None
     from scipy import optimize
 
     high = 1.0
-    while power(high, n, other) < target:
+    while power(high, n, other, size) < target:
         high *= 2
-    return float(optimize.brentq(lambda effect: power(effect, n, other) - target, 0.0, high, xtol=1e-10))
+    return float(optimize.brentq(lambda effect: power(effect, n, other, size) - target, 0.0, high, xtol=1e-10))
 
 
-def runs_needed(effect: float, *, paired: bool, target: float = POWER) -> int | None:
+def runs_needed(effect: float, *, paired: bool, target: float = POWER, size: float = SIZE) -> int | None:
     """Return the least number of pairs, or of runs an arm, that find `effect` (in SDs); None: more than a million."""
 
     def enough(n: int) -> bool:
-        return power(effect, n, None if paired else n) >= target
+        return power(effect, n, None if paired else n, size) >= target
 
     low, high = 1, 2  # `low` is too few
     while not enough(high):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import equivalence, groups, intervals, ratio
+from analysis import equivalence, groups, intervals, planning, ratio
 from analysis.equivalence import Margin
 from analysis.estimate import Estimate, refused, significant
 from analysis.suite import missing_in, summary_in
@@ -263,17 +263,25 @@ def _judged(
     pairs: Sequence[groups.Pair], names: Sequence[str], values: Mapping[str, Values], margin: float
 ) -> list[dict[str, Any]]:
     """Return the pairs of a family, each with its verdict; equivalence, too, is adjusted for how many are asked."""
-    tests = []
+    within = Margin.of_ratio(margin)
+    logs = []
     for pair in pairs:
         a, b = (list(values[names[place]].values()) for place in (pair.a, pair.b))
         log = ratio.log_welch(a, b).log
         assert log is not None
-        tests.append(equivalence.tost(log, Margin.of_ratio(margin)))
+        logs.append(log)
+    tests = [equivalence.tost(log, within) for log in logs]
     adjusted = equivalence.holm([test.p for test in tests])
-    return [
-        _pair(pair, replace(test, p=p, passes=p < equivalence.ALPHA), names, values)
-        for pair, test, p in zip(pairs, tests, adjusted, strict=True)
-    ]
+    judged = []
+    for pair, log, test, p in zip(pairs, logs, tests, adjusted, strict=True):
+        told = _pair(pair, replace(test, p=p, passes=p < equivalence.ALPHA), names, values)
+        found = None
+        if told["verdict"] == equivalence.Verdict.INCONCLUSIVE:
+            n, other = (len(values[names[place]]) for place in (pair.a, pair.b))
+            # Bonferroni's share of the error: a little more than the family's own tests need.
+            found = planning.detectable(log, n, other, within.high, size=equivalence.ALPHA / len(pairs))
+        judged.append(told | {"detectable": None if found is None else found.to_json()})
+    return judged
 
 
 def _pair(

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.comparison import detectable_in_words
 
 __all__ = ["agents_charts", "agents_html", "agents_in_words", "agents_markdown", "agents_text"]
 
@@ -225,6 +226,13 @@ def _unit(key: str) -> str:
 def _contention(told: Content) -> Iterator[str]:
     found = told["contention"]
     yield from found["reasons"]
+    limit = found["threshold"]
+    for name in ("ttft", "tpot"):
+        seen = found[f"{name}_stretch_detectable"]
+        if seen is not None:
+            least = f"{seen['least']:.3g} × solo"
+            wanted = f"{limit**2:.3g} ×, or to rule {limit:g} × out where there is none"
+            yield f"{name.upper()}: {detectable_in_words(seen, least, wanted)}"
     gaps = found["gap_stretch_inside_over_outside"]
     if gaps["value"] is not None:
         yield f"gaps while another was busy {_whole(gaps)} × those while none was"

@@ -13,6 +13,7 @@ __all__ = [
     "answer_in_words",
     "comparison_markdown",
     "comparison_text",
+    "detectable_in_words",
     "doubts",
     "fact_in_words",
     "fairness_in_words",
@@ -166,7 +167,12 @@ def _detectable(shown: Shown, margin: float) -> str:
     if shown["scale"] == "points":
         least, wanted = f"a difference of {100 * told['least']:.1f} points", f"{100 * margin:.3g} points"
     else:
-        least, wanted = f"a ratio of {told['least']:.3f}", f"{1 + margin:.3g}"
+        least, wanted = f"a ratio of {told['least']:.3f}", f"{1 + margin:g}"
+    return detectable_in_words(told, least, wanted)
+
+
+def detectable_in_words(told: Mapping[str, Any], least: str, wanted: str) -> str:
+    """Return what so many runs find, and how many find what is wanted. told: as `planning.Detectable` has it."""
     text = f"so many runs find {least} {told['power']:.0%} of the time"
     needed = told["runs_needed"]
     if needed is None:

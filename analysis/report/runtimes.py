@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.comparison import detectable_in_words
 from analysis.report.page import Strip, page, section, strips, table
 
 __all__ = ["runtimes_markdown", "runtimes_page", "runtimes_text"]
@@ -219,7 +220,21 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append(f"{NAMES[one['figure']]}: {one['conclusion']}{ranks}")
         if one["not_tested"] and one["variants"]:
             facts.append(f"too few runs to be tested: {', '.join(one['not_tested'])}")
+        if _is_shown(one, summary):
+            facts += [
+                f"{NAMES[one['figure']]}, {how}, where inconclusive: {_detectable(told, summary['margin'])}"
+                for how, pairs in _families(one)
+                if (told := [pair["detectable"] for pair in pairs if pair["detectable"]])
+            ]
     return list(dict.fromkeys(facts))
+
+
+def _detectable(told: Sequence[Line], margin: float) -> str:
+    """Return what several pairs could have seen: from the best of them to the worst, and what the worst needs."""
+    worst = max(told, key=lambda one: one["least"])
+    least = [f"{one['least']:.3f}" for one in (min(told, key=lambda one: one["least"]), worst)]
+    between = least[1] if least[0] == least[1] else f"{least[0]} to {least[1]}, by the pair,"
+    return detectable_in_words(worst, f"a ratio of {between}", f"{1 + margin:g}")
 
 
 def _control(control: Line) -> str:

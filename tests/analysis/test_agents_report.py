@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
+import numpy as np
 import pytest
 from agent_runs import campaign, one_after_the_other
 
-from analysis import html_report, load, markdown_report, summarise, terminal_report, to_json
+from analysis import html_report, load, markdown_report, planning, summarise, terminal_report, to_json
 from analysis.agents import agents_section
 from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
 
@@ -56,6 +58,39 @@ def test_text_says_what_was_gained_and_what_it_cost(shared):
         "speedup<1.5 0 of 5",
     ):
         assert told in text, told
+
+
+def test_a_stretch_that_could_not_be_told_says_what_could_have_been(tmp_path):
+    slower = (0.92, 1.20, 1.02, 1.15, 0.99)
+    blocks = [
+        {
+            "solo:collector": {"collector": calls(f)},
+            "solo:insight": {"insight": calls(f)},
+            "concurrent": {"collector": calls(f, k), "insight": calls(f, k)},
+        }
+        for f, k in zip(WOBBLE, slower, strict=True)
+    ]
+    told = agents_section(load(campaign(tmp_path / "noisy", blocks)))
+    found = told["contention"]
+    assert found["verdict"] == "inconclusive"
+    sd = float(np.log(slower).std(ddof=1))
+    # One-sided at 5 %, and beyond the threshold; for log(1.05) more are needed than of a known SD, (2.49 sd)^2.
+    least = 1.05 * math.exp(planning.minimum_detectable(5, size=0.10) * sd)
+    for name in ("ttft", "tpot"):
+        seen = found[f"{name}_stretch_detectable"]
+        assert seen["least"] == pytest.approx(least)
+        assert (2.486 * sd / math.log(1.05)) ** 2 < seen["runs_needed"] < (2.486 * sd / math.log(1.05)) ** 2 + 3
+    words = (
+        f"so many runs find {least:.3g} × solo 80% of the time; for 1.1 ×, or to rule 1.05 × out where there is none"
+    )
+    for text in (agents_text(told), agents_markdown(told), agents_html(told)):
+        assert f"TTFT: {words}" in " ".join(text.replace("\\", "").split())
+
+
+def test_a_stretch_that_was_told_says_nothing_of_what_could_have_been(shared):
+    found = agents_section(load(shared))["contention"]
+    assert found["verdict"] == "contention"
+    assert (found["ttft_stretch_detectable"], found["tpot_stretch_detectable"]) == (None, None)
 
 
 def test_summary_and_every_report_have_the_section(shared):

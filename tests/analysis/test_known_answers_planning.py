@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import planning
+from analysis import planning, ratio
 from analysis.intervals import t_quantile
 from analysis.planning import LOOKS, look, minimum_detectable, power, runs_needed
 
@@ -50,6 +50,28 @@ def test_power_is_that_of_simulated_tests():
     x = rng.normal(1.435, 1, (4000, 6))
     t = x.mean(axis=1) / (x.std(axis=1, ddof=1) / math.sqrt(6))
     assert np.mean(t > t_quantile(5)) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [0.10, 0.05, 0.05 / 3])
+def test_what_is_detectable_is_found_four_times_in_five(size):
+    """One-sided 5 %, two-sided 5 %, and one of three pairs: runs that differ by `least` are told apart by t."""
+    rng = np.random.default_rng(41)
+    one, other = rng.normal(0.1, 0.03, 5), rng.normal(0.1, 0.03, 5)
+    for paired in (True, False):
+        seen = ratio.paired(one, other) if paired else ratio.welch(one, other)
+        found = planning.detectable(seen, 5, None if paired else 5, wanted=0.05, size=size)
+        sd = seen.se * math.sqrt(5 if paired else 2.5)
+        a = rng.normal(found.least, sd, (8000, 5))
+        b = np.zeros((8000, 5)) if paired else rng.normal(0, sd, (8000, 5))
+        variance = a.var(axis=1, ddof=1) + b.var(axis=1, ddof=1)
+        t = (a.mean(axis=1) - b.mean(axis=1)) / np.sqrt(variance / 5)
+        assert np.mean(t > t_quantile(4 if paired else 8, 1 - size)) == pytest.approx(0.8, abs=0.015)
+        assert power(0.05 / sd, found.runs_needed, None if paired else found.runs_needed, size) >= 0.8
+        assert power(0.05 / sd, found.runs_needed - 1, None if paired else found.runs_needed - 1, size) < 0.8
+
+
+def test_values_that_do_not_vary_have_no_least_effect():
+    assert planning.detectable(ratio.paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), 3, None, 0.05) is None
 
 
 def test_unequal_arms_are_worth_less_than_equal_ones_of_the_same_total():

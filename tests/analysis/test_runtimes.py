@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from analysis import planning
 from analysis.report.runtimes import runtimes_markdown, runtimes_page, runtimes_text
 from analysis.runtimes import summarise_runtimes
 
@@ -113,9 +115,35 @@ def test_runtimes_that_are_alike_are_said_to_be_as_far_as_that_is_known(tmp_path
     assert first["conclusion"].startswith("none of the 3 working runtimes separates from the others (Alexander-Govern")
     assert first["conclusion"].endswith("3 of 3 pairs are equivalent within 5 %")
     assert all(one["holds"] for one in summary["control"]["figures"].values())
+    assert [pair["detectable"] for pair in first["pairs"]] == [None] * 3
+    assert "so many runs find" not in runtimes_text(summary)
     strict = summarise_runtimes(tmp_path, margin=0.001)["comparisons"][0]
     assert {pair["verdict"] for pair in strict["pairs"]} == {"inconclusive"}
     assert strict["conclusion"].endswith("0 of 3 pairs are equivalent within 0.1 %; of the rest these runs cannot tell")
+
+
+def test_pairs_that_cannot_be_told_say_what_could_have_been(tmp_path: Path) -> None:
+    write(tmp_path, ALIKE)
+    summary = summarise_runtimes(tmp_path, margin=0.001, against="kernel")
+    first = summary["comparisons"][0]
+    kernel, callback = (np.log(ALIKE[name][0]) for name in ("kernel", "callback"))
+    sd = math.sqrt((kernel.var(ddof=1) + callback.var(ddof=1)) / 2)
+    for family in ("pairs", "dunnett"):
+        effect = planning.minimum_detectable(5, 5, size=0.05 / len(first[family]))
+        seen = first[family][0]["detectable"]
+        assert seen["least"] == pytest.approx(math.exp(effect * sd))
+        assert (seen["power"], seen["runs"]) == (0.8, 5)
+        assert seen["runs_needed"] > 5
+    # Three pairs share the error of one test, so that each of them finds less than it would alone.
+    assert first["pairs"][0]["detectable"]["least"] > math.exp(planning.minimum_detectable(5, 5) * sd)
+    least = [pair["detectable"]["least"] for pair in first["pairs"]]
+    for text in (runtimes_text(summary), runtimes_markdown(summary), runtimes_page(summary)):
+        told = " ".join(text.split())
+        assert (
+            "parallel efficiency, all pairs by Games-Howell, where inconclusive: so many runs find a ratio of " in told
+        )
+        assert f"{min(least):.3f} to {max(least):.3f}, by the pair, 80% of the time; for 1.001: " in told
+        assert "against kernel by Dunnett, where inconclusive" in told
 
 
 def test_a_runtime_that_is_slower_separates(tmp_path: Path) -> None:
