@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from analysis import latency, settling
+from analysis import latency, settling, throughput
 from analysis.estimate import significant
 from analysis.measured import Measured
 from analysis.quantiles import SortedArray, type7
 from analysis.requests import ABSENT, Bool
 from analysis.timeline import time_in_flight
 from analysis.windows import Window
-from loadgen.record import Outcome
+from loadgen.record import Int64, Outcome
 
-__all__ = ["Instrument", "Verdict", "instrument_of", "judge"]
+__all__ = ["Instrument", "Verdict", "beyond_calibration", "instrument_of", "judge"]
 
 # METHODOLOGY 2.6 and 5.3.
 SLIP_NS = 1e6
@@ -33,6 +33,7 @@ UNSENT_SHARE = 0.01
 LAG_SHARE_OF_GAP = 0.25
 CPU_SHARE = 0.8
 CENSORED_SHARE = 0.05
+CALIBRATED_FACTOR = 2.0  # of the load of the calibration, up to which its errors are quoted without a word
 GROWTH_BINS = 10
 CLOCK_JUMP_US = 50.0  # METHODOLOGY 3.3
 GROWTH_FROM = 0.2  # of the window; before that any queue grows from nothing
@@ -108,6 +109,25 @@ def instrument_of(m: Measured) -> Instrument:
     )
 
 
+def beyond_calibration(m: Measured) -> list[str]:
+    """Return, in words, if a run's load was far above the one its quoted stamp errors were measured at.
+
+    Streams and rate are those of all workers together, for they share the machine.
+    """
+    told = (m.manifest.get("instrument") or {}).get("calibration") or {}
+    streams, rate = told.get("streams"), told.get("tokens_per_s")
+    if not streams or not rate:
+        return []
+    most = max((_peak_in_flight(m, m.requests.run == run, m.requests.sent_ns) for run in m.runs), default=0)
+    fastest = max(throughput.event_rates(m), default=0.0)
+    if most <= CALIBRATED_FACTOR * streams and fastest <= CALIBRATED_FACTOR * rate:
+        return []
+    return [
+        f"stamp errors were calibrated with concurrency {streams:,} and {rate:,.0f} token events/s, here were up to "
+        f"{most:,} and {fastest:,.0f}: they may be larger; calibrate at this load with --concurrency and --gap-ms"
+    ]
+
+
 def _send_lag_ms(m: Measured, chosen: Bool) -> dict[str, float]:
     lag = latency.send_lag(m)[chosen]
     lag = lag[~np.isnan(lag)]
@@ -165,15 +185,15 @@ def _concurrency_not_reached(m: Measured, window: Window, mine: Bool) -> list[st
     asked = min(asked, window.offered)  # fewer requests than that: the profile's doing, not ours
     reached = window.concurrency_reached
     if reached is None:
-        reached = _peak_in_flight(m, mine)
+        reached = _peak_in_flight(m, mine, m.requests.intended_ns)
     return [f"concurrency reached {reached} of {asked} asked for"] if reached < asked else []
 
 
-def _peak_in_flight(m: Measured, mine: Bool) -> int:
+def _peak_in_flight(m: Measured, mine: Bool, starts_ns: Int64) -> int:
     known = mine & (m.requests.done_ns != ABSENT) & (m.requests.sent_ns != ABSENT)
     if not known.any():
         return 0
-    times = np.concatenate([m.requests.done_ns[known], m.requests.intended_ns[known]])
+    times = np.concatenate([m.requests.done_ns[known], starts_ns[known]])
     steps = np.repeat([-1, 1], int(known.sum()))
     return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
 

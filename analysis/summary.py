@@ -20,7 +20,7 @@ from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balanc
 from analysis.consumption import energy_of, energy_of_arms
 from analysis.estimate import significant
 from analysis.frame import Frame, load
-from analysis.instrument import Verdict, instrument_of, judge
+from analysis.instrument import Verdict, beyond_calibration, instrument_of, judge
 from analysis.measured import Measured, measure
 from analysis.metrics import NS_PER_MS, Context, event_gaps, forgiven, itl_refusal, one_token_share, request_latencies
 from analysis.objectives import decide, good, objectives_of, terms_of
@@ -86,6 +86,7 @@ def summarise(source: Source) -> dict[str, Any]:
         "littles_law": balance,
         "notes": [
             *m.notes,
+            *beyond_calibration(m),
             *(f"run {one['run']}: {one['why']}: listed, and left out of every estimate over runs" for one in left_out),
             *off_schedule(due),
             *out_of_balance(balance),

@@ -20,7 +20,7 @@ from analysis.measured import Measured
 from analysis.requests import ABSENT, Bool
 from analysis.windows import Window
 
-__all__ = ["Span", "of_runs", "rates", "spans_of"]
+__all__ = ["Span", "event_rates", "of_runs", "rates", "spans_of"]
 
 Float64 = NDArray[np.float64]
 
@@ -108,6 +108,12 @@ def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | Non
     if good is not None:
         values["goodput_per_s"] = _requests(m, spans, good).per_s
     return {name: [None if math.isnan(value) else value for value in runs] for name, runs in values.items()}
+
+
+def event_rates(m: Measured) -> list[float]:
+    """Return the token-bearing events per second of each run that has a window: what there was to stamp."""
+    per_s = _rate(m, spans_of(m), None, m.tokens.events.astype(np.float64)).per_s
+    return [rate for rate in per_s if not math.isnan(rate)]
 
 
 def _requests(m: Measured, spans: Sequence[Span], chosen: Bool | None) -> _Rate:

@@ -76,6 +76,26 @@ def test_a_closed_loop_must_reach_its_concurrency(tmp_path):
     assert judged(tmp_path, rows[:2], load=few, runs=[entry])[0] == "ok"  # more than there are requests
 
 
+@pytest.mark.parametrize(
+    ("streams", "tokens_per_s", "told"),
+    [
+        (2, 250, None),  # 4 at once and 500 events/s: just twice as much
+        (1, 250, "concurrency 1 and 250 token events/s, here were up to 4 and 500"),
+        (2, 240, "concurrency 2 and 240 token events/s, here were up to 4 and 500"),
+        (100, 5000, None),
+    ],
+)
+def test_a_calibration_at_a_far_lower_load_is_told(tmp_path, streams, tokens_per_s, told):
+    # Four at a time, of 10 tokens each, every 80 ms: 400 tokens in 0.8 s.
+    rows = [request(at, [at + 2 * i for i in range(1, 11)]) for at in range(0, 800, 80) for _ in range(4)]
+    calibration = {"streams": streams, "tokens_per_s": tokens_per_s, "ttft_bias_us": 1, "ttft_halfwidth_us": 2}
+    window = run(measured=(0, 800))
+    _, reasons, summary = judged(tmp_path, rows, runs=[window], instrument={"calibration": calibration})
+    notes = [note for note in summary["notes"] if "calibrated" in note]
+    assert [told in note for note in notes] == ([True] if told else [])
+    assert not any("calibrated" in reason for reason in reasons)  # the stamps may still be as good
+
+
 def test_the_kernel_tier_is_judged_by_what_shares_a_read_and_not_by_lag(tmp_path):
     busy = {"loop_lag_ms": {"p50": 5, "p99": 50, "max": 100}, "cpu_share": 0.99}
     assert judged(tmp_path, steady(), instrument=busy)[0] == "ok"
