@@ -258,7 +258,7 @@ async def test_an_endpoint_that_dies_between_arms_leaves_the_rest_missing_with_t
         conclude(finished, directory, json_=False, quiet=False)
     assert stopped.value.code == Exit.UNREACHABLE
     assert "missing runs: 3" in str(stopped.value)
-    assert f"missing runs: block 1 b, block 2 a, block 2 b ({doomed.url}" in " ".join(capsys.readouterr().out.split())
+    assert f"3 runs missing: b in blocks 1-2; a in block 2 ({doomed.url}" in " ".join(capsys.readouterr().out.split())
 
 
 # --- killed, and resumed ---
@@ -303,7 +303,7 @@ def test_a_killed_campaign_keeps_its_finished_run_says_what_is_missing_and_can_g
     killed(url, directory, signal.SIGKILL)
     told = run_here("report", directory)
     assert told.code == 0
-    assert "missing runs: block 1 main, block 2 main" in told.out
+    assert "2 runs missing: main in blocks 1-2" in told.out
     summary = run_here("report", directory, "--json").json()
     assert summary["missing_runs"] == [{"block": 1, "arm": "main"}, {"block": 2, "arm": "main"}]
     assert summary["per_run"][0]["completed"] == 40

@@ -315,9 +315,25 @@ def _five(number: float | None) -> str:
 
 
 def missing_in_words(summary: Summary) -> str:
-    """Return which planned runs did not finish and why: `block 2 solo, block 2 both (http://...: refused)`."""
+    """Return which planned runs did not finish and why: `3 runs missing: a in block 2; b in blocks 1-2 (refused)`."""
+    missing = summary["missing_runs"]
+    blocks: dict[str, list[int]] = {}
+    for run in missing:
+        blocks.setdefault(run["arm"], []).append(run["block"])
+    of_arms = [f"{arm} in block{'s' if len(ones) > 1 else ''} {_ranges(ones)}" for arm, ones in blocks.items()]
     why = f" ({summary['halted']})" if summary["halted"] else ""
-    return ", ".join(f"block {run['block']} {run['arm']}" for run in summary["missing_runs"]) + why
+    return f"{len(missing)} run{'s' if len(missing) > 1 else ''} missing: {'; '.join(of_arms)}{why}"
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return `1, 3-9` of 1, 3, 4 and so on, in any order."""
+    ends: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ends and number == ends[-1][1] + 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def campaign_in_words(summary: Summary) -> list[str]:
@@ -337,7 +353,7 @@ def campaign_in_words(summary: Summary) -> list[str]:
         ratios = ", ".join(f"{LOOKED_AT[name]} {_five(ratio)}" for name, ratio in control["ratio"].items())
         told.append(f"control {control['arm']}, end over start: {ratios}")
     if summary["missing_runs"]:
-        told.append(f"missing runs: {missing_in_words(summary)}")
+        told.append(missing_in_words(summary))
     return told
 
 

@@ -145,3 +145,22 @@ def test_before_the_first_look_nothing_has_stopped() -> None:
         "reached": False,
     }
     assert planning.stopping({"design": {"until": None}}) is None
+
+
+def test_many_missing_runs_are_told_in_a_line(tmp_path: Path) -> None:
+    arms_planned = ["a", "b", "c"]
+    planned = [[-1, "control:a"], *([block, arm] for block in range(40) for arm in arms_planned), [40, "control:a"]]
+    made = [0, 1, 2, 3, 4, 6, 13, 14]  # of block 1 there is no b; block 4 has all but c
+    runs = [entry(run, *planned[run]) for run in made]
+    design = {"arms": [{"name": arm} for arm in arms_planned], "primary": "a", "planned": planned, "control": "a"}
+    path = directory(
+        tmp_path / "c",
+        [request(0, [100, 200, 300], output=3, run=run, seq=0) for run in made],
+        runs=runs,
+        design=design,
+    )
+    summary = analysis.summarise(path)
+    assert len(summary["missing_runs"]) == 114
+    told = "114 runs missing: b in blocks 1-3, 5-39; a in blocks 2-3, 5-39; c in blocks 2-39; control:a in block 40"
+    assert told in " ".join(analysis.terminal_report(summary).split())
+    assert "114 runs missing: b in blocks 1-3" in analysis.markdown_report(summary)
