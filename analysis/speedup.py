@@ -12,6 +12,7 @@ run, Welch's t on logs where they are not blocked. Fieller's interval is the che
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,7 @@ __all__ = [
     "parts_over_blocks",
     "ratio_of",
     "tokens_differ",
+    "tokens_unknown",
 ]
 
 Float64 = NDArray[np.float64]
@@ -126,6 +128,12 @@ def parts_over_blocks(walls: Walls) -> dict[str, Estimate]:
         speedup = told["combined_over_solo"].noted(note)
         for name in ("ideal_speedup", "heterogeneous_efficiency", "stretch"):
             told[name] = told[name].noted(f"unequal work ({'; '.join(unequal)}): the times are of different work")
+    unknown = tokens_unknown(walls)
+    if unknown:
+        note = f"output tokens of {', '.join(unknown)} are not known in all runs: equal work cannot be checked"
+        speedup = speedup.noted(note)
+        for name in ("ideal_speedup", "heterogeneous_efficiency", "stretch"):
+            told[name] = told[name].noted(note)
     told["speedup"] = _flagged(speedup, told["ideal_speedup"], told["heterogeneous_efficiency"], walls)
     told["efficiency"] = _scaled(told["speedup"], 1 / n)
     return told
@@ -144,15 +152,26 @@ def ratio_of(top: Float64, bottom: Float64, confidence: float = CONFIDENCE) -> E
 
 def tokens_differ(walls: Walls) -> list[str]:
     """Return in words which agents did more or less work in the concurrent runs than alone, beyond 2 %."""
-    if walls.solo_tokens is None or walls.concurrent_tokens is None:
-        return []
-    alone, together = walls.solo_tokens.mean(axis=0), walls.concurrent_tokens.mean(axis=0)
-    names = walls.agents or tuple(str(i) for i in range(len(alone)))
     return [
         f"{name}: {b:.4g} tokens against {a:.4g} alone"
-        for name, a, b in zip(names, alone.tolist(), together.tolist(), strict=True)
-        if abs(b - a) > UNEQUAL * a
+        for name, a, b in _mean_tokens(walls)
+        if abs(b - a) > UNEQUAL * a  # NaN > anything is False: `tokens_unknown` names those
     ]
+
+
+def tokens_unknown(walls: Walls) -> list[str]:
+    """Return the agents of which a run, alone or together, does not tell how many tokens they wrote."""
+    return [name for name, a, b in _mean_tokens(walls) if math.isnan(a) or math.isnan(b)]
+
+
+def _mean_tokens(walls: Walls) -> list[tuple[str, float, float]]:
+    """Return (name, tokens alone, tokens together) of each agent, means over runs; NaN where a run does not tell."""
+    unknown = np.full((1, walls.concurrent.shape[1]), np.nan)
+    alone, together = (
+        (unknown if tokens is None else tokens).mean(axis=0) for tokens in (walls.solo_tokens, walls.concurrent_tokens)
+    )
+    names = walls.agents or tuple(str(i) for i in range(len(alone)))
+    return list(zip(names, alone.tolist(), together.tolist(), strict=True))
 
 
 def _unblocked(top: Float64, bottom: Float64, confidence: float) -> Estimate:

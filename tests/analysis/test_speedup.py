@@ -6,6 +6,7 @@ from analysis.speedup import Walls
 
 SOLO = [20.1, 19.6, 20.4, 19.9, 20.3]
 MAKESPAN = np.array([11.2, 10.9, 11.5, 11.0, 11.3])
+UNKNOWN = "output tokens of a, b are not known in all runs: equal work cannot be checked"
 
 
 def walls(**changes):
@@ -40,7 +41,7 @@ def test_speedup_over_blocks():  # K14, K15
     assert told(found["fieller_speedup"]) == pytest.approx((1.794275, 1.778538, 1.810711), abs=1e-6)
     assert told(found["overlap"]) == (2, 2, 2)
     assert found["speedup"].value == pytest.approx(found["overlap"].value / found["stretch"].value)
-    assert (found["speedup"].n, found["speedup"].notes) == (5, ())
+    assert (found["speedup"].n, found["speedup"].notes) == (5, (UNKNOWN,))
 
 
 def test_speedup_of_runs_that_are_not_blocked():  # K16
@@ -106,6 +107,19 @@ def test_equal_work_makes_token_rates_and_times_agree():
     found = speedup.parts_over_blocks(walls(concurrent_tokens=tokens * 1.02, solo_tokens=tokens))
     assert found["combined_over_solo"].value == pytest.approx(1.794418 * 1.02, abs=1e-6)
     assert found["speedup"].value == pytest.approx(1.794418, abs=1e-6)
+    assert found["speedup"].notes == ()
+
+
+@pytest.mark.parametrize("where", ["solo_tokens", "concurrent_tokens"])
+def test_an_agent_whose_tokens_one_run_does_not_tell_is_named_beside_one_that_did_more(where):
+    tokens = {"solo_tokens": np.full((5, 2), 100.0), "concurrent_tokens": np.full((5, 2), 100.0)}
+    tokens["concurrent_tokens"][:, 0] = 150
+    tokens[where][3, 1] = np.nan
+    found = speedup.parts_over_blocks(walls(**tokens))
+    assert speedup.tokens_differ(walls(**tokens)) == ["a: 150 tokens against 100 alone"]
+    for name in ("speedup", "efficiency", "ideal_speedup", "heterogeneous_efficiency", "stretch"):
+        assert UNKNOWN.replace("a, b", "b") in found[name].notes, name
+        assert any(note.startswith("unequal work (a: 150 tokens") for note in found[name].notes), name
 
 
 def test_unknown_tokens_are_no_rate():
