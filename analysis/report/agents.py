@@ -9,10 +9,10 @@ from typing import Any
 
 from analysis.report import figures
 from analysis.report.comparison import detectable_in_words
+from analysis.report.words import WIDTH, clean, escaped, wrapped
 
 __all__ = ["agents_charts", "agents_html", "agents_in_words", "agents_markdown", "agents_text"]
 
-WIDTH = 80
 LABEL = 20
 FIGURE = 20
 VERDICTS = {"contention": "CONTENTION", "none": "none", "inconclusive": "INCONCLUSIVE", "unknown": "unknown"}
@@ -40,24 +40,18 @@ Chart = dict[str, Any]
 
 def agents_text(told: Content) -> str:
     """Return the section as text without its title, no line wider than 80 columns, ending in a newline."""
-    lines = _wrapped(_what_ran(told))
+    lines = wrapped(_what_ran(told))
     notes: dict[str, None] = {}
     for label, estimate, meaning in _speedup(told):
         figure = f"{figures.value(estimate)} {figures.interval(estimate, FIGURE - 8)}"
-        lines += textwrap.wrap(
-            f"{label:<{LABEL}}{figure:<{FIGURE}}{_clean(meaning)}".rstrip(),
-            WIDTH,
-            subsequent_indent=" " * (LABEL + FIGURE),
-            drop_whitespace=True,
-            break_on_hyphens=False,
-        )
+        lines += wrapped(meaning, f"{label:<{LABEL}}{figure:<{FIGURE}}", " " * (LABEL + FIGURE))
         notes |= dict.fromkeys(estimate["notes"])
     lines += ["", *_table(told)]
     for line in (*_more(told), *told["notes"], *notes):
-        lines += _wrapped(line, "  ", "    ")
+        lines += wrapped(line, "  ", "    ")
     lines += ["", f"{'contention':<{LABEL}}{VERDICTS[told['contention']['verdict']]}"]
     for line in _contention(told):
-        lines += _wrapped(line, "  ", "    ")
+        lines += wrapped(line, "  ", "    ")
     return "\n".join(lines) + "\n"
 
 
@@ -66,24 +60,24 @@ def agents_markdown(told: Content) -> str:
     lines = [
         "## Agents",
         "",
-        _escaped(_what_ran(told)),
+        escaped(_what_ran(told)),
         "",
         f"| figure | value | {_level(told)} interval | |",
         "|---|---:|---:|---|",
     ]
     notes: dict[str, None] = {}
     for label, estimate, meaning in _speedup(told):
-        lines.append(f"| {label} | {figures.value(estimate)} | {figures.interval(estimate)} | {_escaped(meaning)} |")
+        lines.append(f"| {label} | {figures.value(estimate)} | {figures.interval(estimate)} | {escaped(meaning)} |")
         notes |= dict.fromkeys(estimate["notes"])
     head = ["agent", "", *COLUMNS.values()]
     lines += ["", f"| {' | '.join(head)} |", "|---|---|" + "---:|" * len(COLUMNS)]
     for name, agent in told["per_agent"].items():
         for arm in ("solo", "concurrent"):
             cells = [_whole(agent[arm][figure]) for figure in COLUMNS]
-            lines.append(f"| {_escaped(name)} | {ARMS[arm]} | {' | '.join(cells)} |")
-    lines += ["", *(f"- {_escaped(line)}" for line in (*_more(told), *told["notes"], *notes))]
+            lines.append(f"| {escaped(name)} | {ARMS[arm]} | {' | '.join(cells)} |")
+    lines += ["", *(f"- {escaped(line)}" for line in (*_more(told), *told["notes"], *notes))]
     lines += ["", "### Contention", "", f"**{VERDICTS[told['contention']['verdict']]}**", ""]
-    lines += [f"- {_escaped(line)}" for line in _contention(told)]
+    lines += [f"- {escaped(line)}" for line in _contention(told)]
     return "\n".join(lines) + "\n"
 
 
@@ -92,10 +86,10 @@ def agents_html(told: Content) -> str:
     notes: dict[str, None] = {}
     rows = []
     for label, estimate, meaning in _speedup(told):
-        rows.append([escape(label.strip()), _cell(estimate), escape(_clean(meaning))])
+        rows.append([escape(label.strip()), _cell(estimate), escape(clean(meaning))])
         notes |= dict.fromkeys(estimate["notes"])
     agents = [
-        [f"{escape(_clean(name))}, {ARMS[arm]}", *(_cell(agent[arm][figure]) for figure in COLUMNS)]
+        [f"{escape(clean(name))}, {ARMS[arm]}", *(_cell(agent[arm][figure]) for figure in COLUMNS)]
         for name, agent in told["per_agent"].items()
         for arm in ARMS
         if agent[arm]["runs"]
@@ -103,7 +97,7 @@ def agents_html(told: Content) -> str:
     verdict = told["contention"]["verdict"]
     return "\n".join(
         [
-            f"<p class=note>{escape(_clean(_what_ran(told)))}</p>",
+            f"<p class=note>{escape(clean(_what_ran(told)))}</p>",
             _rows(["", f"value, {_level(told)}", ""], rows, "slim said"),
             _rows(["mean over runs", *COLUMNS.values()], agents),
             _list([*_more(told), *told["notes"], *notes]),
@@ -162,7 +156,7 @@ def _table(told: Content) -> list[str]:
                 continue
             estimates = [agent[arm][figure] for figure in COLUMNS]
             values = "".join(figures.value(estimate).rjust(width) for estimate in estimates)
-            lines.append(f"{_clean(label)[:10]:<11}{ARMS[arm]:<{LABEL - 11}}{values}")
+            lines.append(f"{clean(label)[:10]:<11}{ARMS[arm]:<{LABEL - 11}}{values}")
             doubts = "".join(figures.interval(estimate, width - 1).rjust(width) for estimate in estimates)
             lines += [" " * LABEL + doubts] if doubts.strip() else []
     return [line.rstrip() for line in lines]
@@ -374,10 +368,6 @@ def _timeline(told: Content) -> Chart | None:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _clean(text: object) -> str:
-    return "".join(char if char.isprintable() else " " for char in str(text))
-
-
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "slim") -> str:
     """Return a table; cells are markup. The first column is the label."""
     heads = "".join(f"<th scope=col>{cell}</th>" for cell in head)
@@ -389,19 +379,10 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "slim"
 
 
 def _cell(estimate: Content) -> str:
-    title = escape(_clean("; ".join(estimate["notes"])), quote=True)
+    title = escape(clean("; ".join(estimate["notes"])), quote=True)
     doubt = f"<small>{escape(figures.interval(estimate))}</small>"
     return f'<span title="{title}">{escape(figures.value(estimate))}{doubt}</span>'
 
 
 def _list(lines: Iterable[str]) -> str:
-    return f"<ul class=note>{''.join(f'<li>{escape(_clean(line))}</li>' for line in lines)}</ul>"
-
-
-def _escaped(text: object) -> str:
-    """Return text that markdown shows as it is."""
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in _clean(text))
-
-
-def _wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    return textwrap.wrap(_clean(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return f"<ul class=note>{''.join(f'<li>{escape(clean(line))}</li>' for line in lines)}</ul>"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.report import figures
+from analysis.report.words import clean, wrapped
 
 __all__ = [
     "agreement",
@@ -26,7 +26,6 @@ __all__ = [
     "verdict_in_words",
 ]
 
-WIDTH = 80
 MOST_DECIMALS = 4
 LABEL, COLUMN, RATIO = 18, 8, 24
 
@@ -47,16 +46,11 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def _wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    clean = "".join(char if char.isprintable() else " " for char in text)
-    return textwrap.wrap(clean, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-
-
 def _sides(comparison: Comparison) -> list[str]:
     lines = []
     for name in ("a", "b"):
-        lines += _wrapped(side_in_words(comparison[name]), f"{name.upper()}  ", "   ")
-    return [*lines, *_wrapped(how_in_words(comparison))]
+        lines += wrapped(side_in_words(comparison[name]), f"{name.upper()}  ", "   ")
+    return [*lines, *wrapped(how_in_words(comparison))]
 
 
 def side_in_words(side: Shown) -> str:
@@ -86,7 +80,7 @@ def _table(comparison: Comparison) -> list[str]:
             lines.append(f"{'':<{LABEL + 2 * COLUMN + 2}}{beside:<{RATIO}}{p}".rstrip())
     if comparison["family"]["size"] > 1:
         level = 1 - (1 - comparison["confidence"]) / comparison["family"]["size"]
-        lines += _wrapped(
+        lines += wrapped(
             f"below each: the interval at {100 * level:.1f} % that holds for all at once, p, and in brackets Holm's p, "
             "which decides",
             "  ",
@@ -144,7 +138,7 @@ def p_in_words(p: float) -> str:
 def _doubts(comparison: Comparison) -> list[str]:
     lines = []
     for text in doubts(comparison):
-        lines += _wrapped(text)
+        lines += wrapped(text)
     return lines
 
 
@@ -184,7 +178,7 @@ def detectable_in_words(told: Mapping[str, Any], least: str, wanted: str) -> str
 
 def _agreement(comparison: Comparison) -> list[str]:
     text = agreement(comparison)
-    return _wrapped(text) if text else []
+    return wrapped(text) if text else []
 
 
 def agreement(comparison: Comparison) -> str:
@@ -208,9 +202,9 @@ def agreement(comparison: Comparison) -> str:
 def _fairness(comparison: Comparison) -> list[str]:
     lines = ["fairness"]
     for text in fairness_in_words(comparison["fairness"]):
-        lines += _wrapped(text, "  ", "    ")
+        lines += wrapped(text, "  ", "    ")
     for note in comparison["notes"]:
-        lines += _wrapped(note, "  ", "    ")
+        lines += wrapped(note, "  ", "    ")
     return lines
 
 
@@ -246,7 +240,7 @@ def fact_in_words(value: object) -> str:
 
 
 def _answer(comparison: Comparison) -> list[str]:
-    return _wrapped(answer_in_words(comparison))
+    return wrapped(answer_in_words(comparison))
 
 
 def answer_in_words(comparison: Comparison) -> str:
@@ -293,5 +287,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def _escaped(text: str) -> str:
     """What comes from a server or a path must not become markup."""
-    clean = "".join(char if char.isprintable() else " " for char in text)
-    return clean.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return clean(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

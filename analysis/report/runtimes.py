@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 from analysis.report import figures
 from analysis.report.comparison import detectable_in_words
 from analysis.report.page import Strip, page, section, strips, table
+from analysis.report.words import wrapped
 
 __all__ = ["runtimes_markdown", "runtimes_page", "runtimes_text"]
 
-WIDTH = 80
 NAME = 12
 Line = Mapping[str, Any]
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, head, rows
@@ -34,11 +33,11 @@ WIDTHS = {
 
 def runtimes_text(summary: Mapping[str, Any]) -> str:
     """Return the summary as text, no line wider than 80 columns, ending in a newline."""
-    parts = ["\n".join(_wrapped(_head(summary)))]
+    parts = ["\n".join(wrapped(_head(summary)))]
     for kind, (title, head, rows) in _tables(summary):
         widths = WIDTHS[kind]
-        parts.append("\n".join([*_wrapped(title), *(_row(cells, widths) for cells in (head, *rows))]))
-    parts.append("\n".join(line for text in _facts(summary) for line in _wrapped(text)))
+        parts.append("\n".join([*wrapped(title), *(_row(cells, widths) for cells in (head, *rows))]))
+    parts.append("\n".join(line for text in _facts(summary) for line in wrapped(text)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,11 +73,6 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *rest = cells
     row = f"{first:<{NAME}}" + "".join(f"{cell:>{width}}" for cell, width in zip(rest, widths, strict=False))
     return row.rstrip()
-
-
-def _wrapped(text: str) -> list[str]:
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return textwrap.wrap(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _head(summary: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ ENERGY = {
 
 
 def telemetry_text(told: Content) -> str:
-    return _listed(_findings(told))
+    return _indented(_findings(told))
 
 
 def telemetry_markdown(told: Content) -> str:
@@ -56,7 +56,7 @@ def telemetry_html(told: Content) -> str:
 
 
 def energy_text(told: Content) -> str:
-    return _listed(_spent(told))
+    return _indented(_spent(told))
 
 
 def energy_markdown(told: Content) -> str:
@@ -71,7 +71,7 @@ def _listed(lines: Iterator[str]) -> str:
     return f"<ul class=note>{''.join(f'<li>{escape(clean(line))}</li>' for line in lines)}</ul>"
 
 
-def _listed(lines: Iterator[str]) -> str:
+def _indented(lines: Iterator[str]) -> str:
     return "\n".join(piece for line in lines for piece in wrapped(line, "  ", "    "))
 
 

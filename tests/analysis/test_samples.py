@@ -13,6 +13,7 @@ from sampled import Row, S, rows, write
 
 import analysis
 from analysis.pressure import pressure
+from analysis.report.sections import SECTIONS
 from analysis.samples import Samples, Series, greatest, grown, least, read_samples, summed
 
 
@@ -209,6 +210,24 @@ def test_directory_without_samples_has_no_such_section(tmp_path):
     summary = analysis.summarise(directory(tmp_path, [request(0, [40])]))
     assert "telemetry" not in summary
     assert "energy" not in summary
+
+
+def test_what_was_sampled_is_told_in_lines_on_a_terminal_in_a_list_in_markdown_and_on_the_page(tmp_path):
+    told = rows("vllm:num_requests_waiting", {0: 1, 1: 3, 2: 1}, endpoint="a")
+    telemetry = {"interval_s": 0.5, "absent": [{"source": "nvml", "reason": "<b>no</b> \x1b[31mdriver"}], "notes": []}
+    summary = summary_of(tmp_path, told, [request(0, [40])], runs=[run(measured=(0, 2000))], telemetry=telemetry)
+    section, content = SECTIONS["telemetry"], summary["telemetry"]
+    lines = section.text(content).split("\n")
+    assert all(line.startswith("  ") and line.isprintable() and len(line) <= 80 for line in lines)
+    assert lines[-1] == "  no GPU sampled: <b>no</b>  [31mdriver"
+    heading, _, *listed = section.markdown(content).split("\n")
+    assert heading == "## Telemetry"
+    assert all(line.startswith("- ") for line in listed)
+    assert listed[-1] == r"- no GPU sampled: \<b\>no\</b\>  \[31mdriver"
+    page = section.page(content)
+    assert page.startswith("<ul")
+    assert "<li>no GPU sampled: &lt;b&gt;no&lt;/b&gt;  [31mdriver</li>" in page
+    assert page.count("<li>") == len(listed)
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------
