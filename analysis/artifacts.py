@@ -33,6 +33,14 @@ TARGETS = {
     "efficiency": "ideal 100 %, typical 85 to 99 %, target above 95 %",
     "contention": "ideal 0 %, acceptable below 10 %, problematic above 30 %",
 }
+RUN_BY_RUN = {
+    "concurrent_wall_time": "wall s",
+    "concurrency_speedup": "speedup",
+    "efficiency_percent": "efficiency %",
+    "ttft_delta_ms": "TTFT delta ms",
+    "throughput_delta": "throughput delta tok/s",
+    "resource_contention_detected": "contention",
+}
 
 
 def write_artifacts(directory: Path) -> None:
@@ -251,79 +259,76 @@ _DIRECTION = "Deltas are the insight agent's figure minus the collector's."
 
 
 def _comparison(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    told, grades = summary["aggregate"], _grades(summary)
-    runs = summary["runs"]
+    grades = _grades(summary)
+    verdict = grades["efficiency"] or "no grade"
+    sections = {
+        "Executive summary": [_executive(summary, verdict)],
+        "Aggregate performance": _aggregate(summary, grades, verdict),
+        "Run by run": _run_by_run(summary["runs"]),
+        "Configuration": _configuration(manifest),
+        "Conclusion": [
+            f"Overlap is {verdict}. Whether running the agents together gained anything is told by the measured "
+            "speedup in the campaign's own summary.json and report.html, which compare with each agent alone."
+        ],
+    }
+    lines = _title(summary, manifest)
+    for title, told in sections.items():
+        lines += ["", f"## {title}", "", *told]
+    return "\n".join([*lines, ""])
+
+
+def _title(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
     starts = [entry["start_ns"] for entry in manifest["runs"]]
     lasted_s = (max(starts) - min(starts)) / 1e9 if starts else 0.0
     models = sorted({target["model"] for target in manifest["targets"]})
-    efficiency, contended = told["average_efficiency"], told["contention_detected_runs"]
-    verdict = grades["efficiency"] or "no grade"
-    table = [
-        "| run | wall s | speedup | efficiency % | TTFT delta ms | throughput delta tok/s | contention |",
-        "|" + "---|" * 7,
+    return [
+        f"# Agents: {summary['scenario']}",
+        "",
+        f"- date: {manifest['wall_start']}",
+        f"- model: {', '.join(models)}",
+        f"- runs: {len(summary['runs'])}",
+        f"- duration: {lasted_s:.4g} s from the first run's start to the last one's",
     ]
-    table += [
-        f"| {run['run_number']} | "
-        + " | ".join(
-            _shown(run[key])
-            for key in (
-                "concurrent_wall_time",
-                "concurrency_speedup",
-                "efficiency_percent",
-                "ttft_delta_ms",
-                "throughput_delta",
-                "resource_contention_detected",
-            )
-        )
-        + " |"
-        for run in runs
+
+
+def _executive(summary: Mapping[str, Any], verdict: str) -> str:
+    told = summary["aggregate"]
+    return (
+        f"Over {len(summary['runs'])} runs the agents ran at the same time with an efficiency of "
+        f"{_shown(told['average_efficiency'])} % ({verdict}); {told['contention_detected_runs']} runs are labelled "
+        f"contended. {_OVERLAP} {_DIRECTION}"
+    )
+
+
+def _aggregate(summary: Mapping[str, Any], grades: Mapping[str, str | None], verdict: str) -> list[str]:
+    told = summary["aggregate"]
+    contended = f"{told['contention_detected_runs']} of {len(summary['runs'])}"
+    return [
+        "| figure | value | grade | guide |",
+        "|---|---|---|---|",
+        f"| speedup | {_shown(told['average_concurrency_speedup'])} | | {TARGETS['speedup']} |",
+        f"| efficiency % | {_shown(told['average_efficiency'])} | {verdict} | {TARGETS['efficiency']} |",
+        f"| contended runs | {contended} | {grades['contention'] or ''} | {TARGETS['contention']} |",
+        f"| CV of efficiency | | {grades['cv'] or ''} | below 1 / 5 / 10 % |",
+        f"| throughput, collector tok/s | {_shown(told['baseline_throughput'])} | | |",
+        f"| throughput, insight tok/s | {_shown(told['chimera_throughput'])} | | |",
+        f"| wall time s | {_shown(told['average_wall_time'])} | | |",
     ]
+
+
+def _run_by_run(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [[str(run["run_number"]), *(_shown(run[key]) for key in RUN_BY_RUN)] for run in runs]
+    head = ["run", *RUN_BY_RUN.values()]
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _configuration(manifest: Mapping[str, Any]) -> list[str]:
     agents = [
         f"- {agent['name']} at {agent['endpoint']}: "
         + (", ".join(f"{key} {value}" for key, value in agent["asked_options"].items()) or "the server's defaults")
         for agent in manifest["agents"]
     ]
-    lines = [
-        f"# Agents: {summary['scenario']}",
-        "",
-        f"- date: {manifest['wall_start']}",
-        f"- model: {', '.join(models)}",
-        f"- runs: {len(runs)}",
-        f"- duration: {lasted_s:.4g} s from the first run's start to the last one's",
-        "",
-        "## Executive summary",
-        "",
-        f"Over {len(runs)} runs the agents ran at the same time with an efficiency of {_shown(efficiency)} % "
-        f"({verdict}); {contended} runs are labelled contended. {_OVERLAP} {_DIRECTION}",
-        "",
-        "## Aggregate performance",
-        "",
-        "| figure | value | grade | guide |",
-        "|---|---|---|---|",
-        f"| speedup | {_shown(told['average_concurrency_speedup'])} | | {TARGETS['speedup']} |",
-        f"| efficiency % | {_shown(efficiency)} | {verdict} | {TARGETS['efficiency']} |",
-        f"| contended runs | {contended} of {len(runs)} | {grades['contention'] or ''} | {TARGETS['contention']} |",
-        f"| CV of efficiency | | {grades['cv'] or ''} | below 1 / 5 / 10 % |",
-        f"| throughput, collector tok/s | {_shown(told['baseline_throughput'])} | | |",
-        f"| throughput, insight tok/s | {_shown(told['chimera_throughput'])} | | |",
-        f"| wall time s | {_shown(told['average_wall_time'])} | | |",
-        "",
-        "## Run by run",
-        "",
-        *table,
-        "",
-        "## Configuration",
-        "",
-        *agents,
-        f"- permits: {manifest['permits']}",
-        "",
-        "## Conclusion",
-        "",
-        f"Overlap is {verdict}. Whether running the agents together gained anything is told by the measured speedup in "
-        "the campaign's own summary.json and report.html, which compare with each agent alone.",
-        "",
-    ]
-    return "\n".join(lines)
+    return [*agents, f"- permits: {manifest['permits']}"]
 
 
 # --- a sweep ---------------------------------------------------------------------------------------------------------

@@ -174,27 +174,8 @@ def _arm(
         limits = replace(limits, first_token_s=limits.total_s)
 
     def jobs(occasion: Occasion) -> list[Job]:
-        each = work.calls_each
-        scripts = [
-            Script(
-                client=at,
-                calls=tuple(Call(agent * each + call, work.follows(call)) for call in range(each)),
-                think_ns=round(agents.think_ms * NS_PER_MS),
-            )
-            for at, agent in enumerate(chosen)
-        ]
-        plan = Plan(
-            run=occasion.run,
-            zero_ns=occasion.zero_ns,
-            seqs=[call.seq for script in scripts for call in script.calls],
-            scripts=scripts,
-            permits=permits,
-            keep_text=keep,
-            drain_ns=round(profile.limits.drain_s * NS_PER_S),
-            no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
-        )
         share = Share(
-            plan=plan,
+            plan=_plan(occasion, chosen, profile, work, permits, keep=keep),
             endpoints=endpoints,
             deal=(0,),
             limits=limits,
@@ -206,12 +187,8 @@ def _arm(
         )
         kept = keep and 0 <= occasion.block < campaign.design.blocks  # not of a control
         answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if kept else None
-        files = tuple(
-            (agent * each + call, name)
-            for agent in chosen
-            for call, name in enumerate(_files(everyones[agent].agent, work))
-        )
-        return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files if keep else ())]
+        files = _files_by_seq(chosen, everyones, work) if keep else ()
+        return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files)]
 
     async def warm_up() -> None:
         await asyncio.gather(
@@ -219,19 +196,54 @@ def _arm(
         )
 
     def facts(healths: Sequence[Health]) -> dict[str, Any]:
-        return {
-            "measured_from_ns": 0,
-            # From the barrier to the last answer: the work is the whole run, and nothing of it ramp or drain.
-            "measured_to_ns": max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
-            "offered": sum(h.offered for h in healths),
-            "open_loop": False,
-            "concurrency_asked": min(permits, len(chosen)),
-            "concurrency_reached": sum(h.peak_in_flight for h in healths),
-            "left_out": sum(h.left_out for h in healths),
-        }
+        return _facts(healths, concurrency_asked=min(permits, len(chosen)))
 
     names = tuple(endpoint.agent for endpoint in endpoints)
     return Arm(name, jobs, facts, endpoints, names, warm_up if agents.warmup_requests else None)
+
+
+def _plan(
+    occasion: Occasion, chosen: Sequence[int], profile: Profile, work: AgentsWork, permits: int, *, keep: bool
+) -> Plan:
+    """Return a script for each agent of `chosen`; an agent's calls have the same numbers in every arm."""
+    each, think_ns = work.calls_each, round(_agents(profile).think_ms * NS_PER_MS)
+    scripts = [
+        Script(at, tuple(Call(agent * each + call, work.follows(call)) for call in range(each)), think_ns)
+        for at, agent in enumerate(chosen)
+    ]
+    return Plan(
+        run=occasion.run,
+        zero_ns=occasion.zero_ns,
+        seqs=[call.seq for script in scripts for call in script.calls],
+        scripts=scripts,
+        permits=permits,
+        keep_text=keep,
+        drain_ns=round(profile.limits.drain_s * NS_PER_S),
+        no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
+    )
+
+
+def _facts(healths: Sequence[Health], concurrency_asked: int) -> dict[str, Any]:
+    return {
+        "measured_from_ns": 0,
+        # From the barrier to the last answer: the work is the whole run, and nothing of it ramp or drain.
+        "measured_to_ns": max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
+        "offered": sum(h.offered for h in healths),
+        "open_loop": False,
+        "concurrency_asked": concurrency_asked,
+        "concurrency_reached": sum(h.peak_in_flight for h in healths),
+        "left_out": sum(h.left_out for h in healths),
+    }
+
+
+def _files_by_seq(
+    chosen: Sequence[int], everyones: Sequence[Endpoint], work: AgentsWork
+) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (agent * work.calls_each + call, name)
+        for agent in chosen
+        for call, name in enumerate(_files(everyones[agent].agent, work))
+    )
 
 
 def _files(agent: str, work: AgentsWork) -> list[str]:
