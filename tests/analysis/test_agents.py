@@ -168,6 +168,18 @@ def test_an_endpoint_that_died_leaves_its_block_out(tmp_path):
     assert "few runs" in told["speedup"]["notes"]
 
 
+@pytest.mark.parametrize("how", ["interrupted", "no_progress"])
+def test_a_concurrent_run_that_was_cut_short_is_none(tmp_path, how):
+    path = campaign(tmp_path / "run", blocks(both(independent)))
+    manifest = json.loads((path / "manifest.json").read_text())
+    last = manifest["runs"][-1]
+    last[how] = True
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    told = agents_section(load(path))
+    assert (told["runs"], told["blocks"]) == ({"concurrent": 4, "solo": 10}, 4)
+    assert last["run"] not in [one["run"] for one in told["per_run"]]
+
+
 def test_unequal_work_is_compared_by_token_rates(tmp_path):
     told = section(tmp_path, blocks(both(lambda f: one_after_the_other(0, *shapes(f, tokens=0.5)))))
     assert told["speedup"]["notes"][0].startswith("unequal work (collector: 30 tokens against 62 alone")

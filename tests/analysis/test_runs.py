@@ -82,6 +82,7 @@ def test_a_run_that_was_cut_short_is_listed_and_in_no_estimate(tmp_path, why):
     assert last["ttft_mean_ms"] == both["over_runs"]["ttft_ms"]["values"][4] == pytest.approx(501)
     for text in (analysis.terminal_report(both), analysis.markdown_report(both), analysis.html_report(path)):
         assert why in text.split("median")[0]
+    assert "Crosses did not come to their end, and are in no estimate." in analysis.html_report(path)
 
 
 def test_a_run_that_is_the_only_one_keeps_what_it_can_say_though_it_was_cut_short(tmp_path):

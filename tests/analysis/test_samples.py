@@ -315,6 +315,19 @@ def test_interval_over_runs_holds_the_sensors_own_error(tmp_path):
     assert figure["high"] - figure["value"] == pytest.approx((half**2 + 1.0**2) ** 0.5, rel=0.1)
 
 
+def test_a_run_that_was_cut_short_takes_no_energy_from_the_others(tmp_path):
+    """Its window of 5 s is too short for energy, which refused that of the others too."""
+    told = []
+    for number in range(4):
+        counted = {t: 250 * (t + 1) for t in ticks(25)}
+        told += rows("gpu_energy_joules_total", counted, source="nvml", kind="counter", number=number, gpu="0")
+    requests = [*(one for number in range(3) for one in loaded(20, number)), *loaded(5, 3)]
+    entries = [*(run(number, (0, 19_999)) for number in range(3)), run(3, (0, 4999), interrupted=True)]
+    energy = summary_of(tmp_path, told, requests, runs=entries)["energy"]
+    assert energy["joules"] == [pytest.approx(5000, rel=1e-3)] * 3
+    assert energy["joules_per_request"]["value"] == pytest.approx(250, rel=1e-3)
+
+
 def test_short_window_is_refused(tmp_path):
     told = rows("gpu_energy_joules_total", {t: 250 * t for t in ticks(9)}, source="nvml", kind="counter", gpu="0")
     figure = energy_of(tmp_path, told, seconds=5)["joules_per_output_token"]
