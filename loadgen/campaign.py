@@ -45,6 +45,7 @@ from loadgen.rundir import (
     close_directory,
     reopen_directory,
     seal,
+    whole_runs,
     write_manifest,
     write_text,
 )
@@ -178,7 +179,7 @@ async def resume(
     again = _manifest(campaign)
     again["workload"] |= {key: before["workload"][key] for key in ("ratio_from",) if key in before["workload"]}
     _check_same(before, again)
-    runs = [entry for entry in before["runs"] if not entry["interrupted"] and not entry["no_progress"]]
+    runs = whole_runs(before)
     campaign.manifest = {key: value for key, value in before.items() if key not in WRITTEN_LAST}
     campaign.manifest |= {"runs": runs, "resumed": [*before.get("resumed", []), wall_iso()]}
     campaign.arms = tuple(arms_of(campaign))
@@ -322,8 +323,7 @@ async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyn
 
 def _made(campaign: Campaign) -> set[Planned]:
     """Return what was planned and made to the end."""
-    entries = campaign.manifest["runs"]
-    return {(one["block"], one["arm"]) for one in entries if not one["interrupted"] and not one["no_progress"]}
+    return {(one["block"], one["arm"]) for one in whole_runs(campaign.manifest)}
 
 
 def _following(campaign: Campaign) -> tuple[int, Planned] | None:

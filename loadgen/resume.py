@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from loadgen.profile import REDACTED, Profile, ProfileError, without_secret_query
-from loadgen.rundir import MANIFEST
+from loadgen.rundir import MANIFEST, whole_runs
 
 __all__ = ["is_finished", "missing_runs", "profile_of", "read_manifest"]
 
@@ -45,8 +45,8 @@ def is_finished(manifest: Mapping[str, Any]) -> bool:
 
 def missing_runs(manifest: Mapping[str, Any]) -> int:
     """Return how many of the planned runs were not made to the end."""
-    whole = [entry for entry in manifest["runs"] if not entry["interrupted"] and not entry["no_progress"]]
-    return len(manifest["design"]["planned"]) - len({(entry["block"], entry["arm"]) for entry in whole})
+    made = {(entry["block"], entry["arm"]) for entry in whole_runs(manifest)}
+    return len(manifest["design"]["planned"]) - len(made)
 
 
 def profile_of(

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "manifest_sha256",
     "reopen_directory",
     "seal",
+    "whole_runs",
     "write_manifest",
     "write_text",
 ]
@@ -54,6 +55,11 @@ def close_directory(directory: Path) -> None:
             close_segments(journal, directory / RECORDS)
         else:
             shutil.rmtree(journal)
+
+
+def whole_runs(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of the runs that were made to their end."""
+    return [entry for entry in manifest["runs"] if not entry["interrupted"] and not entry["no_progress"]]
 
 
 def reopen_directory(directory: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
