@@ -144,8 +144,9 @@ def test_multi_puts_k_tokens_in_an_event(vllm: Emulator) -> None:
     assert counts == [0, 2, 2, 1]
 
 
-def test_role_only_comes_alone_and_before(vllm: Emulator) -> None:
-    seen = chat(vllm.port, X_Emulator_Fault="role-only=1")
+def test_role_only_comes_alone_and_before() -> None:
+    with spawn(Law(ttft_s=0.2, gap_s=0.002)) as emulator:  # long, so that a client which reads late gets two reads
+        seen = chat(emulator.port, X_Emulator_Fault="role-only=1")
     at = [stamp for stamp, data in seen.reads if b'"role"' in data or b'"content":" ' in data]
     assert tokens(seen.reads[0][1]) == 0
     assert at[1] - at[0] > 2_000_000
