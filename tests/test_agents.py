@@ -496,6 +496,7 @@ def test_the_scaling_profile_has_one_to_eight_agents_for_four_think_times() -> N
     assert sorted({one.think_ms for one in crews}) == [0, 100, 500, 2000]
 
 
+@pytest.mark.alone
 def test_a_sweep_tells_what_is_left_of_an_agents_speed_among_others(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     with spawn(Law(ttft_s=0.02, gap_s=0.01, batch_slope_s=0.01), presents="ollama") as server:
