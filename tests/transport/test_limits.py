@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -55,8 +56,8 @@ def saying(*script: tuple[bytes, float]) -> Callable[[Talk], None]:
 
 
 @contextlib.contextmanager
-def deaf_port() -> Iterator[int]:
-    """A port on loopback that lets nobody in: its backlog is full."""
+def deaf() -> Iterator[socket.socket]:
+    """A listener on loopback that lets nobody in: its backlog is full until somebody accepts."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -65,7 +66,45 @@ def deaf_port() -> Iterator[int]:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
+        yield listener
+
+
+@contextlib.contextmanager
+def deaf_port() -> Iterator[int]:
+    with deaf() as listener:
         yield listener.getsockname()[1]
+
+
+def test_a_connection_that_takes_a_while_comes_about(either: Side) -> None:
+    def let_in(listener: socket.socket) -> None:
+        time.sleep(0.3)
+        with contextlib.suppress(OSError):  # until the listener is closed
+            while True:
+                sock, _ = listener.accept()
+                threading.Thread(target=answer_one, args=(sock,), daemon=True).start()
+
+    def answer_one(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(EOFError, OSError):
+            talk = Talk(sock, 0)
+            talk.read_request()
+            talk.say(chunked_head() + TOKEN + END)
+            talk.wait_for_end()
+
+    async def main(side: Side) -> Answer:
+        answer: Answer = await post(side.transport(listener.getsockname()[1]))
+        return answer
+
+    with deaf() as listener:
+        host = threading.Thread(target=let_in, args=(listener,), daemon=True)
+        host.start()
+        answer = either.run(main)
+        listener.shutdown(socket.SHUT_RDWR)
+        host.join()
+    assert answer.failure is None
+    assert answer.response is not None
+    assert answer.connect_ns is not None
+    assert answer.connected_ns is not None
+    assert answer.connected_ns - answer.connect_ns > 0.25 * NS_PER_S  # nobody was let in before
 
 
 def test_a_connection_that_does_not_come_about_ends_at_its_limit(either: Side) -> None:
