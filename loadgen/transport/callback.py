@@ -56,6 +56,7 @@ class CallbackConnection(Connection, asyncio.Protocol):
             self.deliver = _nobody  # breaks the cycle through the bound method: nothing collects garbage in a run
             if self._transport is not None:
                 self._transport.abort()
+                self._transport.close()  # asyncio's, from 3.12 on, lets go of its own bound methods only here
                 self._transport = None
 
     def _write(self, payload: bytes) -> None:
