@@ -12,6 +12,7 @@ import contextlib
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ BATCH = 128  # ready sockets a poll
 ROUNDS = 8  # polls a turn of the loop, so that timers and sends get theirs
 READ_BYTES = 8192  # a token is 300; allocating more each time costs a microsecond
 BULK_BYTES = 262_144
-CATCH_UP_NS = 2_000_000  # short against the gaps of streams
+CATCH_UP_NS = 2_000_000  # short against the gaps of streams; nothing keeps reads waiting for longer
 PACE_NS = 500_000
 FREQUENT_NS = 100_000  # tokens closer together than this are worth pacing
 SLOW_STREAM_NS = 20 * PACE_NS
@@ -60,6 +61,7 @@ class Poller:
         self._epoll = select.epoll()
         self._connections: dict[int, KernelConnection] = {}
         self._streams: dict[int, tuple[Callable[..., Any], Callable[[bytes], None], Callable[[bytes], None]]] = {}
+        self._ends: deque[KernelConnection] = deque()  # whose latest read may have been the last of its answer
         self.offset = RealtimeOffset()
         self.unstamped = 0  # reads that came without a stamp and were stamped here instead
         self._pace = TimerFd()
@@ -121,11 +123,13 @@ class Poller:
                 except OSError:
                     connections[fd].handle(events)  # meets the same error again, or nothing to read
                     continue
-                # A chunked body ends in CRLF CRLF: with another byte four from the end this read is not the last.
-                if 4 <= len(data) < read_bytes and ancillary and data[-4] != CR:
+                if 4 <= len(data) < read_bytes and ancillary:
                     keep(data)
                     stamp(ancillary[0][2])
                     tokens += 1
+                    # A chunked body ends in CRLF CRLF: with another byte four from the end this read is not the last.
+                    if data[-4] == CR:
+                        self._look_later(fd)
                     continue
                 connection = connections[fd]
                 connection.take(data, ancillary)
@@ -136,6 +140,24 @@ class Poller:
         self._tokens += tokens
         if self._tokens > TOKENS_PER_LOOK and not self._paced:
             self._choose_pace()
+
+    def _look_later(self, fd: int) -> None:
+        """To see whether an answer is complete takes longer than to read its last token, and many may end together."""
+        connection = self._connections[fd]
+        connection.unseen = True
+        del self._streams[fd]
+        self._ends.append(connection)
+        if len(self._ends) == 1:
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        until_ns = now_ns() + CATCH_UP_NS
+        try:
+            while self._ends and now_ns() < until_ns:
+                self._ends.popleft().look()
+        finally:
+            if self._ends:
+                self._loop.call_soon(self._look)
 
     def _tick(self) -> None:
         self._pace.clear()
@@ -163,7 +185,7 @@ class Poller:
 class KernelConnection(Connection):
     """A connected, non-blocking socket in a Poller."""
 
-    __slots__ = ("_fd", "_poller", "_short_cut", "_sock", "_unsent", "recvmsg")
+    __slots__ = ("_fd", "_poller", "_short_cut", "_sock", "_unsent", "recvmsg", "unseen")
 
     def __init__(self, sock: socket.socket, poller: Poller) -> None:
         super().__init__()
@@ -172,6 +194,7 @@ class KernelConnection(Connection):
         self._unsent = memoryview(b"")
         self.recvmsg = sock.recvmsg
         self._short_cut = False  # the poller appends the reads itself
+        self.unseen = False  # and the latest may have completed the answer
         poller.add(self._fd, self)
 
     def start(self, exchange: Exchange, request: bytes) -> None:
@@ -194,7 +217,8 @@ class KernelConnection(Connection):
             self.deliver = _nobody  # breaks the cycle through the bound method: nothing collects garbage in a run
 
     def handle(self, events: int) -> None:
-        """Whatever the poller's short cut is not for: writing, heads, ends, errors, TLS."""
+        """Whatever the poller's short cut is not for: writing, heads, errors, TLS."""
+        self.look()
         if events & EPOLLOUT:
             self._write_on()
             if not self._unsent and not self.closed:
@@ -233,6 +257,17 @@ class KernelConnection(Connection):
         elif exchange is not None and exchange.framing.streaming and self._tls is None:
             self._short_cut = True
             self._poller.stream(self._fd, exchange)
+
+    def look(self) -> None:
+        """See whether the latest read was the last of the answer, unless that was seen before."""
+        if not self.unseen:
+            return
+        self.unseen = self._short_cut = False
+        if self.exchange is not None:
+            self._look(self.exchange)
+        if self.exchange is not None:
+            self._short_cut = True
+            self._poller.stream(self._fd, self.exchange)
 
     def _write(self, payload: bytes) -> None:
         try:

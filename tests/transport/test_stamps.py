@@ -19,6 +19,7 @@ from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 from loadgen.transport.kernel import stamping_works
 from loadgen.wire import Ask, Target
 from loadgen.wire.dialects import dialect
+from loadgen.wire.http import Framing
 from tests.transport.conftest import Side
 
 STREAMS, TOKENS = 6, 20
@@ -124,6 +125,42 @@ def test_events_that_arrive_apart_are_told_to_be_of_different_reads(calm: list[R
         tokens = np.isin(record.event_kind, TOKEN_KINDS)
         assert len(np.unique(record.event_read[tokens])) > TOKENS / 2
         assert (np.diff(record.event_ns) >= 0).all()
+
+
+class SlowToSee(Framing):
+    """Takes two milliseconds to see whether an answer is complete, as one of several thousand tokens may."""
+
+    def _chunks_complete(self) -> bool:
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass
+        return super()._chunks_complete()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_answers_that_end_together_do_not_keep_the_tokens_of_others_waiting(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.transport.connection.Framing", SlowToSee)
+    target = Target("openai", "vllm", "emulated", "/v1/chat/completions")
+    asks = [Ask(prompt="one two", output_tokens=tokens) for tokens in (TOKENS, *[2] * 150)]
+
+    async def main(side: Side) -> list[Record]:
+        fields = {"Content-Type": "application/json"}
+        transport = side.transport(emulator.port, headers=fields)
+        client = Client("emulator", target, dialect(target.api, target.path), transport)
+        sent = await asyncio.gather(*(client.send(ask, f"0-{seq}") for seq, ask in enumerate(asks)))
+        return [
+            client.record(ask, body, answer, run=0, seq=seq, intended_ns=0, zero_ns=0)
+            for seq, (ask, (answer, body)) in enumerate(zip(asks, sent, strict=True))
+        ]
+
+    with spawn(Law(ttft_s=0.2, gap_s=0.015)) as emulator:
+        records = Side("kernel", loop).run(main)
+    assert {record.outcome for record in records} == {Outcome.OK}
+    # Who looks at all the ends first, for 300 ms, finds the tokens that came meanwhile, all but a few, in one piece.
+    tokens = np.isin(records[0].event_kind, TOKEN_KINDS)
+    assert len(np.unique(records[0].event_read[tokens])) > TOKENS / 2
 
 
 # --- the self-test ---------------------------------------------------------------------------------------------------
