@@ -127,6 +127,7 @@ class Engine:
         self._seqs = iter(plan.seqs)
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[tuple[Client, Ask, bytes, Answer, int, int]] = deque()
+        self._decoding = False  # answers will be decoded in the next turn of the loop
         self._freed = asyncio.Event()
         self._used_up = self._loop.create_future()  # a closed loop has begun all its requests
         self._closed = self._loop.create_future()  # no request is begun any more: duration over, or told to stop
@@ -264,10 +265,11 @@ class Engine:
             self._backlog.append((client, ask, body, answer, seq, intended_ns))
             if len(self._backlog) > MOST_BACKLOG:
                 self._make_record(*self._backlog.popleft())
-            elif len(self._backlog) == BACKLOG:
-                self._loop.call_soon(self._make_records)
+                client.transport.catch_up()  # many answers may end together, and tokens of others must not wait
+            elif len(self._backlog) >= BACKLOG:
+                self._decode_soon()
             elif len(self._backlog) == 1:
-                self._loop.call_later(BACKLOG_S, self._make_records)
+                self._loop.call_later(BACKLOG_S, self._decode_soon)
             if text is not None and self._hear is not None:
                 self._hear(seq, text)
             return text is not None
@@ -279,17 +281,22 @@ class Engine:
             self._finished += 1
         return False
 
+    def _decode_soon(self) -> None:
+        if not self._decoding:
+            self._decoding = True
+            self._loop.call_soon(self._make_records)
+
     def _make_records(self) -> None:
         """Decode the answers that ended since the last time, for as long as reads may wait.
 
         Together, since the same code over and over runs twice as fast as between other things.
         """
         until_ns = now_ns() + DECODE_NS
-        while self._backlog:
+        while self._backlog and now_ns() < until_ns:
             self._make_record(*self._backlog.popleft())
-            if now_ns() > until_ns:
-                self._loop.call_soon(self._make_records)
-                return
+        self._decoding = False
+        if self._backlog:
+            self._decode_soon()
 
     def _make_record(self, client: Client, ask: Ask, body: bytes, answer: Answer, seq: int, intended_ns: int) -> None:
         plan = self._plan

@@ -166,6 +166,9 @@ class _KeptConnection:
             stamps.append(now_ns())
             complete = framing.feed(data)
 
+    def catch_up(self) -> None:
+        pass
+
     def activity(self) -> int:
         return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.engine import HEARTBEAT_NS, Engine
+from loadgen.engine import DECODE_NS, HEARTBEAT_NS, Engine
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes import engine_runs
@@ -287,6 +287,26 @@ def test_the_heartbeat_samples_the_loop_50_times_a_second(monkeypatch: Patch) ->
     ran = run_engine(monkeypatch, closed([(0, 1)], duration_ns=10 * NS_PER_S), takes(1))
     assert len(ran.health.loop_lag_ns) == pytest.approx(11 * NS_PER_S / HEARTBEAT_NS, abs=2)
     assert set(ran.health.loop_lag_ns) == {0}
+
+
+def test_answers_that_end_together_are_decoded_with_reads_in_between(monkeypatch: Patch) -> None:
+    async def serve(seq: int) -> None:
+        await asyncio.sleep(5 if seq == 0 else 1)  # one goes on, and its tokens have to be read
+
+    kept_ns: list[int] = []
+
+    def keep(record: Record) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.stall(NS_PER_MS)  # what decoding takes
+        if record.seq:
+            kept_ns.append(loop.now_ns())
+
+    ran = run_engine(monkeypatch, closed([(0, 1000)], requests=1000), serve, keep=keep)
+    ran.assert_one_record_each()
+    reads_ns = np.array(ran.transports[0].loop.reads_ns)
+    meanwhile = reads_ns[(reads_ns >= ZERO_NS + NS_PER_S) & (reads_ns < kept_ns[-1])]
+    assert np.diff(meanwhile, append=kept_ns[-1]).max() <= DECODE_NS + NS_PER_MS
 
 
 # --- the fakes themselves --------------------------------------------------------------------------------------------

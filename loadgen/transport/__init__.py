@@ -87,6 +87,10 @@ class Transport(Protocol):
         """A number that changes whenever something arrives."""
         ...
 
+    def catch_up(self) -> None:
+        """Read what has arrived, where that can be done at once and nobody has for a while."""
+        ...
+
     async def close(self) -> None: ...
 
 

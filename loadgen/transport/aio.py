@@ -70,6 +70,9 @@ class AiohttpTransport:
             answer.done_ns = now_ns()
         return answer
 
+    def catch_up(self) -> None:
+        """Nothing to do: only the event loop reads here."""
+
     def activity(self) -> int:
         return self._reads
 

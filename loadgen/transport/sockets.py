@@ -91,6 +91,10 @@ class SocketTransport:
         """Reads so far of what is in flight; scans it, so not for every read."""
         return sum(len(exchange.stamps) for exchange in self._deadlines)
 
+    def catch_up(self) -> None:
+        if self._poller is not None:
+            self._poller.catch_up(now_ns())
+
     async def close(self) -> None:
         self._deadlines.close()
         for connection in self._idle:

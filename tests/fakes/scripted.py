@@ -68,6 +68,9 @@ class ScriptedTransport:
             answer.response = Response(200, HEADERS, BODY, np.array([len(BODY)], np.int64), True)
         return answer
 
+    def catch_up(self) -> None:
+        self.loop.read()
+
     def activity(self) -> int:
         return self.reads
 

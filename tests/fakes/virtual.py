@@ -28,8 +28,10 @@ class _NeverBlocks(selectors.DefaultSelector):
     """Finds what is ready; what it should wait for is told to `advance` instead."""
 
     advance: Callable[[float | None], None]
+    turn: Callable[[], None]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turn()
         ready = super().select(0)
         if not ready:
             self.advance(timeout)
@@ -42,7 +44,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         selector = _NeverBlocks()
         selector.advance = self._advance
+        selector.turn = self.read
         self._now_ns = START_NS
+        self.reads_ns: list[int] = []  # when sockets would have been read: once a turn, and on demand
         super().__init__(selector)
         self._clock_resolution = (
             1e-10  # asyncio runs timers due within it: less than a nanosecond, more than a rounding
@@ -57,6 +61,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def stall(self, length_ns: int) -> None:
         """Let time pass while nothing runs, as a busy process would."""
         self._now_ns += length_ns
+
+    def read(self) -> None:
+        self.reads_ns.append(self._now_ns)
 
     def _advance(self, timeout_s: float | None) -> None:
         if timeout_s is None:
