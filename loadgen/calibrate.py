@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.emulator import Law, Truth, spawn
 from loadgen.engine import Health, Plan
-from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
+from loadgen.fleet import Endpoint, Share, ShareRun, make_room_for_sockets
 from loadgen.journal import segments
 from loadgen.loops import loop_factory
 from loadgen.profile import Work
@@ -88,7 +88,7 @@ class Calibration:
 
 def replay(tier: str, loop: str, *, streams: int, tokens: int, gap_s: float, ttft_s: float = 0.05) -> Replay:
     """Start an emulator and `streams` requests at one instant; return every error. Blocks for the length of it."""
-    raise_file_limit(streams)
+    make_room_for_sockets(streams)
     with tempfile.TemporaryDirectory(prefix="loadgen-calibrate-") as folder:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
         with spawn(Law(ttft_s=ttft_s, gap_s=gap_s), cpu=cores[0] if len(cores) > 1 else None) as emulator:

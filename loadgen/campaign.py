@@ -31,7 +31,7 @@ from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.design import CONTROL, Design, Planned
 from loadgen.discover import LENDS_TOKENIZER, Unreachable, ask_server, token_counter
 from loadgen.engine import Health, lag_quantiles_ms
-from loadgen.fleet import Endpoint, Running, raise_file_limit
+from loadgen.fleet import Endpoint, Running, make_room_for_sockets
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.isolation import NotClearedError, clear
 from loadgen.lock import held
@@ -212,7 +212,7 @@ async def _resolved(profile: Profile, directory: Path, seed: int) -> Campaign:
     endpoints = tuple(await asyncio.gather(*(resolve(spec, profile.proxy) for spec in profile.targets)))
     workload, counted = await _workload(profile, endpoints, seed)
     try:
-        raise_file_limit(most_connections(profile.load))
+        make_room_for_sockets(most_connections(profile.load))
     except OSError as error:
         raise ProfileError(str(error)) from None
     guesses = not counted and profile.work.dataset is None

@@ -15,7 +15,7 @@ import numpy as np
 
 from loadgen.client import Client
 from loadgen.clock import now_ns
-from loadgen.fleet.share import Endpoint, open_poller, open_transport, raise_file_limit
+from loadgen.fleet.share import Endpoint, make_room_for_sockets, open_poller, open_transport
 from loadgen.profile import REDACTED
 from loadgen.record import Record
 from loadgen.transport import Limits
@@ -44,7 +44,7 @@ async def open_sender(
     Instants in the records are relative to that instant. most: connections at once. The function raises ClockJumped.
     Raises OSError if the system does not allow so many connections.
     """
-    raise_file_limit(most)
+    make_room_for_sockets(most)
     poller = open_poller(tier)
     transport = open_transport(endpoint, tier, limits or Limits(), poller, proxy)
     target, secrets = endpoint.target, endpoint.secrets()

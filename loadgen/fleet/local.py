@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from loadgen.engine import Health
-from loadgen.fleet.share import Job, raise_file_limit
+from loadgen.fleet.share import Job, make_room_for_sockets
 from loadgen.loops import loop_factory
 from loadgen.tally import Tally
 
@@ -125,7 +125,7 @@ def _signals_held() -> Iterator[None]:
 def _work(order: Connection, answer: Connection, job: Job, loop: str) -> None:
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
-            raise_file_limit(job.sockets())
+            make_room_for_sockets(job.sockets())
             result: Any = runner.run(_work_in_loop(order, answer, job))
         except Exception as error:
             result = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import urllib.parse
@@ -28,7 +29,7 @@ from loadgen.workload import Workload
 if TYPE_CHECKING:
     from loadgen.transport.kernel import Poller
 
-__all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "open_transport", "raise_file_limit"]
+__all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "make_room_for_sockets", "open_transport"]
 
 FLUSH_S = 1.0
 SPARE_FILES = 64
@@ -244,15 +245,19 @@ def open_transport(
     return SocketTransport(address, path, headers, limits, poller)
 
 
-def raise_file_limit(wanted: int) -> None:
+def make_room_for_sockets(wanted: int) -> None:
     """Let this process hold `wanted` sockets, and more if that costs nothing, for an open loop may need any number.
 
     Raises OSError, in words, if the system does not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = max(wanted + SPARE_FILES, min(PLENTY_OF_FILES, hard if hard != resource.RLIM_INFINITY else PLENTY_OF_FILES))
-    if soft >= need or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < need:
-        raise OSError(f"{wanted} connections need {wanted + SPARE_FILES} open files, the limit is {hard} (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    if soft < need and soft != resource.RLIM_INFINITY:
+        if hard != resource.RLIM_INFINITY and hard < need:
+            words = f"{wanted} connections need {wanted + SPARE_FILES} open files, the limit is {hard} (ulimit -n)"
+            raise OSError(words)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    # Linux doubles a table that is full, and in a process of several threads waits for the other processors to notice:
+    # 10 to 30 ms at the 256th socket, the 512th and so on, in which nothing is read. So it grows before the run.
+    with open(os.devnull, "rb") as file:
+        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, min(wanted + SPARE_FILES, PLENTY_OF_FILES) - 1))

@@ -25,7 +25,7 @@ from loadgen.clock import now_ns
 from loadgen.emulator import read_truth
 from loadgen.engine import Plan
 from loadgen.exporter import Exporter, serve
-from loadgen.fleet import Endpoint, Share, ShareRun, raise_file_limit
+from loadgen.fleet import Endpoint, Share, ShareRun, make_room_for_sockets
 from loadgen.journal import close_segments
 from loadgen.loops import loop_factory
 from loadgen.profile import Work
@@ -173,7 +173,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
-    raise_file_limit(options.streams)
+    make_room_for_sockets(options.streams)
     with tempfile.TemporaryDirectory(prefix="loadgen-bench-") as folder:
         facts = ours(options, Path(folder)) if options.who == "ours" else rival(options)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,12 @@ def test_a_limit_of_ours_ends_the_run_and_is_no_refusal(tmp_path: Path) -> None:
                 asyncio.run(main(emulator.url, 200))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_table_of_open_files_has_its_size_before_the_run() -> None:
+    told = "next(line for line in open('/proc/self/status') if line.startswith('FDSize')).split()[1]"
+    code = f"from loadgen.fleet import make_room_for_sockets as room; print({told}); room(3000); print({told})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 3000 <= after
