@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from socketserver import ThreadingMixIn
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -97,6 +98,8 @@ def push(exporter: Exporter, url: str, instance: str) -> None:
     try:
         push_to_gateway(url, JOB, registry(exporter), grouping_key={"instance": instance}, timeout=PATIENCE_S)
     except (OSError, ValueError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the answer as well
         reason = getattr(error, "reason", None) or error
         raise ExportError(f"--push-gateway {_host('--push-gateway', url)}: {reason}") from None
 

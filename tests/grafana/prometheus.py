@@ -37,6 +37,8 @@ def tool(name: str) -> Path | str:
             if not packages:
                 return f"no {name} on PATH, and apt-get download says: {fetched.stderr.strip()[:200]}"
             subprocess.run(["dpkg", "-x", packages[-1].name, "."], check=True)
+        if not unpacked.exists():
+            return f"no {name} on PATH, nor in {packages[-1].name}"
     return unpacked
 
 
@@ -57,7 +59,8 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.url}/api/v1/{route}?{query}", timeout=30) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{arguments}: {error.read().decode()}") from None
+            with error:
+                raise AssertionError(f"{arguments}: {error.read().decode()}") from None
 
     def series(self, expression: str, begin: float, end: float) -> list[dict[str, Any]]:
         return list(self.ask("query_range", query=expression, start=begin, end=end, step=1)["result"])
@@ -100,8 +103,12 @@ def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     give_up = time.monotonic() + READY_S
     while time.monotonic() < give_up:
         assert process.poll() is None, log.read_text()[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=5) as response:
-            if response.status == 200:
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=5):
                 return
+        except urllib.error.HTTPError as error:
+            error.close()  # not yet
+        except OSError:
+            pass  # it does not listen yet
         time.sleep(0.1)
     raise AssertionError(f"Prometheus is not ready: {log.read_text()[-2000:]}")
