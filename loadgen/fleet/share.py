@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import resource
@@ -258,6 +259,9 @@ def make_room_for_sockets(wanted: int) -> None:
             raise OSError(words)
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
     # Linux doubles a table that is full, and in a process of several threads waits for the other processors to notice:
-    # 10 to 30 ms at the 256th socket, the 512th and so on, in which nothing is read. So it grows before the run.
-    with open(os.devnull, "rb") as file:
-        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, min(wanted + SPARE_FILES, PLENTY_OF_FILES) - 1))
+    # 10 to 30 ms at the 256th socket, the 512th and so on, in which nothing is read. So it grows before the run, if
+    # the system lets it: the run is right without.
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = PLENTY_OF_FILES if allowed == resource.RLIM_INFINITY else min(allowed, PLENTY_OF_FILES)
+    with contextlib.suppress(OSError), open(os.devnull, "rb") as file:
+        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, last - 1))

@@ -93,12 +93,13 @@ class TlsLayer:
 class Connection(ABC):
     """A connected socket that carries one exchange at a time."""
 
-    __slots__ = ("_handshake", "_tls", "closed", "deliver", "exchange", "used")
+    __slots__ = ("_handshake", "_tls", "closed", "deliver", "exchange", "unseen", "used")
 
     def __init__(self) -> None:
         self.closed = False
         self.exchange: Exchange | None = None
         self.used = 0  # exchanges carried so far
+        self.unseen = False  # the latest read may have completed the answer
         self.deliver: Callable[[bytes, Any], None] = self._take  # a read and its stamp
         self._tls: TlsLayer | None = None
         self._handshake: asyncio.Queue[bytes] | None = None  # ciphertext while it lasts, b"" when the peer left
@@ -133,6 +134,13 @@ class Connection(ABC):
         self.close()
         if exchange is not None:
             exchange.finish(failure, error)
+
+    def look(self) -> None:
+        """See whether the latest read was the last of the answer, if nobody has."""
+        if self.unseen:
+            self.unseen = False
+            if self.exchange is not None:
+                self._look(self.exchange)
 
     @abstractmethod
     def stamps_ns(self, stamps: list[Any]) -> Int64:

@@ -120,8 +120,10 @@ class Poller:
                 recvmsg, keep, stamp = stream
                 try:
                     data, ancillary, _, _ = recvmsg(read_bytes, ANCILLARY_BYTES)
-                except OSError:
-                    connections[fd].handle(events)  # meets the same error again, or nothing to read
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    connections[fd].lose(error)  # the socket tells it once
                     continue
                 if 4 <= len(data) < read_bytes and ancillary:
                     keep(data)
@@ -185,7 +187,7 @@ class Poller:
 class KernelConnection(Connection):
     """A connected, non-blocking socket in a Poller."""
 
-    __slots__ = ("_fd", "_poller", "_short_cut", "_sock", "_unsent", "recvmsg", "unseen")
+    __slots__ = ("_fd", "_poller", "_short_cut", "_sock", "_unsent", "recvmsg")
 
     def __init__(self, sock: socket.socket, poller: Poller) -> None:
         super().__init__()
@@ -194,7 +196,6 @@ class KernelConnection(Connection):
         self._unsent = memoryview(b"")
         self.recvmsg = sock.recvmsg
         self._short_cut = False  # the poller appends the reads itself
-        self.unseen = False  # and the latest may have completed the answer
         poller.add(self._fd, self)
 
     def start(self, exchange: Exchange, request: bytes) -> None:
@@ -230,13 +231,17 @@ class KernelConnection(Connection):
             except BlockingIOError:
                 return
             except OSError as error:
-                self._peer_closed(error)
+                self.lose(error)
                 return
             self.take(data, ancillary)
             # A full buffer uses up the edge but perhaps not the data; and no edge comes after the peer's end.
             if len(data) < size and not events & EPOLLRDHUP:
                 return
             size = self._poller.bulk_bytes
+
+    def lose(self, error: OSError) -> None:
+        """The socket is broken."""
+        self._peer_closed(error)
 
     def take(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
         """Deliver one read of any kind."""
@@ -259,15 +264,11 @@ class KernelConnection(Connection):
             self._poller.stream(self._fd, exchange)
 
     def look(self) -> None:
-        """See whether the latest read was the last of the answer, unless that was seen before."""
-        if not self.unseen:
-            return
-        self.unseen = self._short_cut = False
-        if self.exchange is not None:
-            self._look(self.exchange)
-        if self.exchange is not None:
-            self._short_cut = True
-            self._poller.stream(self._fd, self.exchange)
+        if self.unseen:
+            super().look()
+            self._short_cut = self.exchange is not None
+            if self.exchange is not None:
+                self._poller.stream(self._fd, self.exchange)
 
     def _write(self, payload: bytes) -> None:
         try:

@@ -134,6 +134,9 @@ class SocketTransport:
         limits, connection, sent = self._limits, exchange.connection, exchange.sent_ns
         assert connection is not None
         assert sent is not None
+        connection.look()
+        if connection.exchange is not exchange:
+            return None  # its end had been read
         present, total = now_ns(), sent + round(limits.total_s * NS_PER_S)
         if present >= total:
             connection.abort(Outcome.TOTAL_TIMEOUT, f"no end of the answer after {limits.total_s:g} s")
@@ -228,6 +231,7 @@ class SocketTransport:
         if error in (errno.EINPROGRESS, errno.EALREADY):
             await self._loop.sock_connect(sock, address)
         elif error not in (0, errno.EISCONN):  # systems differ in which of them a second call returns
+            await asyncio.sleep(0)  # a worker whose server is gone would not let anything else run
             raise OSError(error, os.strerror(error))
 
 

@@ -23,6 +23,7 @@ __all__ = ["remembering", "repeating"]
 
 MARK = "\ue000the prompt\ue000"  # private use: no option of a target holds it by chance
 MOST_LENGTHS = 4096
+LONGEST_AROUND = 16_384  # bytes: with images among the options it is not kept
 PLAIN = rb'[^"\\\x00-\x1f\x7f-\xff]+'
 NUMBER = rb"[0-9]+"
 LONGEST_BODY = 2048
@@ -99,7 +100,7 @@ def repeating(request_body: Callable[[Ask, Target], bytes], target: Target) -> C
         pieces = around.get(ask.output_tokens)
         if pieces is None:
             pieces = request_body(replace(ask, prompt=MARK), target).split(orjson.dumps(MARK))
-            if len(around) < MOST_LENGTHS:
+            if len(around) < MOST_LENGTHS and sum(map(len, pieces)) < LONGEST_AROUND:
                 around[ask.output_tokens] = pieces
         if len(pieces) != 2:  # an option of the target takes the prompt's place
             return request_body(ask, target)

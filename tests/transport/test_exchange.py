@@ -563,3 +563,25 @@ def test_cancelling_while_connecting_leaves_no_socket(side: Side) -> None:
 
         answer = side.run(main)
     assert (answer.failure, answer.sent_ns) == (Outcome.CANCELLED, None)
+
+
+def test_while_a_server_is_gone_others_get_their_turns(side: Side) -> None:
+    async def main(side: Side) -> int:
+        turns = 0
+
+        async def another() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        other = asyncio.create_task(another())
+        transport = side.transport(port)
+        answers = [await post(transport) for _ in range(50)]
+        other.cancel()
+        assert {answer.failure for answer in answers} == {Outcome.REFUSED}
+        return turns
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert side.run(main, leaves_nothing=False) > 25
