@@ -34,6 +34,7 @@ from loadgen.engine import Health, lag_quantiles_ms
 from loadgen.fleet import Endpoint, Running, make_room_for_sockets
 from loadgen.fleet.local import WorkerDied, run_workers
 from loadgen.isolation import NotClearedError, clear
+from loadgen.journal import warm_up
 from loadgen.lock import held
 from loadgen.profile import Profile, ProfileError
 from loadgen.resolve import describe_endpoint, resolve
@@ -479,6 +480,7 @@ async def _run_once(
         await _until_stopped(arm.warm_up(), stop)
     fresh = campaign.design.isolation == "process"
     lead = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
+    warm_up()
     gc.collect()
     gc.freeze()  # the engine collects again when it starts; with nothing to look at that is over before zero_ns
     wall_start, zero_ns = wall_iso(), now_ns() + lead

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadgen import journal as journal_module
-from loadgen.journal import KEPT, SCHEMA, Journal, close_segments, reopen, segments
+from loadgen.journal import KEPT, SCHEMA, SOME_EVENTS, SOME_RECORDS, Journal, close_segments, reopen, segments
 from loadgen.record import Kind, Outcome, Record, TokensFrom
 
 BYTES_A_TOKEN = 4.2  # six are allowed; 3.7 it is for the stamps below; without the encodings it is more
@@ -213,6 +213,21 @@ def test_closing_twice_after_a_crash_between_the_two_steps_loses_and_doubles_not
     assert seqs(tmp_path / "records.parquet") == [1]
     assert close_segments(tmp_path / "journal", tmp_path / "records.parquet") == 1
     assert seqs(tmp_path / "records.parquet") == [1]
+
+
+def test_flushing_some_at_a_time_loses_doubles_and_reorders_nothing(tmp_path):
+    journal = Journal(tmp_path)
+    long = [some(seq, tokens=SOME_EVENTS // 2) for seq in range(5)]
+    for record in [*long, *(some(seq) for seq in range(5, 5 + SOME_RECORDS + 1))]:
+        journal.append(record)
+    turns = 1
+    while journal.flush_some():
+        turns += 1
+    assert not journal.flush_some()
+    written = [seqs(path) for path in segments(tmp_path)]
+    assert [len(part) for part in written] == [2, 2, SOME_RECORDS, 2]
+    assert turns == len(written)
+    assert [seq for part in written for seq in part] == list(range(5 + SOME_RECORDS + 1))
 
 
 needs_dev_full = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")

@@ -216,10 +216,11 @@ class ShareRun:
         self._journal.append(record)
 
     async def _flush_now_and_then(self) -> None:
+        more = False
         while True:
-            await asyncio.sleep(FLUSH_S)
+            await asyncio.sleep(0 if more else FLUSH_S)  # reads come in between
             try:
-                self._journal.flush()
+                more = self._journal.flush_some()
             except OSError as error:
                 self.engine.fail(error)
                 return
