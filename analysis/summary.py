@@ -58,6 +58,16 @@ def summarise(source: Source) -> dict[str, Any]:
     due, balance = arrivals(m), littles_law(m)
     checked = order.early_late(m.manifest, m.runs, side, whole.runs)
     left_out = [{"run": window.run, "why": window.cut_short} for window in m.left_out.windows]
+    notes = [
+        *m.notes,
+        *beyond_calibration(m),
+        *(f"run {one['run']}: {one['why']}: listed, and left out of every estimate over runs" for one in left_out),
+        *off_schedule(due),
+        *out_of_balance(balance),
+        *settling.shifted(m),
+        *(order.in_words(checked) if checked else []),
+        *([refusal] if refusal else []),
+    ]
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": verdict.name,
@@ -84,26 +94,22 @@ def summarise(source: Source) -> dict[str, Any]:
         "control": None if frame is None else order.control(frame),
         "arrivals": due,
         "littles_law": balance,
-        "notes": [
-            *m.notes,
-            *beyond_calibration(m),
-            *(f"run {one['run']}: {one['why']}: listed, and left out of every estimate over runs" for one in left_out),
-            *off_schedule(due),
-            *out_of_balance(balance),
-            *settling.shifted(m),
-            *(order.in_words(checked) if checked else []),
-            *([refusal] if refusal else []),
-        ],
+        "notes": notes,
         **_what_ran(m.manifest),
     }
+    return summary | _sections(m, frame, context, verdict)
+
+
+def _sections(m: Measured, frame: Frame | None, context: Context, verdict: Verdict) -> dict[str, Any]:
+    """Return the parts that only some campaigns have."""
+    sections: dict[str, Any] = {}
     if len(m.requests.endpoints) > 1:
-        summary["endpoints"] = _endpoints(whole, context)
+        sections["endpoints"] = _endpoints(m.counted, context)
     if frame is not None and m.manifest.get("agents"):
-        summary["agents"] = _marked(agents_section(frame), verdict)
+        sections["agents"] = _marked(agents_section(frame), verdict)
     energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
     beside = {"telemetry": telemetry_of(m), "energy": energy}
-    summary |= {name: section for name, section in beside.items() if section is not None}
-    return summary
+    return sections | {name: section for name, section in beside.items() if section is not None}
 
 
 def _marked(section: dict[str, Any], verdict: Verdict) -> dict[str, Any]:

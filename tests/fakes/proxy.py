@@ -29,16 +29,17 @@ def forward(talk: Talk) -> str:
         if method == "CONNECT":
             talk.say(b"HTTP/1.1 200 Connection established\r\n\r\n")
         server.sendall(first + talk.take_rest())
-        back = threading.Thread(target=_pump, args=(server, talk.sock))
+        back = threading.Thread(target=pump, args=(server, talk.sock))
         back.start()
-        _pump(talk.sock, server)
+        pump(talk.sock, server)
         back.join(GIVE_UP_S)
     return f"{method} {target}"
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket, how: int = socket.SHUT_WR) -> None:
+    """Hand on what comes until it ends, then shut the other side down."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
     with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+        sink.shutdown(how)

@@ -8,6 +8,7 @@ import threading
 import urllib.parse
 from collections.abc import Iterator
 
+from tests.fakes.proxy import pump
 from tests.fakes.talker import GIVE_UP_S
 
 __all__ = ["relaying"]
@@ -21,15 +22,8 @@ def relaying(url: str, *, nodelay: bool) -> Iterator[str]:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         threads: list[threading.Thread] = []
 
-        def pump(source: socket.socket, sink: socket.socket) -> None:
-            with contextlib.suppress(OSError):
-                while data := source.recv(65536):
-                    sink.sendall(data)
-            with contextlib.suppress(OSError):
-                sink.shutdown(socket.SHUT_RDWR)
-
         def start(source: socket.socket, sink: socket.socket) -> None:
-            threads.append(threading.Thread(target=pump, args=(source, sink)))
+            threads.append(threading.Thread(target=pump, args=(source, sink, socket.SHUT_RDWR)))
             threads[-1].start()
 
         def accept() -> None:
