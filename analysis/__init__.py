@@ -1,11 +1,11 @@
 """Records in, estimates and reports out: no network, no clock, no event loop."""
 
 from analysis.estimate import Estimate
-from analysis.frame import Frame, NoRecordsError, load
-from analysis.measured import Measured, measure
+from analysis.formats.perfetto import write_trace
+from analysis.records.frame import Frame, NoRecordsError, load
+from analysis.records.measured import Measured, measure
 from analysis.report.html import html_report
 from analysis.report.markdown import markdown_report
-from analysis.report.perfetto import write_trace
 from analysis.report.terminal import terminal_report
 from analysis.summary import summarise, to_json
 

@@ -14,20 +14,30 @@ from typing import Any
 
 import numpy as np
 
-from analysis import arms, intervals, latency, order, planning, runs, settling, throughput
-from analysis.agents import agents_section
-from analysis.arrivals import arrivals, littles_law, off_schedule, out_of_balance
-from analysis.consumption import energy_of, energy_of_arms
+from analysis.agents.section import agents_section
 from analysis.estimate import significant
-from analysis.frame import Frame, load
-from analysis.instrument import Verdict, beyond_calibration, instrument_of, judge
-from analysis.measured import Measured, measure
-from analysis.metrics import NS_PER_MS, Context, event_gaps, forgiven, itl_refusal, one_token_share, request_latencies
-from analysis.objectives import decide, good, objectives_of, terms_of
-from analysis.quantiles import SortedArray, type7
-from analysis.requests import Bool
-from analysis.telemetry import telemetry_of
-from analysis.windows import Window
+from analysis.figures import order, runs, throughput
+from analysis.figures.arrivals import arrivals, littles_law, off_schedule, out_of_balance
+from analysis.figures.instrument import Verdict, beyond_calibration, instrument_of, judge
+from analysis.figures.metrics import (
+    NS_PER_MS,
+    Context,
+    event_gaps,
+    forgiven,
+    itl_refusal,
+    one_token_share,
+    request_latencies,
+)
+from analysis.figures.objectives import decide, good, objectives_of, terms_of
+from analysis.records import arms, latency, settling
+from analysis.records.frame import Frame, load
+from analysis.records.measured import Measured, measure
+from analysis.records.requests import Bool
+from analysis.records.windows import Window
+from analysis.stats import intervals, planning
+from analysis.stats.quantiles import SortedArray, type7
+from analysis.telemetry.consumption import energy_of, energy_of_arms
+from analysis.telemetry.section import telemetry_of
 from loadgen.record import Outcome
 
 __all__ = ["SCHEMA", "Source", "measured_from", "summarise", "to_json"]

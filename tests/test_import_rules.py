@@ -81,7 +81,7 @@ def clock_reads(path: Path) -> list[str]:
 def test_the_walk_sees_the_whole_house():
     seen = {name_of(path) for path in SOURCES}
     assert {"loadgen/record.py", "loadgen/wire/openai.py", "loadgen/cli/app.py", "analysis/summary.py"} <= seen
-    assert set(imported(ROOT / "analysis" / "measured.py")) >= {"loadgen.record", "analysis.frame"}
+    assert set(imported(ROOT / "analysis" / "records" / "measured.py")) >= {"loadgen.record", "analysis.records.frame"}
     assert clock_reads(ROOT / "loadgen" / "clock.py")
 
 
@@ -100,11 +100,11 @@ def test_analysis_touches_neither_network_nor_clock_nor_event_loop(path):
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if is_in(module_of(p), "loadgen")], ids=name_of)
 def test_only_the_command_line_and_the_campaign_import_analysis(path):
-    if not (is_in(module_of(path), "loadgen.cli") or module_of(path) == "loadgen.campaign"):
+    if not (is_in(module_of(path), "loadgen.cli") or module_of(path) == "loadgen.campaign.campaign"):
         assert not [name for name in imported(path, for_types_too=True) if is_in(name, "analysis")]
 
 
-PURE = ("loadgen.wire", "loadgen.record", "loadgen.schedule", "loadgen.profile", "loadgen.workload")
+PURE = ("loadgen.wire", "loadgen.record", "loadgen.engine.schedule", "loadgen.profile.profile", "loadgen.workload")
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if any(is_in(module_of(p), pure) for pure in PURE)], ids=name_of)

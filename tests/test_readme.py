@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from loadgen.campaign.rundir import JOURNAL
 from loadgen.cli.app import app, run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
-from loadgen.profile import load, shipped
-from loadgen.rundir import JOURNAL
+from loadgen.profile.profile import load, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

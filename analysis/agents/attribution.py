@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.calls import Calls
-from analysis.contention import Baseline
+from analysis.agents.conditions import Signs
+from analysis.agents.contention import Baseline
+from analysis.agents.overlap import Busy, Gaps, inside_and_touching
 from analysis.estimate import significant
-from analysis.overlap import Busy, Gaps, inside_and_touching
-from analysis.requests import ABSENT
-from analysis.signs import Signs
+from analysis.records.calls import Calls
+from analysis.records.requests import ABSENT
 from loadgen.record import Int64
 
 __all__ = [

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.calls import Calls
-from analysis.consumption import servers_are_here
-from analysis.pressure import CLOCK_DROP, Pressure, pressure
-from analysis.requests import ABSENT, Bool
-from analysis.samples import Samples
+from analysis.records.calls import Calls
+from analysis.records.requests import ABSENT, Bool
+from analysis.records.samples import Samples
+from analysis.telemetry.consumption import servers_are_here
+from analysis.telemetry.pressure import CLOCK_DROP, Pressure, pressure
 from loadgen.record import Int64
 
 __all__ = ["KV_FULL", "Signs", "signs_of"]

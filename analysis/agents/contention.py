@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis import planning, ratio
-from analysis.calls import Calls
-from analysis.equivalence import benjamini_hochberg
+from analysis.agents.overlap import Busy, inside_and_touching
 from analysis.estimate import Estimate, refused
-from analysis.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
-from analysis.outliers import MAD_TO_SD
-from analysis.overlap import Busy, inside_and_touching
-from analysis.requests import ABSENT, Bool
+from analysis.records.calls import Calls
+from analysis.records.requests import ABSENT, Bool
+from analysis.stats import planning, ratio
+from analysis.stats.equivalence import benjamini_hochberg
+from analysis.stats.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
+from analysis.stats.outliers import MAD_TO_SD
 from loadgen.record import Int64
 
 __all__ = [

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.calls import Calls
-from analysis.frame import Frame
-from analysis.requests import ABSENT, Bool
+from analysis.records.calls import Calls
+from analysis.records.frame import Frame
+from analysis.records.requests import ABSENT, Bool
 from loadgen.record import TOKEN_KINDS, Int64
 
 __all__ = ["BIN_NS", "Busy", "Gaps", "busy_beside", "inside_and_touching", "read_gaps"]

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import attribution, contention, intervals, speedup, steady
-from analysis.calls import Calls, agents_of, read_calls
+from analysis.agents import attribution, contention, speedup
+from analysis.agents.conditions import Signs, signs_of
+from analysis.agents.overlap import BIN_NS, Busy, Gaps, busy_beside, read_gaps
+from analysis.agents.speedup import Walls
 from analysis.estimate import Estimate, refused, significant
-from analysis.frame import Frame
-from analysis.outliers import LEAST, outliers
-from analysis.overlap import BIN_NS, Busy, Gaps, busy_beside, read_gaps
-from analysis.planning import confidence_of
-from analysis.requests import ABSENT, Bool
-from analysis.samples import read_samples
-from analysis.signs import Signs, signs_of
-from analysis.speedup import Walls
+from analysis.records.calls import Calls, agents_of, read_calls
+from analysis.records.frame import Frame
+from analysis.records.requests import ABSENT, Bool
+from analysis.records.samples import read_samples
+from analysis.stats import intervals, steady
+from analysis.stats.outliers import LEAST, outliers
+from analysis.stats.planning import confidence_of
 from loadgen.record import Int64
 
 __all__ = ["agents_section", "grade"]

@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis import arms, equivalence, planning, proportions, ranks, ratio
-from analysis.equivalence import ALPHA, Margin, Verdict
+from analysis.compare.fairness import Work, fairness, work_of
 from analysis.estimate import Estimate, significant
-from analysis.fairness import Work, fairness, work_of
-from analysis.frame import load
-from analysis.intervals import CONFIDENCE, FEW_RUNS, LEAST_RUNS
-from analysis.measured import measure
-from analysis.ratio import Difference, Ratio
+from analysis.records import arms
+from analysis.records.frame import load
+from analysis.records.measured import measure
+from analysis.stats import equivalence, planning, proportions, ranks, ratio
+from analysis.stats.equivalence import ALPHA, Margin, Verdict
+from analysis.stats.intervals import CONFIDENCE, FEW_RUNS, LEAST_RUNS
+from analysis.stats.ratio import Difference, Ratio
 from analysis.summary import summarise
 
 __all__ = ["METRICS", "SCHEMA", "Metric", "NotComparableError", "Side", "compare", "read_side"]

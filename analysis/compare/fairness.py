@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from analysis.estimate import significant
-from analysis.frame import Frame
-from analysis.measured import Measured
-from analysis.requests import ABSENT
+from analysis.records.frame import Frame
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT
 
 __all__ = ["LENGTHS_DIFFER", "Work", "fairness", "work_of"]
 

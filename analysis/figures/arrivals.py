@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.requests import ABSENT
-from analysis.scaling import LITTLE_GAP, little_gap
-from analysis.windows import Window
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT
+from analysis.records.windows import Window
+from analysis.stats.scaling import LITTLE_GAP, little_gap
 
 __all__ = ["arrivals", "littles_law", "off_schedule", "out_of_balance"]
 

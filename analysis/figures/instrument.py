@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from analysis import latency, settling, throughput
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.quantiles import SortedArray, type7
-from analysis.requests import ABSENT, Bool
-from analysis.timeline import time_in_flight
-from analysis.windows import Window
+from analysis.figures import throughput
+from analysis.figures.timeline import time_in_flight
+from analysis.records import latency, settling
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
+from analysis.records.windows import Window
+from analysis.stats.quantiles import SortedArray, type7
 from loadgen.record import Int64, Outcome
 
 __all__ = ["Instrument", "Verdict", "beyond_calibration", "instrument_of", "judge"]

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals, latency
-from analysis.distribution import BIN_ERROR, Binned
 from analysis.estimate import Estimate, significant
-from analysis.instrument import Instrument, Verdict
-from analysis.measured import Measured
-from analysis.quantiles import Sorted, SortedArray, quantile, type7
-from analysis.requests import ABSENT, Bool
+from analysis.figures.instrument import Instrument, Verdict
+from analysis.records import latency
+from analysis.records.distribution import BIN_ERROR, Binned
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
+from analysis.stats import intervals
+from analysis.stats.quantiles import Sorted, SortedArray, quantile, type7
 from loadgen.record import Outcome
 
 __all__ = [

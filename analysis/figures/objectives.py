@@ -25,13 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis import intervals, latency, throughput
 from analysis.estimate import Estimate, EstimateJson
-from analysis.instrument import Verdict
-from analysis.measured import Measured
-from analysis.metrics import NS_PER_MS, QUANTILES, forgiven, gap_means, latency_means
-from analysis.quantiles import Sorted, SortedArray
-from analysis.requests import ABSENT, Bool
+from analysis.figures import throughput
+from analysis.figures.instrument import Verdict
+from analysis.figures.metrics import NS_PER_MS, QUANTILES, forgiven, gap_means, latency_means
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
+from analysis.stats import intervals
+from analysis.stats.quantiles import Sorted, SortedArray
 from loadgen.record import Outcome
 
 __all__ = ["Terms", "decide", "good", "objectives_of", "terms_of"]

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from analysis.arms import runs_of
 from analysis.estimate import Estimate, refused, significant
-from analysis.frame import Frame
-from analysis.intervals import centre
-from analysis.measured import Measured, measure
-from analysis.metrics import latency_means
-from analysis.ratio import log_welch
-from analysis.throughput import of_runs
+from analysis.figures.metrics import latency_means
+from analysis.figures.throughput import of_runs
+from analysis.records.arms import runs_of
+from analysis.records.frame import Frame
+from analysis.records.measured import Measured, measure
+from analysis.stats.intervals import centre
+from analysis.stats.ratio import log_welch
 
 __all__ = ["CONTROL", "control", "drifts", "early_late", "in_words"]
 

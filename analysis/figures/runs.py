@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency, throughput, variance
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.metrics import gap_means, latency_means
-from analysis.outliers import outliers
-from analysis.requests import Bool
+from analysis.figures import throughput
+from analysis.figures.metrics import gap_means, latency_means
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import Bool
+from analysis.stats import variance
+from analysis.stats.outliers import outliers
 
 __all__ = ["side_by_side"]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals
 from analysis.estimate import Estimate, refused
-from analysis.measured import Measured
-from analysis.requests import ABSENT, Bool
-from analysis.windows import Window
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
+from analysis.records.windows import Window
+from analysis.stats import intervals
 
 __all__ = ["Span", "event_rates", "of_runs", "rates", "spans_of"]
 

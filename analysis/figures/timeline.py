@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency
-from analysis.measured import Measured
-from analysis.requests import ABSENT
-from analysis.tokens import SERIES_BINS
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT
+from analysis.records.tokens import SERIES_BINS
 from loadgen.record import Int64
 
 __all__ = ["Timeline", "time_in_flight", "timeline_of"]

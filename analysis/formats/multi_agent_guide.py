@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis.agents import grade
-from analysis.calls import Calls, read_calls
+from analysis.agents.section import grade
 from analysis.estimate import significant
-from analysis.frame import load
-from analysis.requests import ABSENT
+from analysis.records.calls import Calls, read_calls
+from analysis.records.frame import load
+from analysis.records.requests import ABSENT
 
 __all__ = ["FOLDER", "write_artifacts", "write_suite"]
 

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow.parquet as pq
 
-from analysis.frame import Frame, load
-from analysis.requests import ABSENT, Requests, read_requests
+from analysis.records.frame import Frame, load
+from analysis.records.requests import ABSENT, Requests, read_requests
 from loadgen.record import TOKEN_KINDS, Int64
 
 __all__ = ["write_trace"]

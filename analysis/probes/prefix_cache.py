@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.estimate import Estimate, refused, significant
-from analysis.intervals import CONFIDENCE, log_t_half_width
+from analysis.stats.intervals import CONFIDENCE, log_t_half_width
 from loadgen.record import Outcome, Record
 
 __all__ = ["NEGLIGIBLE", "PrefixCache", "Trio", "find_cache", "trio"]

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.estimate import significant
-from analysis.ranks import shift_of_pairs
+from analysis.stats.ranks import shift_of_pairs
 from loadgen.record import TOKEN_KINDS, Outcome, Record
 
 __all__ = ["LEAST_PAIRS", "NOTEWORTHY_MS", "Compared", "SmallWrites", "find_delay"]

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis import arms
-from analysis.frame import Frame
-from analysis.requests import ABSENT, Bool, read_requests
-from analysis.tokens import read_tokens
+from analysis.records import arms
+from analysis.records.frame import Frame
+from analysis.records.requests import ABSENT, Bool, read_requests
+from analysis.records.tokens import read_tokens
 from loadgen.record import Int64
 
 __all__ = ["Calls", "agents_of", "read_calls"]

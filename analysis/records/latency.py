@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.requests import ABSENT, Bool
+from analysis.records.requests import ABSENT, Bool
 from loadgen.record import Int64
 
 if TYPE_CHECKING:  # measured.py asks for latencies to see where its windows open
-    from analysis.measured import Measured
+    from analysis.records.measured import Measured
 
 __all__ = ["LATENCIES", "e2e", "queue", "send_lag", "tpot", "tpot_usual", "ttft", "ttft_least", "ttft_service"]
 

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from analysis import settling
-from analysis.arms import runs_of
-from analysis.distribution import EXACT
-from analysis.frame import Frame
-from analysis.planning import confidence_of
-from analysis.requests import ABSENT, Bool, Requests, read_requests
-from analysis.samples import EMPTY, Samples, read_samples
-from analysis.tokens import Gaps, Series, Tokens, read_tokens
-from analysis.windows import Window, counted, measured, windows_of
+from analysis.records import settling
+from analysis.records.arms import runs_of
+from analysis.records.distribution import EXACT
+from analysis.records.frame import Frame
+from analysis.records.requests import ABSENT, Bool, Requests, read_requests
+from analysis.records.samples import EMPTY, Samples, read_samples
+from analysis.records.tokens import Gaps, Series, Tokens, read_tokens
+from analysis.records.windows import Window, counted, measured, windows_of
+from analysis.stats.planning import confidence_of
 from loadgen.record import Int64
 
 __all__ = ["Measured", "measure"]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from analysis.frame import Frame
+from analysis.records.frame import Frame
 from loadgen.record import Int32, Int64, Outcome
 
 __all__ = ["ABSENT", "Bool", "Failure", "Requests", "read_requests"]

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency, steady
-from analysis.requests import Bool
+from analysis.records import latency
+from analysis.records.requests import Bool
+from analysis.stats import steady
 
 if TYPE_CHECKING:  # measured.py asks this module where its windows open
-    from analysis.measured import Measured
+    from analysis.records.measured import Measured
 
 __all__ = ["LEAST", "Settled", "drifting", "settled", "shifted"]
 

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.distribution import EXACT, Distribution, bin_of
-from analysis.frame import Frame
-from analysis.requests import ABSENT, Bool, Requests
+from analysis.records.distribution import EXACT, Distribution, bin_of
+from analysis.records.frame import Frame
+from analysis.records.requests import ABSENT, Bool, Requests
 from loadgen.record import Int64, Kind
 
 __all__ = ["Gaps", "Series", "Tokens", "read_tokens"]

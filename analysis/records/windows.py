@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.arms import cut_short
-from analysis.requests import ABSENT, Bool, Requests
+from analysis.records.arms import cut_short
+from analysis.records.requests import ABSENT, Bool, Requests
 from loadgen.record import Outcome
 
 __all__ = ["Window", "counted", "measured", "windows_of"]

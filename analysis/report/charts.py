@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals, latency
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.quantiles import FEW_TAIL_SAMPLES, Sorted, SortedArray, bounds, type7
+from analysis.figures.timeline import Timeline, timeline_of
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
 from analysis.report.telemetry import telemetry_charts
-from analysis.requests import ABSENT, Bool
-from analysis.timeline import Timeline, timeline_of
+from analysis.stats import intervals
+from analysis.stats.quantiles import FEW_TAIL_SAMPLES, Sorted, SortedArray, bounds, type7
 from loadgen.record import Int64
 
 __all__ = ["charts_of"]

@@ -13,11 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from analysis.intervals import ENOUGH_RUNS, LEAST_RUNS
 from analysis.report import figures
 from analysis.report.charts import charts_of
 from analysis.report.sections import sections_of
 from analysis.report.terminal import EVERY_LATENCY, RATES, TOGETHER, TOLD_BY_RUNS, asked_in_words, campaign_in_words
+from analysis.stats.intervals import ENOUGH_RUNS, LEAST_RUNS
 from analysis.summary import Source, measured_from, summarise
 
 __all__ = ["html_report"]

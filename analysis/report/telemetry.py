@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.pressure import KV_USAGE, QUEUE_TIME, RUNNING, WAITING
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT
+from analysis.records.samples import Series, summed
 from analysis.report import figures
 from analysis.report.words import clean, escaped, wrapped
-from analysis.requests import ABSENT
-from analysis.samples import Series, summed
+from analysis.telemetry.pressure import KV_USAGE, QUEUE_TIME, RUNNING, WAITING
 
 __all__ = [
     "energy_html",

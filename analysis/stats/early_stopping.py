@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from scipy import special
 
-from analysis.quantiles import Sorted, least_n, one_sided_upper_rank
+from analysis.stats.quantiles import Sorted, least_n, one_sided_upper_rank
 
 __all__ = ["Bounds", "allowed_over", "bounds", "fixed_size", "queries_needed"]
 

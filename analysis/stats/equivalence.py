@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import special
 
-from analysis.ratio import Difference
+from analysis.stats.ratio import Difference
 
 __all__ = ["ALPHA", "Margin", "Tost", "Verdict", "benjamini_hochberg", "decide", "holm", "tost"]
 

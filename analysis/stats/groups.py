@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.intervals import CONFIDENCE
+from analysis.stats.intervals import CONFIDENCE
 
 __all__ = ["Pair", "Test", "alexander_govern", "all_pairs", "dunnett", "kruskal"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis.estimate import Estimate
-from analysis.quantiles import Sorted, bounds, quantile, type7
+from analysis.stats.quantiles import Sorted, bounds, quantile, type7
 
 __all__ = [
     "CONFIDENCE",

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from analysis.estimate import significant
-from analysis.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
-from analysis.ratio import Difference
+from analysis.stats.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
+from analysis.stats.ratio import Difference
 
 __all__ = [
     "LOOKS",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from analysis import intervals
 from analysis.estimate import Estimate
+from analysis.stats import intervals
 
 __all__ = ["boschloo_p", "fisher_p", "mcnemar_p", "newcombe", "zero_failures_bound"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis.intervals import CONFIDENCE, t_quantile
+from analysis.stats.intervals import CONFIDENCE, t_quantile
 
 __all__ = ["Difference", "Ratio", "fieller_paired", "fieller_unpaired", "log_paired", "log_welch", "paired", "welch"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.estimate import Estimate, refused
-from analysis.intervals import t_quantile
-from analysis.timeline import time_in_flight
+from analysis.figures.timeline import time_in_flight
+from analysis.stats.intervals import t_quantile
 from loadgen.record import Int64
 
 __all__ = [

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis import dependence
-from analysis.ratio import welch
+from analysis.stats import dependence
+from analysis.stats.ratio import welch
 
 __all__ = [
     "Drift",

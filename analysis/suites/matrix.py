@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from analysis import scaling
-from analysis.agents import grade
+from analysis.agents.section import grade
+from analysis.agents.speedup import ratio_of
 from analysis.estimate import significant
-from analysis.speedup import ratio_of
-from analysis.suite import missing_in, summary_in
+from analysis.stats import scaling
+from analysis.suites.suite import missing_in, summary_in
 
 __all__ = ["SWEEP", "SWEEP_SUMMARY", "summarise_sweep"]
 
 SWEEP = "sweep.json"
-SWEEP_SUMMARY = "loadgen.sweep-summary/1"
+SWEEP_SUMMARY = "loadgen.campaign.matrix-summary/1"
 FIGURES = ("speedup", "efficiency", "stretch", "balance", "overlap_efficiency", "combined_over_solo", "fairness")
 LABEL = "speedup<1.5"
 LEAST_LEVELS = 3  # numbers of agents, one of them 1, for a law to be fitted

@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis import equivalence, groups, intervals, planning, ratio
-from analysis.equivalence import Margin
 from analysis.estimate import Estimate, refused, significant
-from analysis.suite import missing_in, summary_in
+from analysis.stats import equivalence, groups, intervals, planning, ratio
+from analysis.stats.equivalence import Margin
+from analysis.suites.suite import missing_in, summary_in
 
 __all__ = ["RUNTIMES", "RUNTIMES_SUMMARY", "summarise_runtimes"]
 
 RUNTIMES = "runtimes.json"
-RUNTIMES_SUMMARY = "loadgen.runtimes-summary/1"
+RUNTIMES_SUMMARY = "loadgen.campaign.runtimes-summary/1"
 RULE = "speedup<1.5"  # SYSTEMS 1.5: what the guide calls contended
 FIGURES = ("efficiency", "overlap_efficiency", "makespan_s")
 CONTROL_TOLERANCE = 0.005  # of an efficiency: the control's is 50.0 %

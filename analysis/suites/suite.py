@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.frame import NoRecordsError
+from analysis.records.frame import NoRecordsError
 from analysis.summary import summarise
 
 __all__ = ["missing_in", "summary_in"]

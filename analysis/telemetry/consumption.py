@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import arms, intervals, throughput
-from analysis.energy import joules, net_of_idle
 from analysis.estimate import EstimateJson, refused, significant
-from analysis.frame import Frame
-from analysis.measured import Measured, measure
-from analysis.requests import ABSENT
-from analysis.samples import Series
-from analysis.throughput import Span
+from analysis.figures import throughput
+from analysis.figures.throughput import Span
+from analysis.records import arms
+from analysis.records.frame import Frame
+from analysis.records.measured import Measured, measure
+from analysis.records.requests import ABSENT
+from analysis.records.samples import Series
+from analysis.stats import intervals
+from analysis.telemetry.energy import joules, net_of_idle
 
 __all__ = ["energy_of", "energy_of_arms", "servers_are_here"]
 

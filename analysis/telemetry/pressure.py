@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.samples import Samples, Series, greatest, grown, least, summed
+from analysis.records.samples import Samples, Series, greatest, grown, least, summed
 from loadgen.record import Int64
 
 __all__ = [

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import latency
 from analysis.estimate import significant
-from analysis.measured import Measured
-from analysis.pressure import (
+from analysis.records import latency
+from analysis.records.measured import Measured
+from analysis.records.requests import ABSENT, Bool
+from analysis.records.samples import Series, summed
+from analysis.telemetry.pressure import (
     CLOCK_DROP,
     KV_USAGE,
     PREEMPTIONS,
@@ -29,8 +31,6 @@ from analysis.pressure import (
     clock_reference,
     pressure,
 )
-from analysis.requests import ABSENT, Bool
-from analysis.samples import Series, summed
 from loadgen.record import Int64
 
 __all__ = ["telemetry_of"]

@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen.arm import Arm, Occasion, limits_of
-from loadgen.client import Client
+from loadgen.campaign.arm import Arm, Occasion, limits_of
+from loadgen.campaign.rundir import ARTIFACTS
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.engine import Call, Health, Plan, Script
+from loadgen.engine.client import Client
+from loadgen.engine.engine import Call, Health, Plan, Script
+from loadgen.engine.share import open_transport
+from loadgen.engine.tally import Tally
 from loadgen.fleet import Endpoint, Job, Share, ShareRun
-from loadgen.fleet.share import open_transport
-from loadgen.profile import Agents, Member, Profile, without_secrets
-from loadgen.rundir import ARTIFACTS
-from loadgen.tally import Tally
+from loadgen.profile.profile import Agents, Member, Profile, without_secrets
 from loadgen.transport import Limits
 from loadgen.wire.dialects import dialect
-from loadgen.workload.agents import AgentsWork
+from loadgen.workload.scripts import AgentsWork
 from loadgen.workload.synthetic import Synthetic
 
 if TYPE_CHECKING:
-    from loadgen.campaign import Campaign
+    from loadgen.campaign.campaign import Campaign
 
 __all__ = ["CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
 

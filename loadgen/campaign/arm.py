@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadgen import schedule
 from loadgen.clock import NS_PER_S
-from loadgen.engine import Health, Plan
+from loadgen.engine import schedule
+from loadgen.engine.engine import Health, Plan
 from loadgen.fleet import Endpoint, Job, Share, ShareJob
-from loadgen.profile import Load, Profile
+from loadgen.profile.profile import Load, Profile
 from loadgen.transport import Limits
 from loadgen.workload import Workload
 

@@ -22,23 +22,13 @@ import aiohttp
 import psutil
 
 import analysis
-from analysis.artifacts import write_artifacts
-from analysis.planning import LOOKS, look
-from loadgen import __version__, calibrate, sizing
-from loadgen.agents import CONCURRENT, agents_arms, agents_work
-from loadgen.arm import MAIN, Arm, Occasion, limits_of, load_arm, most_connections
-from loadgen.clock import clock_source, now_ns, wall_iso
-from loadgen.design import CONTROL, Design, Planned
-from loadgen.discover import LENDS_TOKENIZER, Unreachable, ask_server, token_counter
-from loadgen.engine import Health, lag_quantiles_ms
-from loadgen.fleet import Endpoint, Running, make_room_for_sockets
-from loadgen.fleet.local import WorkerDied, run_workers
-from loadgen.isolation import NotClearedError, clear
-from loadgen.journal import warm_up
-from loadgen.lock import held
-from loadgen.profile import Profile, ProfileError
-from loadgen.resolve import describe_endpoint, resolve
-from loadgen.rundir import (
+from analysis.formats.multi_agent_guide import write_artifacts
+from analysis.stats.planning import LOOKS, look
+from loadgen import __version__
+from loadgen.campaign.agents_arm import CONCURRENT, agents_arms, agents_work
+from loadgen.campaign.arm import MAIN, Arm, Occasion, limits_of, load_arm, most_connections
+from loadgen.campaign.design import CONTROL, Design, Planned
+from loadgen.campaign.rundir import (
     JOURNAL,
     REPORT,
     SAMPLES,
@@ -50,7 +40,18 @@ from loadgen.rundir import (
     write_manifest,
     write_text,
 )
-from loadgen.tally import Tally
+from loadgen.clock import clock_source, now_ns, wall_iso
+from loadgen.engine.engine import Health, lag_quantiles_ms
+from loadgen.engine.tally import Tally
+from loadgen.fleet import Endpoint, Running, make_room_for_sockets
+from loadgen.fleet.local import WorkerDied, run_workers
+from loadgen.probes import calibrate, sizing
+from loadgen.profile.profile import Profile, ProfileError
+from loadgen.servers.discover import LENDS_TOKENIZER, Unreachable, ask_server, token_counter
+from loadgen.servers.isolation import NotClearedError, clear
+from loadgen.servers.resolve import describe_endpoint, resolve
+from loadgen.store.journal import warm_up
+from loadgen.store.lock import held
 from loadgen.telemetry import Look
 from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count

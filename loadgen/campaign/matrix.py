@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from loadgen import __version__
-from loadgen.agents import CONCURRENT
-from loadgen.campaign import Finished, measure, prepare, resume
+from loadgen.campaign.agents_arm import CONCURRENT
+from loadgen.campaign.campaign import Finished, measure, prepare, resume
+from loadgen.campaign.design import planned
+from loadgen.campaign.resume import missing_runs, read_manifest
+from loadgen.campaign.rundir import MANIFEST as MANIFEST_OF_ONE
+from loadgen.campaign.rundir import SUMMARY, write_manifest
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
-from loadgen.design import planned
-from loadgen.discover import Unreachable
-from loadgen.profile import Configuration, Profile, ProfileError, without_secrets
-from loadgen.resume import missing_runs, read_manifest
-from loadgen.rundir import MANIFEST as MANIFEST_OF_ONE
-from loadgen.rundir import SUMMARY, write_manifest
-from loadgen.tally import Tally
+from loadgen.engine.tally import Tally
+from loadgen.profile.profile import Configuration, Profile, ProfileError, without_secrets
+from loadgen.servers.discover import Unreachable
 
 __all__ = [
     "MANIFEST",

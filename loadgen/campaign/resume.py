@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from loadgen.profile import REDACTED, Profile, ProfileError, without_secret_query
-from loadgen.rundir import MANIFEST, whole_runs
+from loadgen.campaign.rundir import MANIFEST, whole_runs
+from loadgen.profile.profile import REDACTED, Profile, ProfileError, without_secret_query
 
 __all__ = ["is_finished", "missing_runs", "profile_of", "read_manifest"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from loadgen.journal import close_segments, reopen, segments
+from loadgen.store.journal import close_segments, reopen, segments
 from loadgen.telemetry.log import close_log, reopen_log
 
 __all__ = [

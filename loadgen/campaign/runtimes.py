@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen.campaign import choose_tier
+from loadgen.campaign.campaign import choose_tier
+from loadgen.campaign.design import planned
+from loadgen.campaign.matrix import Tested, begin_again, closing, directory_of, measure_in_turns, opening, outcome
+from loadgen.campaign.rundir import write_manifest
 from loadgen.clock import now_ns
-from loadgen.design import planned
-from loadgen.profile import Configuration, Profile, ProfileError
-from loadgen.rundir import write_manifest
-from loadgen.sweep import Tested, begin_again, closing, directory_of, measure_in_turns, opening, outcome
-from loadgen.tally import Tally
+from loadgen.engine.tally import Tally
+from loadgen.profile.profile import Configuration, Profile, ProfileError
 
 __all__ = ["CONTROL", "MANIFEST", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
 

@@ -94,7 +94,7 @@ def agents(
     live: options.LiveTable = False,
 ) -> int:
     """Measure agents alone and at the same time, and what the company costs: speedup, efficiency, contention."""
-    from loadgen.campaign import prepare
+    from loadgen.campaign.campaign import prepare
 
     target = options.target_of(
         api=api,
@@ -152,7 +152,7 @@ def agents(
                 what, them = ("live counters are", "them") if outlets.any else ("the table of --live is", "it")
                 many = f"a profile with configurations makes many; leave {them} out"
                 raise Stop(Exit.USAGE, f"{what} of one campaign: {many}")
-            from loadgen.cli.agents_sweep import sweep
+            from loadgen.cli.matrix import sweep
 
             return sweep(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
         if phases is not None:

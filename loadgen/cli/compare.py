@@ -11,7 +11,7 @@ import typer
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
-    from analysis.compare import Side
+    from analysis.compare.compare import Side
 
 __all__ = ["compare"]
 
@@ -35,7 +35,7 @@ def compare(
     ] = False,
 ) -> int:
     """Compare two run directories: the ratio B/A of each metric with its interval and a verdict under a margin."""
-    import analysis.compare
+    from analysis.compare import compare as comparing
     from analysis.report import comparison as report
 
     if format_ not in FORMATS:
@@ -44,8 +44,8 @@ def compare(
         raise Stop(Exit.USAGE, f"{a}: is compared with itself; name two directories, or two arms of one as DIR:ARM")
     share = _share(margin)
     try:
-        told = analysis.compare.compare(_side(a), _side(b), margin=share, metrics=metric, paired=paired)
-    except analysis.compare.NotComparableError as error:
+        told = comparing.compare(_side(a), _side(b), margin=share, metrics=metric, paired=paired)
+    except comparing.NotComparableError as error:
         raise Stop(Exit.VOID, str(error)) from None
     except ValueError as error:
         raise Stop(Exit.USAGE, str(error)) from None
@@ -78,7 +78,7 @@ def _share(text: str) -> float:
 
 def _side(named: str) -> Side:
     import analysis
-    from analysis.compare import read_side
+    from analysis.compare.compare import read_side
 
     directory, arm = _split(named)
     try:

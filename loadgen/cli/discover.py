@@ -11,7 +11,7 @@ from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
-    from analysis.small_writes import SmallWrites
+    from analysis.probes.small_writes import SmallWrites
 
 __all__ = ["NOBODY", "discover"]
 
@@ -35,7 +35,7 @@ def discover(
     """List the servers that answer, with their version and models."""
     import asyncio
 
-    from loadgen.discover import LOCAL_SERVERS, find_local
+    from loadgen.servers.discover import LOCAL_SERVERS, find_local
 
     for given in url or ():
         if not given.startswith(("http://", "https://")):
@@ -68,12 +68,12 @@ def _small_writes(url: str, model: str | None) -> SmallWrites:
     import asyncio
     import secrets
 
-    from analysis.small_writes import find_delay
+    from analysis.probes.small_writes import find_delay
     from loadgen.cli.measuring import load_profile
-    from loadgen.discover import Unreachable
-    from loadgen.profile import ProfileError
-    from loadgen.resolve import resolve
-    from loadgen.small_writes import Asked, ask_both_ways
+    from loadgen.probes.small_writes import Asked, ask_both_ways
+    from loadgen.profile.profile import ProfileError
+    from loadgen.servers.discover import Unreachable
+    from loadgen.servers.resolve import resolve
 
     async def ask() -> Asked:
         return await ask_both_ways(await resolve(spec), secrets.randbits(32))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
-    from loadgen.campaign import Campaign
+    from loadgen.campaign.campaign import Campaign
+    from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
-    from loadgen.tally import Tally
 
 __all__ = ["Outlets", "export", "exporting"]
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.clock import NS_PER_S, now_ns
+from loadgen.engine.tally import Series, Tally, Who, quantile_ms
 from loadgen.record import Int64, Outcome
-from loadgen.tally import Series, Tally, Who, quantile_ms
 
 __all__ = ["LiveView", "sparkline"]
 

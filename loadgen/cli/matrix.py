@@ -17,8 +17,8 @@ from loadgen.cli.measuring import in_loop, judge
 if TYPE_CHECKING:
     import asyncio
 
-    from loadgen.profile import Configuration, Profile
-    from loadgen.sweep import Sweep
+    from loadgen.campaign.matrix import Sweep
+    from loadgen.profile.profile import Configuration, Profile
 
 __all__ = ["choose", "kept_whole", "make_directory", "resume_sweep", "seed_of", "show", "sweep"]
 
@@ -120,8 +120,8 @@ async def _measure(
     quiet: bool,
     before: dict[str, Any] | None = None,
 ) -> Sweep:
+    from loadgen.campaign.matrix import measure_sweep
     from loadgen.cli.progress import Progress
-    from loadgen.sweep import measure_sweep
 
     draw = Progress(shown=progress)
 

@@ -17,12 +17,12 @@ from loadgen.cli.exits import Exit, Stop
 if TYPE_CHECKING:
     import asyncio
 
-    from loadgen.campaign import Campaign, Finished
+    from loadgen.campaign.campaign import Campaign, Finished
     from loadgen.cli.live import LiveView
     from loadgen.cli.progress import Progress
+    from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
-    from loadgen.profile import Profile
-    from loadgen.tally import Tally
+    from loadgen.profile.profile import Profile
 
 __all__ = [
     "conclude",
@@ -61,8 +61,8 @@ def load_profile(
     """
     import asyncio
 
-    from loadgen.discover import find_local
-    from loadgen.profile import ProfileError, load
+    from loadgen.profile.profile import ProfileError, load
+    from loadgen.servers.discover import find_local
 
     given = {key: value for key, value in target.items() if value is not None}
     if urls:
@@ -88,9 +88,9 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
     """Run `work` in an event loop of that kind; Ctrl-C and SIGTERM set the event it gets. Faults become exit codes."""
     import asyncio
 
-    from loadgen.discover import Unreachable
-    from loadgen.loops import loop_factory
-    from loadgen.profile import ProfileError
+    from loadgen.engine.eventloop import loop_factory
+    from loadgen.profile.profile import ProfileError
+    from loadgen.servers.discover import Unreachable
 
     async def main() -> _T:
         stop = asyncio.Event()
@@ -125,7 +125,7 @@ async def prepare_and_measure(
 
     live: draw the table instead of the line, where there is a terminal to draw it on.
     """
-    from loadgen.campaign import measure
+    from loadgen.campaign.campaign import measure
     from loadgen.cli.exporting import export
 
     campaign = await prepared(prepare, stop, quiet=quiet)

@@ -6,8 +6,8 @@ import shutil
 import sys
 
 from loadgen.clock import NS_PER_S, now_ns
+from loadgen.engine.tally import Tally
 from loadgen.record import Outcome
-from loadgen.tally import Tally
 
 __all__ = ["Progress"]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from loadgen.cli import options
-from loadgen.cli.agents_sweep import resume_sweep
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.matrix import resume_sweep
 from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
 from loadgen.cli.report import Format, report
 from loadgen.cli.runtimes import resume_runtimes
@@ -37,9 +37,9 @@ def resume(
     no_progress: options.NoProgress = False,
 ) -> int:
     """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
-    from loadgen.campaign import resume as resumed
-    from loadgen.profile import ProfileError
-    from loadgen.resume import is_finished, profile_of, read_manifest
+    from loadgen.campaign.campaign import resume as resumed
+    from loadgen.campaign.resume import is_finished, profile_of, read_manifest
+    from loadgen.profile.profile import ProfileError
 
     given = headers(header), pairs("--option", option)
     suite = suite_in(directory)

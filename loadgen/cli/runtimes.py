@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loadgen.cli import options
-from loadgen.cli.agents_sweep import choose, kept_whole, make_directory, seed_of, show
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.matrix import choose, kept_whole, make_directory, seed_of, show
 from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_directory
 
 if TYPE_CHECKING:
     import asyncio
 
-    from loadgen.profile import Configuration, Profile
-    from loadgen.runtimes import Variant
-    from loadgen.sweep import Tested
+    from loadgen.campaign.matrix import Tested
+    from loadgen.campaign.runtimes import Variant
+    from loadgen.profile.profile import Configuration, Profile
 
 __all__ = ["resume_runtimes", "runtimes"]
 
@@ -128,7 +128,7 @@ def runtimes(
 
 
 def _wanted(named: str | None) -> dict[str, Variant]:
-    from loadgen.runtimes import VARIANTS
+    from loadgen.campaign.runtimes import VARIANTS
 
     if named is None:
         return VARIANTS
@@ -165,7 +165,7 @@ def _compare(
     progress: bool,
 ) -> int:
     """Measure, print the summary and return the exit code."""
-    from loadgen.runtimes import unavailable
+    from loadgen.campaign.runtimes import unavailable
 
     reasons = {name: unavailable(variant, profile.proxy) for name, variant in wanted.items()}
     left_out = {name: reason for name, reason in reasons.items() if reason is not None}
@@ -188,7 +188,7 @@ def resume_runtimes(
     profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
 ) -> int:
     """Make what the comparison in `directory` lacks; print the summary and return the exit code."""
-    from loadgen.runtimes import VARIANTS, unavailable
+    from loadgen.campaign.runtimes import VARIANTS, unavailable
 
     assert profile.agents is not None
     variants = [VARIANTS[one["name"]] for one in before["variants"]]
@@ -223,8 +223,8 @@ async def _measure(
     against: str | None,
     before: dict[str, Any] | None = None,
 ) -> list[Tested]:
+    from loadgen.campaign.runtimes import measure_runtimes
     from loadgen.cli.progress import Progress
-    from loadgen.runtimes import measure_runtimes
 
     draw = Progress(shown=progress)
 

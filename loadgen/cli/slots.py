@@ -18,11 +18,11 @@ from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import load_profile
 
 if TYPE_CHECKING:
-    from analysis.prefix_cache import PrefixCache
-    from analysis.slots import Burst
-    from loadgen.fleet.share import Endpoint
-    from loadgen.probe import Send
-    from loadgen.profile import Profile
+    from analysis.probes.prefix_cache import PrefixCache
+    from analysis.probes.slots import Burst
+    from loadgen.engine.share import Endpoint
+    from loadgen.probes.probe import Send
+    from loadgen.profile.profile import Profile
     from loadgen.wire import Ask
 
 __all__ = ["slots"]
@@ -123,10 +123,10 @@ class _Wanted:
 def _measure(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     import asyncio
 
-    from loadgen.discover import Unreachable
-    from loadgen.loops import loop_factory
-    from loadgen.probe import ClockJumped
-    from loadgen.profile import ProfileError
+    from loadgen.engine.eventloop import loop_factory
+    from loadgen.probes.probe import ClockJumped
+    from loadgen.profile.profile import ProfileError
+    from loadgen.servers.discover import Unreachable
 
     try:
         with asyncio.Runner(loop_factory=loop_factory(profile.loop)) as runner:
@@ -143,12 +143,12 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     """Ask the server, send the bursts and the trios, and put together what they say."""
     import secrets
 
-    from analysis.slots import advice, by_size, compare_told, find
+    from analysis.probes.slots import advice, by_size, compare_told, find
     from loadgen import __version__
-    from loadgen.campaign import choose_tier
+    from loadgen.campaign.campaign import choose_tier
     from loadgen.clock import wall_iso
-    from loadgen.probe import open_sender, prompt
-    from loadgen.resolve import describe_endpoint, resolve
+    from loadgen.probes.probe import open_sender, prompt
+    from loadgen.servers.resolve import describe_endpoint, resolve
     from loadgen.wire import Ask
 
     [spec] = profile.targets
@@ -194,7 +194,7 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
 
 
 async def _told(endpoint: Endpoint, proxy: str | None) -> tuple[int, str] | None:
-    from loadgen.discover import slots_of
+    from loadgen.servers.discover import slots_of
 
     return await slots_of(
         endpoint.route(),
@@ -209,7 +209,7 @@ async def _told(endpoint: Endpoint, proxy: str | None) -> tuple[int, str] | None
 
 async def _bursts(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> list[Burst]:
     """Look by doubling where a limit may be, then send the rounds that are judged, no larger than that calls for."""
-    from analysis.slots import burst, find, plan, scouted
+    from analysis.probes.slots import burst, find, plan, scouted
 
     async def together(k: int) -> Burst:
         return burst(await send([ask(SHORT_PROMPT, wanted.output_tokens) for _ in range(k)]))
@@ -240,7 +240,7 @@ async def _bursts(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, s
 
 
 async def _cache(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> PrefixCache:
-    from analysis.prefix_cache import find_cache, trio
+    from analysis.probes.prefix_cache import find_cache, trio
 
     trios, sent = [], wanted.rounds * TRIOS_A_ROUND
     draw = random.Random(f"cache {seed}")

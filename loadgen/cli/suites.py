@@ -43,13 +43,13 @@ class Suite:
 def suite_in(directory: Path) -> Suite | None:
     """Return the suite in `directory`; None if it is one campaign, or something else."""
     if (directory / SWEEP).is_file():
-        from analysis.report.sweep import sweep_markdown, sweep_report
-        from analysis.sweep import summarise_sweep
+        from analysis.report.matrix import sweep_markdown, sweep_report
+        from analysis.suites.matrix import summarise_sweep
 
         return Suite(directory, SWEEP, summarise_sweep, sweep_report, sweep_markdown)
     if (directory / RUNTIMES).is_file():
         from analysis.report.runtimes import runtimes_markdown, runtimes_text
-        from analysis.runtimes import summarise_runtimes
+        from analysis.suites.runtimes import summarise_runtimes
 
         return Suite(
             directory,
@@ -64,7 +64,7 @@ def suite_in(directory: Path) -> Suite | None:
 def publish(suite: Suite) -> dict[str, Any]:
     """Write what stands at the top, seal it, and return the summary. Raises OSError."""
     import analysis
-    from loadgen.rundir import SUMMARY, seal, write_text
+    from loadgen.campaign.rundir import SUMMARY, seal, write_text
 
     directory = suite.directory
     manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def publish(suite: Suite) -> dict[str, Any]:
         write_text(directory / "report.md", suite.markdown(summary))
         write_text(directory / "report.html", runtimes_page(summary))
     elif manifest["profile"]["agents"]["artifacts"]:
-        from analysis.artifacts import write_suite
+        from analysis.formats.multi_agent_guide import write_suite
 
         write_suite(directory)
     seal(directory, manifest, suite.name)

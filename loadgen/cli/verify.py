@@ -67,7 +67,7 @@ def _of_suite(suite: Suite) -> tuple[list[str], int]:
 
 def _changed(directory: Path, name: str, manifest: dict[str, Any]) -> list[str]:
     """Return which files are not as the manifest of that name tells, that one included."""
-    from loadgen.rundir import file_sha256, manifest_sha256
+    from loadgen.campaign.rundir import file_sha256, manifest_sha256
 
     wrong = []
     for told, sha256 in _told(manifest).items():

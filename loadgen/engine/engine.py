@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loadgen.client import Client
 from loadgen.clock import NS_PER_MS, NS_PER_S, RealtimeOffset, Sleeper, cpu_ns, now_ns
+from loadgen.engine.client import Client
 from loadgen.record import Int64, Outcome, Record
 from loadgen.transport import Answer
 from loadgen.wire import Ask

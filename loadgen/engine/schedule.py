@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen.profile import Load, Mmpp, Stage
+from loadgen.profile.profile import Load, Mmpp, Stage
 from loadgen.record import Int64
 
 __all__ = ["Drawn", "concurrency_steps", "describe", "offsets", "warmup_ends_ns"]

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from loadgen.client import Client
 from loadgen.clock import cpu_ns
-from loadgen.engine import Engine, Health, Plan
-from loadgen.journal import Journal
-from loadgen.profile import REDACTED
+from loadgen.engine.client import Client
+from loadgen.engine.engine import Engine, Health, Plan
+from loadgen.engine.tally import Tally
+from loadgen.profile.profile import REDACTED
 from loadgen.record import Record
-from loadgen.tally import Tally
+from loadgen.servers.urls import with_query
+from loadgen.store.journal import Journal
 from loadgen.transport import Address, Limits, Transport, tls_context
 from loadgen.transport.sockets import SocketTransport
-from loadgen.urls import with_query
 from loadgen.wire import Target
 from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload

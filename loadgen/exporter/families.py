@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import BucketSpan, Exemplar, NativeHistogram
 
 from loadgen.clock import NS_PER_S
-from loadgen.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tally, Who
+from loadgen.engine.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tally, Who
 from loadgen.telemetry import Look, Value
 
 __all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]

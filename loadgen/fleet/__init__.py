@@ -1,5 +1,5 @@
 """The engine on many processes of one host: `share` is one process's part, `local` runs several."""
 
-from loadgen.fleet.share import Endpoint, Job, Running, Share, ShareJob, ShareRun, make_room_for_sockets
+from loadgen.engine.share import Endpoint, Job, Running, Share, ShareJob, ShareRun, make_room_for_sockets
 
 __all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "make_room_for_sockets"]

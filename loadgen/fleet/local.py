@@ -16,10 +16,10 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from loadgen.engine import Health
-from loadgen.fleet.share import Job, make_room_for_sockets
-from loadgen.loops import loop_factory
-from loadgen.tally import Tally
+from loadgen.engine.engine import Health
+from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.share import Job, make_room_for_sockets
+from loadgen.engine.tally import Tally
 
 __all__ = ["WorkerDied", "run_workers"]
 

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from loadgen.client import Client
 from loadgen.clock import now_ns
-from loadgen.fleet.share import Endpoint, make_room_for_sockets, open_poller, open_transport
-from loadgen.profile import REDACTED
+from loadgen.engine.client import Client
+from loadgen.engine.share import Endpoint, make_room_for_sockets, open_poller, open_transport
+from loadgen.profile.profile import REDACTED
 from loadgen.record import Record
 from loadgen.transport import Limits
 from loadgen.wire import Ask

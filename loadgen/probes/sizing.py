@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen.client import Client
 from loadgen.clock import now_ns
-from loadgen.fleet.share import Endpoint, open_transport
+from loadgen.engine.client import Client
+from loadgen.engine.share import Endpoint, open_transport
 from loadgen.record import Outcome, Record
 from loadgen.transport import Limits
 from loadgen.wire import Ask

@@ -5,7 +5,7 @@ acknowledged, and clients' kernels delay ACKs on a connection whose requests fol
 take turns here, one request at a time. Before each request of the one the kernel is told to delay ACKs (TCP_QUICKACK
 0), as it does by itself where requests follow answers within 40 ms. It is not told so again before each read: an ACK
 that was delayed in vain is the last one delayed until the next request. Before each read of the other connection it is
-told to send ACKs at once (1), because sending may undo that. `analysis.small_writes` says what the records show.
+told to send ACKs at once (1), because sending may undo that. `analysis.probes.small_writes` says what the records show.
 
 Nothing that a server does raises. Linux only. Plain HTTP only: the sockets here speak no TLS, so over https the server
 is not asked.
@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadgen.client import Client
 from loadgen.clock import now_ns
-from loadgen.fleet.share import Endpoint
-from loadgen.probe import PROBE_RUN, prompt
+from loadgen.engine.client import Client
+from loadgen.engine.share import Endpoint
+from loadgen.probes.probe import PROBE_RUN, prompt
 from loadgen.record import Outcome, Record
 from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire import Ask

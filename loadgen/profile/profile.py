@@ -970,8 +970,8 @@ def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) 
 
 def shipped() -> dict[str, Path]:
     """Return the profiles that come with loadgen: name -> path."""
-    here = Path(__file__).resolve().parent
-    folder = next((f for f in (here / "profiles", here.parent / "profiles") if f.is_dir()), None)
+    package = Path(__file__).resolve().parents[1]
+    folder = next((f for f in (package / "profiles", package.parent / "profiles") if f.is_dir()), None)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
 
 

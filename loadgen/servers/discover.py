@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from loadgen.servers.identify import PROBES, Identity, Probe, identify
+from loadgen.servers.told_slots import SLOT_ROUTES, slots_told
+from loadgen.servers.urls import query_of, root_url, with_query
 from loadgen.transport import tls_context
-from loadgen.urls import query_of, root_url, with_query
-from loadgen.wire.identify import PROBES, Identity, Probe, identify
-from loadgen.wire.slots import SLOT_ROUTES, slots_told
 
 __all__ = [
     "LENDS_TOKENIZER",

@@ -14,8 +14,8 @@ from typing import Any
 
 import aiohttp
 
-from loadgen.discover import Unreachable, cause
 from loadgen.fleet import Endpoint
+from loadgen.servers.discover import Unreachable, cause
 from loadgen.transport import tls_context
 
 __all__ = ["NotClearedError", "clear"]

@@ -9,14 +9,14 @@ import os
 import ssl
 from collections.abc import Mapping
 
-from loadgen.discover import Unreachable, ask_server
-from loadgen.fleet.share import Endpoint
-from loadgen.profile import ProfileError, TargetSpec, without_secret_query
+from loadgen.engine.share import Endpoint
+from loadgen.profile.profile import ProfileError, TargetSpec, without_secret_query
+from loadgen.servers.discover import Unreachable, ask_server
+from loadgen.servers.identify import Identity
+from loadgen.servers.urls import query_of, root_url
 from loadgen.transport import tls_context
-from loadgen.urls import query_of, root_url
 from loadgen.wire import Target
 from loadgen.wire.dialects import DIALECTS
-from loadgen.wire.identify import Identity
 
 __all__ = ["Unreachable", "describe_endpoint", "resolve"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from loadgen.wire.identify import Probe
+from loadgen.servers.identify import Probe
 
 __all__ = ["SLOT_ROUTES", "slots_told"]
 

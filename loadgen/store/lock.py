@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadgen.profile import ProfileError
+from loadgen.profile.profile import ProfileError
 
 __all__ = ["held"]
 

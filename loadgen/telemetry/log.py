@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loadgen.journal import write_whole
+from loadgen.store.journal import write_whole
 from loadgen.telemetry import Look
 
 __all__ = ["SCHEMA", "Log", "close_log", "reopen_log"]

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 
 from loadgen.clock import now_ns
-from loadgen.fleet.share import Endpoint
-from loadgen.profile import without_secret_query
+from loadgen.engine.share import Endpoint
+from loadgen.profile.profile import without_secret_query
 from loadgen.telemetry import Absent, Look, Missed, Source, Value, labelled
 from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, remembering_parser
 from loadgen.transport import tls_context

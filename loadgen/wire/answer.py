@@ -22,7 +22,9 @@ import numpy as np
 import orjson
 
 from loadgen.record import NO_INT32, Int32, Int64, Kind, Outcome, TokensFrom
-from loadgen.wire import Decoded, Response, alike, told
+from loadgen.wire import Decoded, Response
+from loadgen.wire import fields as told
+from loadgen.wire import templates as alike
 from loadgen.wire.blocks import Blocks, Offsets, whole
 from loadgen.wire.sse import DONE, is_whole
 

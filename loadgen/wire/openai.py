@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from loadgen.record import Kind
-from loadgen.wire import Ask, Decoded, Response, Target, told
+from loadgen.wire import Ask, Decoded, Response, Target
+from loadgen.wire import fields as told
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
 from loadgen.wire.sse import blocks, open_block

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 import orjson
 
-from loadgen.profile import ProfileError, Work
+from loadgen.profile.profile import ProfileError, Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
 from loadgen.workload.synthetic import OUTPUT_STREAM

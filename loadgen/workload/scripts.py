@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from loadgen.profile import ProfileError
+from loadgen.profile.profile import ProfileError
 from loadgen.wire import Ask
 from loadgen.workload.synthetic import Synthetic
 from loadgen.workload.text import PLAIN, PREFIX_WORDS, Unique

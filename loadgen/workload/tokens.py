@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadgen.profile import ProfileError
+from loadgen.profile.profile import ProfileError
 
 __all__ = ["Count", "tokenizer_count"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handmade import directory, request, run
+from tests.analysis.handmade import directory, request, run
 
 NAMES = ("collector", "insight")
 

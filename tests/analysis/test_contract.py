@@ -4,11 +4,11 @@ import ast
 from pathlib import Path
 
 import numpy as np
-from handmade import SCHEMA
 
 import analysis
-from loadgen import journal
 from loadgen.record import Kind, Outcome, Record, TokensFrom
+from loadgen.store import journal
+from tests.analysis.handmade import SCHEMA
 
 PACKAGE = Path(analysis.__file__).parent
 

@@ -3,9 +3,9 @@ import shutil
 
 import numpy as np
 import pytest
-from handmade import MS, directory, request, run, write
 
 import analysis
+from tests.analysis.handmade import MS, directory, request, run, write
 
 E = {"value", "low", "high", "confidence", "n", "notes"}
 FIGURES = {"mean", "p50", "p90", "p95", "p99", "p999", "min", "max", "sd"}

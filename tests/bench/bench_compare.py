@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.compare import compare, read_side
+from analysis.compare.compare import compare, read_side
 from loadgen.emulator.physics import Job, Law, Physics
 from tests.analysis import handmade
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import contention, intervals
-from analysis.calls import Calls
+from analysis.agents import contention
 from analysis.estimate import Estimate
-from analysis.requests import ABSENT
+from analysis.records.calls import Calls
+from analysis.records.requests import ABSENT
+from analysis.stats import intervals
 from loadgen.record import Int64
 
 Float64 = NDArray[np.float64]

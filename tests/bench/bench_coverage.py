@@ -29,10 +29,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import analysis
-from analysis import steady
+from analysis.stats import steady
 from loadgen.emulator.physics import Job, Law, Physics
-from loadgen.profile import Load
-from loadgen.schedule import offsets
+from loadgen.engine.schedule import offsets
+from loadgen.profile.profile import Load
 from tests.analysis.handmade import CONTENT, SCHEMA, directory, run
 
 MU, LAMBDA = 10.0, 8.0

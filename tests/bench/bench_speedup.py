@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import intervals
-from analysis.speedup import Walls, parts_over_blocks
+from analysis.agents.speedup import Walls, parts_over_blocks
+from analysis.stats import intervals
 
 Float64 = NDArray[np.float64]
 

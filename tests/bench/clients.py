@@ -20,16 +20,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import aiohttp
 import numpy as np
 
-from loadgen.calibrate import compare
 from loadgen.clock import now_ns
 from loadgen.emulator import read_truth
-from loadgen.engine import Plan
+from loadgen.engine.engine import Plan
+from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.tally import Tally
 from loadgen.exporter import Exporter, serve
 from loadgen.fleet import Endpoint, Share, ShareRun, make_room_for_sockets
-from loadgen.journal import close_segments
-from loadgen.loops import loop_factory
-from loadgen.profile import Work
-from loadgen.tally import Tally
+from loadgen.probes.calibrate import compare
+from loadgen.profile.profile import Work
+from loadgen.store.journal import close_segments
 from loadgen.transport import Limits
 from loadgen.wire import Target
 from loadgen.workload import open_workload

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from loadgen.emulator import Law, spawn
-from loadgen.profile import ProfileError, load
-from loadgen.workload.agents import AgentsWork, describe_files, files_in, sample_files
+from loadgen.profile.profile import ProfileError, load
+from loadgen.workload.scripts import AgentsWork, describe_files, files_in, sample_files
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here
 
 MODEL = ("--api", "ollama", "--model", "emulated")

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from loadgen.arm import Arm, Occasion, load_arm
-from loadgen.campaign import Campaign, Finished, measure, prepare
+from loadgen.campaign.arm import Arm, Occasion, load_arm
+from loadgen.campaign.campaign import Campaign, Finished, measure, prepare
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import conclude
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.fleet import Job
-from loadgen.profile import ProfileError, load
+from loadgen.profile.profile import ProfileError, load
 from tests.fakes.command import command, rows, run_here
 
 QUICK = Law(ttft_s=0.002, gap_s=0.001)
@@ -479,7 +479,7 @@ def test_a_null_option_reaches_the_server_wherever_it_was_written() -> None:
 
 
 def test_workers_begin_at_different_targets() -> None:
-    from loadgen.arm import _deal, _rotated
+    from loadgen.campaign.arm import _deal, _rotated
 
     deal = _deal([1.0, 1.0, 2.0])
     assert [_rotated(deal, worker)[0] for worker in range(4)] == list(deal)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from loadgen.design import CONTROL, Design, planned
+from loadgen.campaign.design import CONTROL, Design, planned
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from loadgen.campaign.runtimes import CONTROL, VARIANTS, unavailable
 from loadgen.emulator import Law, spawn
-from loadgen.profile import load
-from loadgen.runtimes import CONTROL, VARIANTS, unavailable
+from loadgen.profile.profile import load
 from tests.fakes.command import Result, command, run_here
 from tests.fakes.proxy import forward
 from tests.fakes.talker import talking

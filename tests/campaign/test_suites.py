@@ -118,7 +118,7 @@ def test_a_missing_file_is_named(name: str, sweep: tuple[Path, Result], tmp_path
 
 
 def test_the_top_must_follow_from_below_though_every_checksum_fits(sweep: tuple[Path, Result], tmp_path: Path) -> None:
-    from loadgen.rundir import seal
+    from loadgen.campaign.rundir import seal
 
     out = shutil.copytree(sweep[0], tmp_path / "copy")
     change(out, "summary.json", "overlap_efficiency_mean")

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from loadgen.campaign.rundir import file_sha256, manifest_sha256
 from loadgen.emulator import Law, spawn
-from loadgen.rundir import file_sha256, manifest_sha256
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here, run_there
 from tests.fakes.peer import chunked, listening
 

@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from loadgen.cli.live import BARS, LiveView, sparkline
+from loadgen.engine.tally import Tally
 from loadgen.record import Kind, Outcome, Record
-from loadgen.tally import Tally
 
 MS = 1_000_000
 

@@ -11,7 +11,7 @@ import pytest
 from loadgen.cli.app import run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator import Law, spawn
-from loadgen.probe import PROBE_RUN, prompt
+from loadgen.probes.probe import PROBE_RUN, prompt
 
 Capture = pytest.CaptureFixture[str]
 

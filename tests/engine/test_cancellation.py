@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.engine import Engine, Plan
+from loadgen.engine.engine import Engine, Plan
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes import engine_runs
@@ -154,7 +154,7 @@ def test_an_alarm_that_cannot_be_had_is_raised(monkeypatch: Patch, missing: int)
             closed([(0, 1)], requests=100), [transport.client()], (0,), engine_runs.ask, lambda record: None
         )
         with monkeypatch.context() as patched:  # undone before run_virtually undoes its own
-            patched.setattr("loadgen.engine.Sleeper", Scarce)
+            patched.setattr("loadgen.engine.engine.Sleeper", Scarce)
             await engine.run()
 
     with pytest.raises(OSError, match="Too many open files"):

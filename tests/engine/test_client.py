@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from loadgen.client import Client
+from loadgen.engine.client import Client
 from loadgen.transport import Answer
 from loadgen.transport.connection import Exchange
 from loadgen.wire import Ask, Target

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.engine import DECODE_NS, HEARTBEAT_NS, Engine
+from loadgen.engine.engine import DECODE_NS, HEARTBEAT_NS, Engine
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes import engine_runs

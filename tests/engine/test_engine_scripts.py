@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadgen.clock import NS_PER_S
-from loadgen.engine import Call, Engine, Plan, Script
+from loadgen.engine.engine import Call, Engine, Plan, Script
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes.engine_runs import ZERO_NS, Ran, run_engine

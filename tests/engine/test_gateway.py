@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from loadgen.campaign import Campaign, measure, prepare
-from loadgen.discover import TOKENIZE_AT_ONCE, Unreachable, slots_of
+from loadgen.campaign.campaign import Campaign, measure, prepare
 from loadgen.emulator import Law, spawn
 from loadgen.fleet import Endpoint
-from loadgen.isolation import clear
-from loadgen.profile import TargetSpec, load
-from loadgen.resolve import resolve
+from loadgen.profile.profile import TargetSpec, load
+from loadgen.servers.discover import TOKENIZE_AT_ONCE, Unreachable, slots_of
+from loadgen.servers.isolation import clear
+from loadgen.servers.resolve import resolve
 from loadgen.wire import Target
 from loadgen.workload.text import WORDS
 from tests.fakes.gateway import gateway

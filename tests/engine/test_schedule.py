@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen.profile import Load
-from loadgen.schedule import concurrency_steps, describe, offsets, warmup_ends_ns
+from loadgen.engine.schedule import concurrency_steps, describe, offsets, warmup_ends_ns
+from loadgen.profile.profile import Load
 
 S = 1_000_000_000
 SEEDS = st.integers(0, 2**63 - 1)

@@ -12,11 +12,11 @@ import pytest
 
 from loadgen.clock import now_ns
 from loadgen.emulator import Law, spawn
-from loadgen.engine import Plan
+from loadgen.engine.engine import Plan
+from loadgen.engine.tally import Tally
 from loadgen.fleet import Endpoint, Share, ShareRun
-from loadgen.profile import TargetSpec, Work
-from loadgen.resolve import resolve
-from loadgen.tally import Tally
+from loadgen.profile.profile import TargetSpec, Work
+from loadgen.servers.resolve import resolve
 from loadgen.transport import Limits
 from loadgen.wire import Target
 from loadgen.workload import open_workload

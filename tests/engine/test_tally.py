@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loadgen.engine.tally import BOUNDS_NS, Buckets, Tally
 from loadgen.record import Kind, Outcome, Record
-from loadgen.tally import BOUNDS_NS, Buckets, Tally
 
 MS = 1_000_000
 

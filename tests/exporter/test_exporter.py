@@ -14,11 +14,11 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from loadgen.engine.tally import Tally
 from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
 from loadgen.fleet import Endpoint
 from loadgen.record import Kind, Outcome, Record
-from loadgen.resolve import describe_endpoint
-from loadgen.tally import Tally
+from loadgen.servers.resolve import describe_endpoint
 from loadgen.telemetry import Look, Value, labelled
 from loadgen.wire import Target
 

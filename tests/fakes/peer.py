@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from loadgen.sizing import PROBE_RUN
+from loadgen.probes.sizing import PROBE_RUN
 
 __all__ = ["ANSWER", "Peer", "chunked", "listening"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadgen.client import Client
 from loadgen.clock import NS_PER_S
+from loadgen.engine.client import Client
 from loadgen.record import Outcome
 from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire import Response, Target

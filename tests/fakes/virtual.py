@@ -109,7 +109,7 @@ def run_virtually(patch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Corou
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, patch.context() as patched:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
-        patched.setattr("loadgen.engine.now_ns", loop.now_ns)
+        patched.setattr("loadgen.engine.engine.now_ns", loop.now_ns)
         patched.setattr("loadgen.transport.deadlines.now_ns", loop.now_ns)
-        patched.setattr("loadgen.engine.Sleeper", VirtualSleeper)
+        patched.setattr("loadgen.engine.engine.Sleeper", VirtualSleeper)
         return runner.run(checked())

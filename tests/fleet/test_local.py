@@ -20,13 +20,13 @@ import pytest
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
-from loadgen.engine import Health, Plan
+from loadgen.engine.engine import Health, Plan
+from loadgen.engine.tally import Tally
 from loadgen.fleet import Endpoint, Share, ShareJob
 from loadgen.fleet.local import WorkerDied, run_workers
-from loadgen.journal import segments
-from loadgen.profile import Work
+from loadgen.profile.profile import Work
 from loadgen.record import Outcome
-from loadgen.tally import Tally
+from loadgen.store.journal import segments
 from loadgen.transport import Limits
 from loadgen.wire import Target
 from loadgen.workload import open_workload

@@ -16,8 +16,8 @@ import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.generate import DASHBOARDS, text
+from loadgen.engine.tally import BOUNDS_NS
 from loadgen.exporter import names
-from loadgen.tally import BOUNDS_NS
 from tests.grafana.conftest import SHIPPED, Scraped
 
 RULES = yaml.safe_load((SHIPPED / "rules.yml").read_text())["groups"][0]["rules"]

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen import sizing
-from loadgen.campaign import Campaign, measure, prepare
+from loadgen.campaign.campaign import Campaign, measure, prepare
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
-from loadgen.profile import load
+from loadgen.probes import sizing
+from loadgen.profile.profile import load
 from loadgen.record import Outcome, Record
 
 QUICK = Law(ttft_s=0.001, gap_s=0.0)

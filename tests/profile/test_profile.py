@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.profile import OBJECTIVES, Dist, Load, Profile, ProfileError, load, shipped
+from loadgen.profile.profile import OBJECTIVES, Dist, Load, Profile, ProfileError, load, shipped
 
 MINIMAL = "load: {concurrency: 8, requests: 100}\n"
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from loadgen.wire.identify import PROBES, Identity, Probe, identify
+from loadgen.servers.identify import PROBES, Identity, Probe, identify
 
 
 def ok(value, content_type="application/json"):

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from loadgen.wire.identify import Probe
-from loadgen.wire.slots import slots_told
+from loadgen.servers.identify import Probe
+from loadgen.servers.told_slots import slots_told
 
 
 def answer(body: Any, status: int = 200) -> Probe:

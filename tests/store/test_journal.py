@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen import journal as journal_module
-from loadgen.journal import KEPT, SCHEMA, SOME_EVENTS, SOME_RECORDS, Journal, close_segments, reopen, segments
 from loadgen.record import Kind, Outcome, Record, TokensFrom
+from loadgen.store import journal as journal_module
+from loadgen.store.journal import KEPT, SCHEMA, SOME_EVENTS, SOME_RECORDS, Journal, close_segments, reopen, segments
 
 BYTES_A_TOKEN = 4.2  # six are allowed; 3.7 it is for the stamps below; without the encodings it is more
 LISTS = {"event_ns": np.int64, "event_tokens": np.int32, "event_kind": np.uint8, "event_read": np.int32}

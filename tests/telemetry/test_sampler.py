@@ -18,11 +18,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen.campaign import measure, prepare
+from loadgen.campaign.campaign import measure, prepare
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import spawn
 from loadgen.fleet import Endpoint
-from loadgen.profile import Telemetry, load
+from loadgen.profile.profile import Telemetry, load
 from loadgen.telemetry import Look, Value
 from loadgen.telemetry.log import SCHEMA, Log, close_log, reopen_log
 from loadgen.telemetry.sampler import start_sampler

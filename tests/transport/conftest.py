@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trustme
 
-from loadgen.loops import loop_factory
+from loadgen.engine.eventloop import loop_factory
 from loadgen.transport import Address, Answer, Limits, Transport
 from loadgen.transport.aio import AiohttpTransport
 from loadgen.transport.kernel import Poller

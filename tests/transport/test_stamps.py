@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from loadgen.client import Client
 from loadgen.clock import NS_PER_MS
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
+from loadgen.engine.client import Client
 from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 from loadgen.transport.kernel import SELF_TESTS, stamping_works
 from loadgen.wire import Ask, Target

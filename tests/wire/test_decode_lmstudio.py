@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wire_streams import JSON, answer, dumps, kinds, named, tokens
 
 from loadgen.record import Outcome, TokensFrom
 from loadgen.wire import lmstudio
+from tests.wire.wire_streams import JSON, answer, dumps, kinds, named, tokens
 
 STATS = {"input_tokens": 9, "total_output_tokens": 2, "reasoning_output_tokens": 0, "tokens_per_second": 50.1}
 STATS |= {"time_to_first_token_seconds": 0.11}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from wire_streams import JSON, NDJSON, answer, dumps, kinds, ndjson, tokens
 
 from loadgen.record import Outcome, TokensFrom
 from loadgen.wire import ollama
+from tests.wire.wire_streams import JSON, NDJSON, answer, dumps, kinds, ndjson, tokens
 
 LAST = {
     "done": True,

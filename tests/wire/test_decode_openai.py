@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wire_streams import DONE, JSON, ROLE_CHUNK, answer, chunk, dumps, kinds, sse, tail, tokens, usage
 
 from loadgen.record import Outcome, TokensFrom
 from loadgen.wire import openai
+from tests.wire.wire_streams import DONE, JSON, ROLE_CHUNK, answer, chunk, dumps, kinds, sse, tail, tokens, usage
 
 HELLO = [ROLE_CHUNK, chunk({"content": "Hel"}), chunk({"content": "lo"})]
 FINISH = chunk({}, "stop")

@@ -9,11 +9,12 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wire_streams import DONE, NDJSON, ROLE_CHUNK, answer, as_facts, chunk, named, ndjson, sse, tail, usage
 
-from loadgen.wire import alike, lmstudio, ollama, openai
 from loadgen.wire import answer as shared
+from loadgen.wire import lmstudio, ollama, openai
+from loadgen.wire import templates as alike
 from loadgen.wire.ndjson import blocks as ndjson_blocks
+from tests.wire.wire_streams import DONE, NDJSON, ROLE_CHUNK, answer, as_facts, chunk, named, ndjson, sse, tail, usage
 
 TEXTS = [
     "a",

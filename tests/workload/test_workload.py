@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.profile import Dist, ProfileError, Work
+from loadgen.profile.profile import Dist, ProfileError, Work
 from loadgen.wire import Ask
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 from loadgen.workload.lengths import draw

@@ -6,11 +6,11 @@ import json
 import math
 
 import pytest
-from agent_runs import Call, campaign, one_after_the_other
 
-from analysis.agents import agents_section, cohens_d, grade, spread
-from analysis.frame import load
+from analysis.agents.section import agents_section, cohens_d, grade, spread
+from analysis.records.frame import load
 from analysis.summary import summarise
+from tests.analysis.agent_runs import Call, campaign, one_after_the_other
 
 ARMS = ("solo", "concurrent")
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)  # of one block against the next

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from agent_runs import Call, campaign
-from sampled import rows, write
 
-from analysis.agents import agents_section
-from analysis.frame import load
+from analysis.agents.section import agents_section
+from analysis.records.frame import load
 from analysis.report.agents import agents_text
+from tests.analysis.agent_runs import Call, campaign
+from tests.analysis.sampled import rows, write
 
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)
 CALLS = 8

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis import contention
+from analysis.agents import contention
+from analysis.agents.overlap import inside_and_touching
 from analysis.estimate import Estimate
-from analysis.overlap import inside_and_touching
 from tests.bench import bench_contention as bench
 
 SEEDS = 10

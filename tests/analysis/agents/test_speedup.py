@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from analysis import speedup
-from analysis.speedup import Walls
+from analysis.agents import speedup
+from analysis.agents.speedup import Walls
 
 SOLO = [20.1, 19.6, 20.4, 19.9, 20.3]
 MAKESPAN = np.array([11.2, 10.9, 11.5, 11.0, 11.3])

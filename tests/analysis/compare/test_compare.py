@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from handmade import directory, request, run
 
-from analysis import equivalence, ratio
-from analysis.compare import NotComparableError, compare, read_side
+from analysis.compare.compare import NotComparableError, compare, read_side
 from analysis.report.comparison import comparison_markdown, comparison_text
 from analysis.report.comparison_page import comparison_page
+from analysis.stats import equivalence, ratio
+from tests.analysis.handmade import directory, request, run
 
 RUNS_MS = [60.0, 61.2, 59.1, 60.5, 59.4, 60.1]
 WINDOW = (0, 100_000)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from handmade import directory, request, run
 
 import analysis
+from tests.analysis.handmade import directory, request, run
 
 LOAD = {"arrivals": "poisson", "rate_per_s": 50}
 

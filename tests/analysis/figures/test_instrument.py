@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from handmade import directory, request, run
 
 import analysis
+from tests.analysis.handmade import directory, request, run
 
 OPEN = {"arrivals": "poisson", "rate_per_s": 100}
 

@@ -1,8 +1,8 @@
 import pytest
-from handmade import directory, request, run
 
 import analysis
-from analysis.objectives import by_count, terms_of
+from analysis.figures.objectives import by_count, terms_of
+from tests.analysis.handmade import directory, request, run
 
 
 def decided(tmp_path, rows, objectives, **options):

@@ -12,7 +12,9 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis import arms, order, planning
+from analysis.figures import order
+from analysis.records import arms
+from analysis.stats import planning
 from tests.analysis.handmade import directory, request
 
 EARLY, LATE = [100.0, 104.0, 98.0], [112.0, 118.0, 113.0]

@@ -1,7 +1,7 @@
 import pytest
-from handmade import directory, request, run
 
 import analysis
+from tests.analysis.handmade import directory, request, run
 
 
 def test_a_run_that_stands_out_is_marked_and_kept(tmp_path):

@@ -2,9 +2,8 @@
 
 import json
 
-from agent_runs import campaign
-
-from analysis.artifacts import FOLDER, write_artifacts
+from analysis.formats.multi_agent_guide import FOLDER, write_artifacts
+from tests.analysis.agent_runs import campaign
 
 AGENTS = [
     {"name": name, "endpoint": "a", "options": {}, "asked_options": {}, "calls": ["plan"], "files": []}

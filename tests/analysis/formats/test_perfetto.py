@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.report.perfetto import write_trace
+from analysis.formats.perfetto import write_trace
 from tests.analysis.handmade import directory, request, run
 
 NEEDED = {

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import slots
+from analysis.probes import slots
+from analysis.probes.slots import Burst, Slots, advice, compare_told, find, ladder, plan
 from analysis.report.slots import slots_markdown, slots_text
-from analysis.slots import Burst, Slots, advice, compare_told, find, ladder, plan
 from loadgen.record import Kind, Outcome, Record
 
 MS = 1_000_000

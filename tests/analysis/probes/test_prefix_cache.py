@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from analysis.prefix_cache import Trio, find_cache, trio
+from analysis.probes.prefix_cache import Trio, find_cache, trio
 from loadgen.record import Kind, Outcome, Record
 
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from analysis.small_writes import LEAST_PAIRS, find_delay
+from analysis.probes.small_writes import LEAST_PAIRS, find_delay
 from loadgen.record import Kind, Outcome, Record
 
 MS = 1_000_000

@@ -1,10 +1,10 @@
 """One directory, several conditions: figures are those of one arm, and what is missing is named."""
 
 import pytest
-from handmade import directory, request, run, write
 
 import analysis
-from analysis import arms
+from analysis.records import arms
+from tests.analysis.handmade import directory, request, run, write
 
 PLANNED = [[0, "solo"], [0, "both"], [1, "both"], [1, "solo"], [2, "solo"], [2, "both"]]
 DESIGN = {"arms": [{"name": "solo"}, {"name": "both"}], "primary": "both", "blocks": 3, "planned": PLANNED}

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.distribution import Binned, Distribution, bin_of, middle_of
-from analysis.quantiles import type7
+from analysis.records.distribution import Binned, Distribution, bin_of, middle_of
+from analysis.stats.quantiles import type7
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=50))

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from handmade import directory, request, run, write
 
 import analysis
-from analysis.requests import read_requests
+from analysis.records.requests import read_requests
+from tests.analysis.handmade import directory, request, run, write
 
 ROWS = [request(10 * i, [10 * i + 5, 10 * i + 8], output=2) for i in range(20)]
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from handmade import CONTENT, directory, request, run
 
 import analysis
-from analysis import latency
-from analysis.distribution import middle_of
+from analysis.records import latency
+from analysis.records.distribution import middle_of
 from loadgen.record import Kind
+from tests.analysis.handmade import CONTENT, directory, request, run
 
 
 def measured(tmp_path, rows, **options):

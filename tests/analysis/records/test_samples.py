@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import MS, directory, request, run
-from sampled import Row, S, rows, write
 
 import analysis
-from analysis.pressure import pressure
+from analysis.records.samples import Samples, Series, greatest, grown, least, read_samples, summed
 from analysis.report.sections import SECTIONS
-from analysis.samples import Samples, Series, greatest, grown, least, read_samples, summed
+from analysis.telemetry.pressure import pressure
+from tests.analysis.handmade import MS, directory, request, run
+from tests.analysis.sampled import Row, S, rows, write
 
 
 def series(values: dict[float, float], *, counter: bool = False) -> Series:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import MS, SCHEMA, directory, request, run
 
 import analysis
-from analysis import settling
+from analysis.records import settling
+from tests.analysis.handmade import MS, SCHEMA, directory, request, run
 
 OPEN = {"arrivals": "constant", "rate_per_s": 10}
 

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from handmade import directory, request, run, write
 
 import analysis
+from tests.analysis.handmade import directory, request, run, write
 
 
 def measured(path):

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from agent_runs import campaign, one_after_the_other
 
-from analysis import html_report, load, markdown_report, planning, summarise, terminal_report, to_json
-from analysis.agents import agents_section
+from analysis import html_report, load, markdown_report, summarise, terminal_report, to_json
+from analysis.agents.section import agents_section
 from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
+from analysis.stats import planning
+from tests.analysis.agent_runs import campaign, one_after_the_other
 
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)
 CALLS = ((100.0, 10.0, 41), (200.0, 10.0, 21))

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from handmade import directory, request, run
-from test_summary import OPEN, chat
-from test_terminal import CALIBRATION, OBJECTIVES, reports
 
 import analysis
-from analysis.timeline import time_in_flight, timeline_of
+from analysis.figures.timeline import time_in_flight, timeline_of
+from tests.analysis.handmade import directory, request, run
+from tests.analysis.report.test_terminal import CALIBRATION, OBJECTIVES, reports
+from tests.analysis.test_summary import OPEN, chat
 
 EVIL = "</script><script>alert(1)</script><img src=http://evil/x onerror=alert(2)> \u2028"
 VOID = {"meta", "br", "img", "link", "hr", "input"}

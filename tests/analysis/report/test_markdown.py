@@ -1,11 +1,11 @@
 import pytest
-from handmade import directory, request
-from test_html import EVIL
-from test_terminal import GOLDEN, reports
 
 import analysis
 from analysis.report import sections
 from analysis.report.charts import charts_of
+from tests.analysis.handmade import directory, request
+from tests.analysis.report.test_html import EVIL
+from tests.analysis.report.test_terminal import GOLDEN, reports
 
 
 def test_the_markdown_is_that_of_tests_golden(tmp_path, request):

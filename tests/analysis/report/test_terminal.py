@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from handmade import directory, request, run
-from test_summary import OPEN, chat
 
 import analysis
 from analysis.report import figures
+from tests.analysis.handmade import directory, request, run
+from tests.analysis.test_summary import OPEN, chat
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 CALIBRATION = {"ttft_bias_us": 17, "ttft_halfwidth_us": 6, "gap_bias_us": 0, "gap_halfwidth_us": 8}
 INSTRUMENT = {"calibration": CALIBRATION, "loop_lag_ms": {"p50": 0.1, "p99": 1.24, "max": 9.1}}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from analysis.dependence import bin_inefficiency, inefficiency
+from analysis.stats.dependence import bin_inefficiency, inefficiency
 
 
 def autoregressive(phi: float, n: int, seed: int) -> np.ndarray:

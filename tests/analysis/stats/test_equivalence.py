@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis import equivalence, ratio
-from analysis.equivalence import Margin, Verdict
+from analysis.stats import equivalence, ratio
+from analysis.stats.equivalence import Margin, Verdict
 
 A = [100, 101, 99, 100.5, 99.5]
 B = [101, 102, 100.5, 101.5, 100]

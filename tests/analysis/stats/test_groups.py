@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from analysis.groups import alexander_govern, all_pairs, dunnett, kruskal
+from analysis.stats.groups import alexander_govern, all_pairs, dunnett, kruskal
 
 K24 = ([1, 2, 3, 4, 5], [3, 4, 5, 6, 7], [8, 9, 10, 11, 12])
 K37 = (
@@ -43,7 +43,7 @@ def test_k37_tukey():
 
 
 def test_games_howell_of_two_groups_is_welchs_test():
-    from analysis.ratio import welch
+    from analysis.stats.ratio import welch
 
     a, b = K37[0], K37[1]
     (pair,) = all_pairs((a, b))
@@ -54,7 +54,7 @@ def test_games_howell_of_two_groups_is_welchs_test():
 
 
 def test_games_howell_of_three_groups_asks_for_more_than_welch_does():
-    from analysis.ratio import welch
+    from analysis.stats.ratio import welch
 
     for pair in all_pairs(K37):
         known = welch(K37[pair.a], K37[pair.b])

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from analysis import intervals
 from analysis.estimate import Estimate
-from analysis.quantiles import SortedArray, bounds
+from analysis.stats import intervals
+from analysis.stats.quantiles import SortedArray, bounds
 
 
 def test_t_quantiles():

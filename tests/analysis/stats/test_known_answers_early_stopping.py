@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import early_stopping
-from analysis.early_stopping import allowed_over, queries_needed
-from analysis.quantiles import SortedArray
+from analysis.stats import early_stopping
+from analysis.stats.early_stopping import allowed_over, queries_needed
+from analysis.stats.quantiles import SortedArray
 
 
 def test_queries_that_settle_a_percentile():

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from analysis import planning, ratio
-from analysis.intervals import t_quantile
-from analysis.planning import LOOKS, look, minimum_detectable, power, runs_needed
+from analysis.stats import planning, ratio
+from analysis.stats.intervals import t_quantile
+from analysis.stats.planning import LOOKS, look, minimum_detectable, power, runs_needed
 
 
 def test_steins_two_stages():

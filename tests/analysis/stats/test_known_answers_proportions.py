@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.proportions import boschloo_p, fisher_p, mcnemar_p, newcombe, zero_failures_bound
+from analysis.stats.proportions import boschloo_p, fisher_p, mcnemar_p, newcombe, zero_failures_bound
 
 
 def test_newcombes_difference():

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis import scaling
-from analysis.scaling import fit_usl, knee, usl
+from analysis.stats import scaling
+from analysis.stats.scaling import fit_usl, knee, usl
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (95, 184.394, 347.858, 622.339, 1014.686, 1428.303, 1644.844, 1508.460)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from analysis.steady import (
+from analysis.stats.steady import (
     bin_quantiles,
     correlated_p,
     drift,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.outliers import MAD_TO_SD, outliers, robust_z
+from analysis.stats.outliers import MAD_TO_SD, outliers, robust_z
 
 
 def test_log_robust_z():  # K25

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.quantiles import SortedArray, bounds, least_n, name_of, quantile, ranks, type7
+from analysis.stats.quantiles import SortedArray, bounds, least_n, name_of, quantile, ranks, type7
 
 
 @pytest.mark.parametrize(

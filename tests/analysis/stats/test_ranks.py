@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import ranks
+from analysis.stats import ranks
 
 A = [100, 103, 98, 101, 99]
 B = [107, 104, 109, 106, 110]

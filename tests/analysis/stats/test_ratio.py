@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analysis import ratio
+from analysis.stats import ratio
 
 SOLO = [20.1, 19.6, 20.4, 19.9, 20.3]
 MAKESPAN = [11.2, 10.9, 11.5, 11.0, 11.3]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.variance import Components, advice, components
+from analysis.stats.variance import Components, advice, components
 
 
 def test_components_worked_by_hand():

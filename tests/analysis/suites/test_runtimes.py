@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import planning
 from analysis.report.runtimes import runtimes_markdown, runtimes_page, runtimes_text
-from analysis.runtimes import summarise_runtimes
+from analysis.stats import planning
+from analysis.suites.runtimes import summarise_runtimes
 
 SETTINGS = {"tier": "kernel", "loop": "uvloop", "read_bytes": None, "permits": None}
 

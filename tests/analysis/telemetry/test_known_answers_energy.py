@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.energy import joules, joules_per, net_of_idle
+from analysis.telemetry.energy import joules, joules_per, net_of_idle
 
 
 def test_energy_by_trapezoids_and_per_token():

@@ -1,0 +1,1 @@
+"""The sections of a summary about agents: speedup, overlap, contention and its causes."""

@@ -1,0 +1,1 @@
+"""Two sides of runs to a comparison."""

@@ -1,0 +1,1 @@
+"""Arrays to numbers. Knows no manifest, no record and no file."""

@@ -1,0 +1,1 @@
+"""The results of directories that hold several campaigns."""

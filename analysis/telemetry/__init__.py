@@ -1,0 +1,1 @@
+"""The sections of a summary about what was sampled beside the runs."""

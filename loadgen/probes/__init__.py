@@ -1,0 +1,1 @@
+"""Short experiments with a result of their own."""

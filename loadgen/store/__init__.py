@@ -1,0 +1,1 @@
+"""Bytes that survive a crash: records while they are made, locks, files written whole."""
