@@ -17,10 +17,11 @@ from loadgen.campaign.rundir import ARTIFACTS
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.engine.client import Client
 from loadgen.engine.engine import Call, Health, Plan, Script
-from loadgen.engine.share import open_transport
+from loadgen.engine.share import Job, Share, ShareRun
 from loadgen.engine.tally import Tally
-from loadgen.fleet import Endpoint, Job, Share, ShareRun
 from loadgen.profile.profile import Agents, Member, Profile, without_secrets
+from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.opening import open_transport
 from loadgen.transport import Limits
 from loadgen.wire.dialects import dialect
 from loadgen.workload.scripts import AgentsWork
@@ -79,7 +80,7 @@ class _AgentsRun(ShareRun):
 
 
 def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:
-    """Return what the agents of `profile` ask. Raises ProfileError if the folder they list cannot be read."""
+    """Return what the agents of `profile` ask. Raises UsageError if the folder they list cannot be read."""
     agents, work = _agents(profile), profile.work
     assert work.output_tokens is not None
     assert work.output_tokens.fixed is not None

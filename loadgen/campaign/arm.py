@@ -11,8 +11,9 @@ from typing import Any
 from loadgen.clock import NS_PER_S
 from loadgen.engine import schedule
 from loadgen.engine.engine import Health, Plan
-from loadgen.fleet import Endpoint, Job, Share, ShareJob
+from loadgen.engine.share import Job, Share, ShareJob
 from loadgen.profile.profile import Load, Profile
+from loadgen.servers.endpoint import Endpoint
 from loadgen.transport import Limits
 from loadgen.workload import Workload
 

@@ -12,7 +12,6 @@ import gc
 import os
 import platform
 import secrets
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,21 +41,25 @@ from loadgen.campaign.rundir import (
 )
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.engine.engine import Health, lag_quantiles_ms
+from loadgen.engine.share import Running
 from loadgen.engine.tally import Tally
-from loadgen.fleet import Endpoint, Running, make_room_for_sockets
-from loadgen.fleet.local import WorkerDied, run_workers
+from loadgen.errors import NotCleared, Unreachable, UsageError, WorkerDied
+from loadgen.fleet.local import run_workers
 from loadgen.probes import calibrate, sizing
-from loadgen.profile.profile import Profile, ProfileError
-from loadgen.servers.discover import LENDS_TOKENIZER, Unreachable, ask_server, token_counter
-from loadgen.servers.isolation import NotClearedError, clear
+from loadgen.profile.profile import Profile
+from loadgen.servers.discover import LENDS_TOKENIZER, ask_server, token_counter
+from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import describe_endpoint, resolve
 from loadgen.store.journal import warm_up
 from loadgen.store.lock import held
 from loadgen.telemetry import Look
 from loadgen.telemetry.sampler import Sampler, start_sampler
+from loadgen.transport.room import make_room_for_sockets
+from loadgen.transport.tier import choose_tier
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 
-__all__ = ["Campaign", "Finished", "choose_tier", "measure", "prepare", "resume", "write_reports"]
+__all__ = ["Campaign", "Finished", "measure", "prepare", "resume", "write_reports"]
 
 SEED_BITS = 62
 LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
@@ -113,28 +116,6 @@ class Finished:
     missing: int = 0
 
 
-def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
-    """Return (tier, why not a better one)."""
-    if proxy is not None:
-        return "aiohttp", "a proxy stands between"
-    if asked != "auto" and asked != "kernel":
-        return asked, "asked for"
-    wrong = _no_kernel_stamps()
-    if wrong is None:
-        return "kernel", None
-    if asked == "kernel":
-        raise ProfileError(f"--tier kernel: {wrong}; use --tier auto")
-    return "callback", wrong
-
-
-def _no_kernel_stamps() -> str | None:
-    if sys.platform != "linux":
-        return f"no kernel stamps on {sys.platform}"
-    from loadgen.transport.kernel import stamping_works  # needs epoll
-
-    return stamping_works()
-
-
 def profile_arms(campaign: Campaign) -> Sequence[Arm]:
     """Return the arms that the profile makes: its load, or its agents alone and together."""
     if campaign.profile.agents is not None:
@@ -149,7 +130,7 @@ async def prepare(
 
     arms_of: gets the campaign, all but arms and design ready, and returns the arms; it may add to its manifest.
     primary: the arm that the summary's figures are about; "" takes the one of all agents, or the only one.
-    Raises ProfileError, or discover.Unreachable if a target does not answer.
+    Raises UsageError, or discover.Unreachable if a target does not answer.
     """
     _check_free(directory)
     seed = profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
@@ -171,7 +152,7 @@ async def resume(
     """Return the campaign of `directory` such that `measure` makes the runs that are missing in it.
 
     profile: as it was, its secrets filled in. before: the manifest. What runs left that did not finish is dropped.
-    Raises ProfileError where the same could not be measured any more, Unreachable, or OSError.
+    Raises UsageError where the same could not be measured any more, Unreachable, or OSError.
     """
     campaign = await _resolved(profile, directory, before["seed"])
     ratio = before["workload"].get("tokens_per_word")
@@ -187,7 +168,7 @@ async def resume(
     campaign.arms = tuple(arms_of(campaign))
     campaign.design = Design.from_json(before["design"])
     if [arm.name for arm in campaign.arms] != [name for name, _ in campaign.design.arms]:
-        raise ProfileError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
+        raise UsageError(f"{directory}: its profile no longer makes the same arms; start a new campaign")
     finished = {entry["run"] for entry in runs}
     with held(directory):
         reopen_directory(directory, finished, lambda writer: writer // WRITERS)
@@ -203,10 +184,10 @@ def _check_same(before: dict[str, Any], again: dict[str, Any]) -> None:
             if key == "targets":
                 was, now = (", ".join(f"{one['version']} with {one['model']}" for one in side) for side in (was, now))
             detail = "" if key == "workload" else f": it was {was}, it is {now}"
-            raise ProfileError(f"{what} has changed since{detail}; start a new campaign")
+            raise UsageError(f"{what} has changed since{detail}; start a new campaign")
     was, now = (manifest["instrument"]["tier"] for manifest in (before, again))
     if was != now:
-        raise ProfileError(f"stamps were made by the {was} tier, here is only {now}; start a new campaign")
+        raise UsageError(f"stamps were made by the {was} tier, here is only {now}; start a new campaign")
 
 
 async def _resolved(profile: Profile, directory: Path, seed: int) -> Campaign:
@@ -216,7 +197,7 @@ async def _resolved(profile: Profile, directory: Path, seed: int) -> Campaign:
     try:
         make_room_for_sockets(most_connections(profile.load))
     except OSError as error:
-        raise ProfileError(str(error)) from None
+        raise UsageError(str(error)) from None
     guesses = not counted and profile.work.dataset is None
     return Campaign(profile, seed, endpoints, workload, tier, reason, directory, guesses)
 
@@ -226,7 +207,7 @@ def _design(campaign: Campaign, primary: str) -> Design:
     names = [arm.name for arm in campaign.arms]
     if wanted.control is not None and (len(names) < 2 or wanted.control not in names):
         cure = f"name one of {', '.join(names)}" if len(names) > 1 else "there is but one arm, remove it"
-        raise ProfileError(f"campaign.control must name an arm, got {wanted.control!r}: {cure}")
+        raise UsageError(f"campaign.control must name an arm, got {wanted.control!r}: {cure}")
     return Design(
         arms=tuple((arm.name, arm.agents) for arm in campaign.arms),
         primary=primary,
@@ -242,20 +223,20 @@ def _design(campaign: Campaign, primary: str) -> Design:
 
 def _check_free(directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ProfileError(f"--out {directory}: exists already; name a new directory, or remove it")
+        raise UsageError(f"--out {directory}: exists already; name a new directory, or remove it")
 
 
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ProfileError(f"--out {directory}: {error.strerror}; name a directory that can be made") from None
+        raise UsageError(f"--out {directory}: {error.strerror}; name a directory that can be made") from None
 
 
 async def measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyncio.Event) -> Finished:
     """Run all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts.
 
-    Raises ProfileError if another process is at work in the directory.
+    Raises UsageError if another process is at work in the directory.
     """
     with held(campaign.directory):
         return await _measure(campaign, tell, stop)
@@ -293,7 +274,7 @@ async def _measure(campaign: Campaign, tell: Callable[[Tally], None], stop: asyn
                 break
     except Unreachable as gone:
         halted, unreachable = str(gone), True
-    except NotClearedError as failed:
+    except NotCleared as failed:
         halted = str(failed)
     except OSError as failed:
         error = _told(campaign, failed)
@@ -386,7 +367,7 @@ async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event
 
 
 async def _isolate(campaign: Campaign, planned: Planned) -> None:
-    """Make the servers forget, where they can. Raises Unreachable or NotClearedError."""
+    """Make the servers forget, where they can. Raises Unreachable or NotCleared."""
     if campaign.design.isolation != "unload":
         return
     cleared: dict[str, str] = campaign.manifest.setdefault("cleared", {})
@@ -572,7 +553,7 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
                 work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
                 return work, True
         except (aiohttp.ClientError, KeyError, TypeError, ValueError, TimeoutError) as error:
-            if isinstance(error, ProfileError):
+            if isinstance(error, UsageError):
                 raise
             # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
     return await asyncio.to_thread(open_workload, profile.work, seed), False

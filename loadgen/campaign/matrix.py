@@ -24,8 +24,8 @@ from loadgen.campaign.rundir import MANIFEST as MANIFEST_OF_ONE
 from loadgen.campaign.rundir import SUMMARY, write_manifest
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.engine.tally import Tally
-from loadgen.profile.profile import Configuration, Profile, ProfileError, without_secrets
-from loadgen.servers.discover import Unreachable
+from loadgen.errors import Unreachable, UsageError
+from loadgen.profile.profile import Configuration, Profile, without_secrets
 
 __all__ = [
     "MANIFEST",
@@ -161,7 +161,7 @@ async def measure_sweep(
     """Measure every configuration; return when all are done, or `stop` is set. `directory` must exist.
 
     before: the manifest of the same sweep, to make only what is missing in `directory`.
-    Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
+    Raises UsageError, after the rest was given up, for what cannot be measured as asked.
     """
     order, began_ns = _order(profile, len(chosen), seed), now_ns()
     sweep = Sweep(seed, [Tested(one, directory / directory_of(one)) for one in chosen])
@@ -228,7 +228,7 @@ async def measure_in_turns(
 ) -> None:
     """Measure each configuration of `tested` with the profile at its place. order: (block, place), of every run.
 
-    What their directories hold already is not measured again. Raises ProfileError as `measure_sweep`.
+    What their directories hold already is not measured again. Raises UsageError as `measure_sweep`.
     """
     arms = [len(_arms_of(profile, one.configuration)) for profile, one in zip(profiles, tested, strict=True)]
     manifests = [_recall(one) for one in tested]
@@ -252,7 +252,7 @@ async def measure_in_turns(
 
 
 def _recall(tested: Tested) -> dict[str, Any] | None:
-    """Say of a configuration how it stands on disk; return its manifest, None if there is none. Raises ProfileError."""
+    """Say of a configuration how it stands on disk; return its manifest, None if there is none. Raises UsageError."""
     if not (tested.directory / MANIFEST_OF_ONE).exists():
         return None
     manifest = read_manifest(tested.directory)
@@ -261,7 +261,7 @@ def _recall(tested: Tested) -> dict[str, Any] | None:
         # Without checksums it was killed while it was closed, and has to be closed again.
         summary = json.loads(path.read_text(encoding="utf-8")) if "sha256" in manifest and path.exists() else None
     except ValueError:
-        raise ProfileError(f"{path}: is not JSON; remove it, it will be made again") from None
+        raise UsageError(f"{path}: is not JSON; remove it, it will be made again") from None
     tested.began, tested.ended = manifest["wall_start"], manifest.get("wall_end")
     tested.finished = Finished(
         summary,

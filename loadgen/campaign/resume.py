@@ -1,7 +1,7 @@
 """From the manifest of a campaign that did not finish to the profile it can be finished with.
 
 A manifest holds no secrets: values of headers, options that look like one, credentials of a proxy. What was withheld is
-listed there, and has to be given again. Everything that does not fit is a ProfileError, one line with the cure.
+listed there, and has to be given again. Everything that does not fit is a UsageError, one line with the cure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from loadgen.campaign.rundir import MANIFEST, whole_runs
-from loadgen.profile.profile import REDACTED, Profile, ProfileError, without_secret_query
+from loadgen.errors import UsageError
+from loadgen.profile.profile import REDACTED, Profile, without_secret_query
 
 __all__ = ["is_finished", "missing_runs", "profile_of", "read_manifest"]
 
@@ -27,14 +28,14 @@ def read_manifest(directory: Path, name: str = MANIFEST, needed: Collection[str]
     try:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise ProfileError(f"{directory}: no {name} in it; name a run's directory") from None
+        raise UsageError(f"{directory}: no {name} in it; name a run's directory") from None
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
-        raise ProfileError(f"{path}: is not JSON; start a new campaign") from None
+        raise UsageError(f"{path}: is not JSON; start a new campaign") from None
     missing = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
     if missing:
-        raise ProfileError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
+        raise UsageError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
     return dict(manifest)
 
 
@@ -63,7 +64,7 @@ def profile_of(
     whole = {"--url": urls, "--path": path, "--proxy": proxy}
     asked_for = [name for name in manifest["withheld"] if not _is_given(name, headers, options, whole)]
     if asked_for:
-        raise ProfileError(f"not kept, for it may be secret: give it again with {' '.join(asked_for)}")
+        raise UsageError(f"not kept, for it may be secret: give it again with {' '.join(asked_for)}")
     for key, given, option in (("headers", headers, "--header"), ("options", options, "--option")):
         for name, value in given.items():
             _fill([target[key] for target in plain["target"]], name, value, option)
@@ -74,13 +75,13 @@ def profile_of(
     if "--proxy" in manifest["withheld"]:
         plain["proxy"] = proxy
     if REDACTED in json.dumps(plain):
-        raise ProfileError("manifest.json: its profile holds a secret that was not kept; start a new campaign")
+        raise UsageError("manifest.json: its profile holds a secret that was not kept; start a new campaign")
     try:
         return Profile.model_validate(plain)
     except ValidationError as errors:
         first = errors.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ProfileError(f"manifest.json: profile.{where}: {first['msg']}; start a new campaign") from None
+        raise UsageError(f"manifest.json: profile.{where}: {first['msg']}; start a new campaign") from None
 
 
 def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any], whole: Mapping[str, object]) -> bool:
@@ -96,7 +97,7 @@ def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str
     holders = [one for one in settings if name in one]
     withheld = [one for one in holders if REDACTED in json.dumps(one[name])]
     if not withheld and not any(one[name] == value for one in holders):
-        raise ProfileError(f"{option} {name}: was not part of the campaign like that; start a new campaign")
+        raise UsageError(f"{option} {name}: was not part of the campaign like that; start a new campaign")
     for one in withheld:
         one[name] = value
 
@@ -105,6 +106,6 @@ def _fill_query(targets: Sequence[dict[str, Any]], key: str, given: str) -> None
     """Put a URL or a path in the place of what is left of it without its secrets."""
     holders = [target for target in targets if target[key] == without_secret_query(given)]
     if not holders:
-        raise ProfileError(f"--{key}: was not part of the campaign like that; start a new campaign")
+        raise UsageError(f"--{key}: was not part of the campaign like that; start a new campaign")
     for target in holders:
         target[key] = given

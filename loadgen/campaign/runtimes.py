@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen.campaign.campaign import choose_tier
 from loadgen.campaign.design import planned
 from loadgen.campaign.matrix import Tested, begin_again, closing, directory_of, measure_in_turns, opening, outcome
 from loadgen.campaign.rundir import write_manifest
 from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
-from loadgen.profile.profile import Configuration, Profile, ProfileError
+from loadgen.errors import UsageError
+from loadgen.profile.profile import Configuration, Profile
+from loadgen.transport.tier import choose_tier
 
 __all__ = ["CONTROL", "MANIFEST", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
 
@@ -63,7 +64,7 @@ def unavailable(variant: Variant, proxy: str | None) -> str | None:
         return "uvloop is not installed"
     try:
         tier, reason = choose_tier(variant.tier, proxy)
-    except ProfileError as error:
+    except UsageError as error:
         return str(error).removeprefix(f"--tier {variant.tier}: ").partition(";")[0]
     return None if tier == variant.tier else reason
 
@@ -86,7 +87,7 @@ async def measure_runtimes(
     left_out: the variants that cannot be measured, each with the reason. chosen: empty, for the profile as it is.
     against: the variant that the others are to be compared with as well. before: the manifest of the same comparison,
     to make only what is missing in `directory`.
-    `directory` must exist. Raises ProfileError, after the rest was given up, for what cannot be measured as asked.
+    `directory` must exist. Raises UsageError, after the rest was given up, for what cannot be measured as asked.
     """
     assert profile.agents is not None
     configurations: list[Configuration | None] = [*chosen] or [None]

@@ -29,8 +29,8 @@ def calibrate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Replay a known schedule from the emulator; print and keep the stamp errors of each tier on this host."""
-    from loadgen.campaign.campaign import choose_tier
     from loadgen.probes import calibrate as measuring
+    from loadgen.transport.tier import choose_tier
 
     best, why = choose_tier("auto", None)
     tiers = tier or ["kernel", "callback", "aiohttp"][0 if best == "kernel" else 1 :]

@@ -70,9 +70,8 @@ def _small_writes(url: str, model: str | None) -> SmallWrites:
 
     from analysis.probes.small_writes import find_delay
     from loadgen.cli.measuring import load_profile
+    from loadgen.errors import Unreachable, UsageError
     from loadgen.probes.small_writes import Asked, ask_both_ways
-    from loadgen.profile.profile import ProfileError
-    from loadgen.servers.discover import Unreachable
     from loadgen.servers.resolve import resolve
 
     async def ask() -> Asked:
@@ -84,6 +83,6 @@ def _small_writes(url: str, model: str | None) -> SmallWrites:
     ).targets
     try:
         asked = asyncio.run(ask())
-    except (ProfileError, Unreachable) as error:
+    except (UsageError, Unreachable) as error:
         return find_delay([], str(error))
     return find_delay(asked.pairs, asked.failure)

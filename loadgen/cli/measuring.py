@@ -61,7 +61,8 @@ def load_profile(
     """
     import asyncio
 
-    from loadgen.profile.profile import ProfileError, load
+    from loadgen.errors import UsageError
+    from loadgen.profile.profile import load
     from loadgen.servers.discover import find_local
 
     given = {key: value for key, value in target.items() if value is not None}
@@ -80,7 +81,7 @@ def load_profile(
         if not quiet:
             print(f"no --url given: taking {identity.label} at {at}", file=sys.stderr)
         return load(source, {**overrides, "target": [{"url": at, **given}]})
-    except ProfileError as error:
+    except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
 
 
@@ -89,8 +90,7 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
     import asyncio
 
     from loadgen.engine.eventloop import loop_factory
-    from loadgen.profile.profile import ProfileError
-    from loadgen.servers.discover import Unreachable
+    from loadgen.errors import Unreachable, UsageError
 
     async def main() -> _T:
         stop = asyncio.Event()
@@ -100,7 +100,7 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
             return runner.run(main())
-    except ProfileError as error:
+    except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     except ModuleNotFoundError as error:
         if error.name != "uvloop":

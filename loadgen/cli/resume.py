@@ -39,7 +39,7 @@ def resume(
     """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
     from loadgen.campaign.campaign import resume as resumed
     from loadgen.campaign.resume import is_finished, profile_of, read_manifest
-    from loadgen.profile.profile import ProfileError
+    from loadgen.errors import UsageError
 
     given = headers(header), pairs("--option", option)
     suite = suite_in(directory)
@@ -48,7 +48,7 @@ def resume(
         if is_finished(manifest):
             return _tell_finished(directory, json_=json_, quiet=quiet)
         profile = profile_of(manifest, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy)
-    except ProfileError as error:
+    except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     progress = not (quiet or no_progress)
     if suite is not None:

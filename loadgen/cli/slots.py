@@ -20,9 +20,9 @@ from loadgen.cli.measuring import load_profile
 if TYPE_CHECKING:
     from analysis.probes.prefix_cache import PrefixCache
     from analysis.probes.slots import Burst
-    from loadgen.engine.share import Endpoint
     from loadgen.probes.probe import Send
     from loadgen.profile.profile import Profile
+    from loadgen.servers.endpoint import Endpoint
     from loadgen.wire import Ask
 
 __all__ = ["slots"]
@@ -124,14 +124,13 @@ def _measure(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     import asyncio
 
     from loadgen.engine.eventloop import loop_factory
+    from loadgen.errors import Unreachable, UsageError
     from loadgen.probes.probe import ClockJumped
-    from loadgen.profile.profile import ProfileError
-    from loadgen.servers.discover import Unreachable
 
     try:
         with asyncio.Runner(loop_factory=loop_factory(profile.loop)) as runner:
             return runner.run(_probe(profile, wanted))
-    except ProfileError as error:
+    except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     except Unreachable as error:
         raise Stop(Exit.UNREACHABLE, str(error)) from None
@@ -145,10 +144,10 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
 
     from analysis.probes.slots import advice, by_size, compare_told, find
     from loadgen import __version__
-    from loadgen.campaign.campaign import choose_tier
     from loadgen.clock import wall_iso
     from loadgen.probes.probe import open_sender, prompt
     from loadgen.servers.resolve import describe_endpoint, resolve
+    from loadgen.transport.tier import choose_tier
     from loadgen.wire import Ask
 
     [spec] = profile.targets

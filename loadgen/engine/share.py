@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
-import resource
 import urllib.parse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from loadgen.clock import cpu_ns
 from loadgen.engine.client import Client
@@ -19,70 +15,17 @@ from loadgen.engine.engine import Engine, Health, Plan
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import REDACTED
 from loadgen.record import Record
-from loadgen.servers.urls import with_query
+from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.opening import open_poller, open_transport
 from loadgen.store.journal import Journal
-from loadgen.transport import Address, Limits, Transport, tls_context
-from loadgen.transport.sockets import SocketTransport
-from loadgen.wire import Target
+from loadgen.transport import Limits
 from loadgen.wire.dialects import dialect
 from loadgen.workload import Workload
 
-if TYPE_CHECKING:
-    from loadgen.transport.kernel import Poller
-
-__all__ = ["Endpoint", "Job", "Running", "Share", "ShareJob", "ShareRun", "make_room_for_sockets", "open_transport"]
+__all__ = ["Job", "Running", "Share", "ShareJob", "ShareRun"]
 
 FLUSH_S = 1.0
-SPARE_FILES = 64
 LAGS_SHOWN = 50  # heartbeats: the last second
-PLENTY_OF_FILES = 65_536
-SHORTEST_SECRET = 6  # a shorter word may be part of any text
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A server as resolved before the run: where, which dialect and model, and how to authenticate."""
-
-    name: str
-    url: str  # scheme, host, port and perhaps a path that goes before the dialect's
-    target: Target
-    label: str = ""  # name and version, for people
-    query: str = ""  # of the URL as given, such as api-version=2024-10-21
-    headers: Mapping[str, str] = field(default_factory=dict)  # never the key itself
-    api_key_env: str | None = None  # read where it is used, so that no file or pickle holds the key
-    verify_tls: bool = True
-    ca_file: str | None = None
-    agent: str = ""  # whose requests these are, where several agents have options of their own
-
-    def address(self) -> Address:
-        parts = urllib.parse.urlsplit(self.url)
-        tls = tls_context(verify=self.verify_tls, ca_file=self.ca_file) if parts.scheme == "https" else None
-        return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
-
-    def path(self) -> str:
-        return with_query(urllib.parse.urlsplit(self.url).path.rstrip("/") + self.target.path, self.query)
-
-    def route(self, path: str = "") -> str:
-        """Return the URL of another route of this server, for a control call."""
-        return with_query(self.url + path, self.query)
-
-    def request_headers(self) -> dict[str, str]:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/x-ndjson, application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "loadgen",
-            **self.headers,
-        }
-        if self.api_key_env:
-            headers["Authorization"] = f"Bearer {os.environ[self.api_key_env]}"
-        return headers
-
-    def secrets(self) -> list[str]:
-        """What a server may repeat in the text of an error and no file may hold: the key, the values of headers."""
-        values = [*self.headers.values(), os.environ.get(self.api_key_env or "", "")]
-        words = {word for value in values for word in (value, *value.split()) if len(word) >= SHORTEST_SECRET}
-        return sorted(words, key=len, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,45 +167,3 @@ class ShareRun:
             except OSError as error:
                 self.engine.fail(error)
                 return
-
-
-def open_poller(tier: str, read_bytes: int | None = None) -> Poller | None:
-    """Return what the transports of the kernel tier share in the running loop; None for any other tier."""
-    if tier != "kernel":
-        return None
-    from loadgen.transport.kernel import Poller  # needs epoll, so Linux alone
-
-    return Poller(asyncio.get_running_loop(), read_bytes)
-
-
-def open_transport(
-    endpoint: Endpoint, tier: str, limits: Limits, poller: Poller | None, proxy: str | None = None
-) -> Transport:
-    """Return a transport to `endpoint`. poller: with the kernel tier, and only with it."""
-    address, path, headers = endpoint.address(), endpoint.path(), endpoint.request_headers()
-    if tier == "aiohttp":
-        from loadgen.transport.aio import AiohttpTransport
-
-        return AiohttpTransport(address, path, headers, limits, proxy)
-    return SocketTransport(address, path, headers, limits, poller)
-
-
-def make_room_for_sockets(wanted: int) -> None:
-    """Let this process hold `wanted` sockets, and more if that costs nothing, for an open loop may need any number.
-
-    Raises OSError, in words, if the system does not.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = max(wanted + SPARE_FILES, min(PLENTY_OF_FILES, hard if hard != resource.RLIM_INFINITY else PLENTY_OF_FILES))
-    if soft < need and soft != resource.RLIM_INFINITY:
-        if hard != resource.RLIM_INFINITY and hard < need:
-            words = f"{wanted} connections need {wanted + SPARE_FILES} open files, the limit is {hard} (ulimit -n)"
-            raise OSError(words)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
-    # Linux doubles a table that is full, and in a process of several threads waits for the other processors to notice:
-    # 10 to 30 ms at the 256th socket, the 512th and so on, in which nothing is read. So it grows before the run, if
-    # the system lets it: the run is right without.
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    last = PLENTY_OF_FILES if allowed == resource.RLIM_INFINITY else min(allowed, PLENTY_OF_FILES)
-    with contextlib.suppress(OSError), open(os.devnull, "rb") as file:
-        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, last - 1))

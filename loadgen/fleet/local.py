@@ -18,18 +18,16 @@ from typing import Any
 
 from loadgen.engine.engine import Health
 from loadgen.engine.eventloop import loop_factory
-from loadgen.engine.share import Job, make_room_for_sockets
+from loadgen.engine.share import Job
 from loadgen.engine.tally import Tally
+from loadgen.errors import WorkerDied
+from loadgen.transport.room import make_room_for_sockets
 
-__all__ = ["WorkerDied", "run_workers"]
+__all__ = ["run_workers"]
 
 TALLY_EVERY_S = 0.25
 JOIN_S = 5
 STOP = "stop"
-
-
-class WorkerDied(Exception):
-    """A worker process ended without a word."""
 
 
 async def run_workers(

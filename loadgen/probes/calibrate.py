@@ -24,12 +24,14 @@ from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.emulator import Law, Truth, spawn
 from loadgen.engine.engine import Health, Plan
 from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
-from loadgen.fleet import Endpoint, Share, ShareRun, make_room_for_sockets
 from loadgen.profile.profile import Work
 from loadgen.record import TOKEN_KINDS, Int64, Outcome
+from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments
 from loadgen.transport import Limits
+from loadgen.transport.room import make_room_for_sockets
 from loadgen.wire import Target
 from loadgen.workload import open_workload
 

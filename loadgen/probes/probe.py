@@ -15,10 +15,12 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.engine.share import Endpoint, make_room_for_sockets, open_poller, open_transport
 from loadgen.profile.profile import REDACTED
 from loadgen.record import Record
+from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.opening import open_poller, open_transport
 from loadgen.transport import Limits
+from loadgen.transport.room import make_room_for_sockets
 from loadgen.wire import Ask
 from loadgen.wire.dialects import dialect
 from loadgen.workload.text import WORDS

@@ -13,8 +13,9 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.engine.share import Endpoint, open_transport
 from loadgen.record import Outcome, Record
+from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.opening import open_transport
 from loadgen.transport import Limits
 from loadgen.wire import Ask
 from loadgen.wire.dialects import dialect

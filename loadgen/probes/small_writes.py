@@ -25,9 +25,9 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.engine.share import Endpoint
 from loadgen.probes.probe import PROBE_RUN, prompt
 from loadgen.record import Outcome, Record
+from loadgen.servers.endpoint import Endpoint
 from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire import Ask
 from loadgen.wire.dialects import dialect

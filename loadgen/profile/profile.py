@@ -1,7 +1,7 @@
 """A profile: YAML and overrides in, one frozen and validated description of the load to offer out.
 
 The models below are the whole vocabulary of a profile file: an unknown key, a wrong type or two settings that
-contradict each other is a `ProfileError`, one line that names the file, the path to the key, the value and the cure.
+contradict each other is a `UsageError`, one line that names the file, the path to the key, the value and the cure.
 Nothing is guessed in silence: what may be left out has its default here, and `Profile.resolved()` writes it all down.
 
 Only the first fault is told, for the rest often follow from it. Values that may hold a secret (headers, whatever was
@@ -23,6 +23,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from loadgen.errors import UsageError
+
 __all__ = [
     "CampaignSpec",
     "Dist",
@@ -30,7 +32,6 @@ __all__ = [
     "Load",
     "Member",
     "Profile",
-    "ProfileError",
     "Stage",
     "TargetSpec",
     "Telemetry",
@@ -48,10 +49,6 @@ LEAST_HELD = 0.1  # requests in a burst and a calm of an mmpp: with fewer, nothi
 LEAST_READ, MOST_READ = 256, 16 << 20
 SHORTEST_INTERVAL_S = 0.02  # between samples; below it looking disturbs what is looked at
 REDACTED = "[redacted]"
-
-
-class ProfileError(ValueError):
-    """One line: the file, the path to the key, the value and the cure."""
 
 
 def _fault(text: str, at: str = "") -> NoReturn:
@@ -957,7 +954,7 @@ def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) 
     overrides: nested like the file; a None is "not given". What an override makes meaningless is dropped from
     the file's side: a concurrency replaces the file's rate and stages, a number of requests its duration, and so on.
     File names inside a profile are relative to the profile; those in overrides are left as they are.
-    Raises ProfileError.
+    Raises UsageError.
     """
     given = _without_nones(overrides or {})
     if source is None:
@@ -985,26 +982,26 @@ def _find(source: str | Path) -> Path:
         return ours[name]
     hint = _did_you_mean(name, ours) or f"; shipped profiles: {', '.join(ours)}"
     what = "is a folder, name a file in it" if path.is_dir() else f"no such file or shipped profile{hint}"
-    raise ProfileError(f"{source}: {what}")
+    raise UsageError(f"{source}: {what}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ProfileError(f"{path}: is not UTF-8 text at byte {error.start}, save it as UTF-8") from None
+        raise UsageError(f"{path}: is not UTF-8 text at byte {error.start}, save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ProfileError(f"{path}: {where}{error.problem or error.context}") from None
+        raise UsageError(f"{path}: {where}{error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ProfileError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ProfileError(f"{path}: must be a mapping with load and work at its top, got {_shown(data)}")
+        raise UsageError(f"{path}: must be a mapping with load and work at its top, got {_shown(data)}")
     return data
 
 
@@ -1081,7 +1078,7 @@ def _validated(data: dict[str, Any], place: str, given: dict[str, Any]) -> Profi
     try:
         return Profile.model_validate({"load": {}, **data})
     except ValidationError as errors:
-        raise ProfileError(_one_line(errors.errors(include_url=False)[0], data, place, given)) from None
+        raise UsageError(_one_line(errors.errors(include_url=False)[0], data, place, given)) from None
 
 
 # --- one line per fault ----------------------------------------------------------------------------------------------

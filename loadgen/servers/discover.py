@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from loadgen.errors import Unreachable
 from loadgen.servers.identify import PROBES, Identity, Probe, identify
 from loadgen.servers.told_slots import SLOT_ROUTES, slots_told
 from loadgen.servers.urls import query_of, root_url, with_query
@@ -20,7 +21,6 @@ from loadgen.transport import tls_context
 __all__ = [
     "LENDS_TOKENIZER",
     "LOCAL_SERVERS",
-    "Unreachable",
     "ask_server",
     "cause",
     "find_local",
@@ -37,10 +37,6 @@ LOCAL_SERVERS = {
 PROBE_TIMEOUT_S = 10.0
 LOCAL_TIMEOUT_S = 1.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
-
-
-class Unreachable(Exception):
-    """Nobody answers HTTP there. The message names the URL and the cause."""
 
 
 async def ask_server(

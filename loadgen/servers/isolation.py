@@ -14,11 +14,12 @@ from typing import Any
 
 import aiohttp
 
-from loadgen.fleet import Endpoint
-from loadgen.servers.discover import Unreachable, cause
+from loadgen.errors import NotCleared, Unreachable
+from loadgen.servers.discover import cause
+from loadgen.servers.endpoint import Endpoint
 from loadgen.transport import tls_context
 
-__all__ = ["NotClearedError", "clear"]
+__all__ = ["clear"]
 
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.1
@@ -26,12 +27,8 @@ MOST_POLLS = 600
 ABSENT = (404, 405, 501)  # what servers say to a route they do not have
 
 
-class NotClearedError(Exception):
-    """The server has a way to forget, and it did not work. One line."""
-
-
 async def clear(endpoint: Endpoint, proxy: str | None = None) -> str | None:
-    """Make the server forget; return what was done, None if it offers no way. Raises Unreachable or NotClearedError."""
+    """Make the server forget; return what was done, None if it offers no way. Raises Unreachable or NotCleared."""
     how = {"ollama": _unload_ollama, "lmstudio": _unload_lmstudio, "vllm": _reset_vllm}.get(endpoint.target.kind)
     if how is None:
         return None
@@ -65,24 +62,24 @@ class _Calls:
                 return None
             raw = await response.read()
             if response.status >= 400:
-                raise NotClearedError(f"{shown} answered HTTP {response.status}")
+                raise NotCleared(f"{shown} answered HTTP {response.status}")
             if not raw:
                 return {}
             try:
                 return await response.json(content_type=None)
             except ValueError:
-                raise NotClearedError(f"{shown} answered what is not JSON") from None
+                raise NotCleared(f"{shown} answered what is not JSON") from None
 
 
 async def _unload_ollama(calls: _Calls, model: str) -> str | None:
     if await calls.call("POST", "/api/generate", {"model": model, "keep_alive": 0, "stream": False}) is None:
-        raise NotClearedError(f"no model {model} to unload")
+        raise NotCleared(f"no model {model} to unload")
     for _ in range(MOST_POLLS):
         loaded = (await calls.call("GET", "/api/ps") or {}).get("models") or []
         if not any(entry.get("model", entry.get("name")) in (model, f"{model}:latest") for entry in loaded):
             return f"unloaded {model}"
         await asyncio.sleep(POLL_S)
-    raise NotClearedError(f"{model} is still loaded {MOST_POLLS * POLL_S:g} s after it was told to unload")
+    raise NotCleared(f"{model} is still loaded {MOST_POLLS * POLL_S:g} s after it was told to unload")
 
 
 async def _unload_lmstudio(calls: _Calls, model: str) -> str | None:

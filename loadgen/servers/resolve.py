@@ -9,16 +9,17 @@ import os
 import ssl
 from collections.abc import Mapping
 
-from loadgen.engine.share import Endpoint
-from loadgen.profile.profile import ProfileError, TargetSpec, without_secret_query
-from loadgen.servers.discover import Unreachable, ask_server
+from loadgen.errors import UsageError
+from loadgen.profile.profile import TargetSpec, without_secret_query
+from loadgen.servers.discover import ask_server
+from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.identify import Identity
 from loadgen.servers.urls import query_of, root_url
 from loadgen.transport import tls_context
 from loadgen.wire import Target
 from loadgen.wire.dialects import DIALECTS
 
-__all__ = ["Unreachable", "describe_endpoint", "resolve"]
+__all__ = ["describe_endpoint", "resolve"]
 
 # These answer to any model name, or load a model that is not listed as loaded.
 TAKES_ANY_MODEL = ("llamacpp", "llamacpp-python", "transformers", "lmstudio", "openai")
@@ -28,7 +29,7 @@ KIND_OF_API = {"openai": "openai", "ollama": "ollama", "lmstudio": "lmstudio"}
 async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
     """Ask the server who it is and return the endpoint.
 
-    Raises Unreachable, or ProfileError for a target that answers but cannot be measured as asked.
+    Raises Unreachable, or UsageError for a target that answers but cannot be measured as asked.
     """
     _check_key(spec)
     _check_certificates(spec)
@@ -41,7 +42,7 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
         proxy=proxy,
     )
     if identity is None and spec.api == "auto":
-        raise ProfileError(
+        raise UsageError(
             f"{spec.url}: something answers, but not like a server we know; say which with --api openai|ollama|lmstudio"
         )
     api = identity.api if spec.api == "auto" and identity is not None else spec.api
@@ -87,9 +88,9 @@ def _check_key(spec: TargetSpec) -> None:
         return
     key = os.environ.get(spec.api_key_env, "")
     if not key:
-        raise ProfileError(f"{spec.name}: the environment variable {spec.api_key_env} is not set; export the key in it")
+        raise UsageError(f"{spec.name}: the environment variable {spec.api_key_env} is not set; export the key in it")
     if not (key.isascii() and key.isprintable()) or key != key.strip():
-        raise ProfileError(
+        raise UsageError(
             f"{spec.name}: the environment variable {spec.api_key_env} holds blanks at its ends, a line break or "
             "characters beyond ASCII; export the bare key in it"
         )
@@ -101,20 +102,20 @@ def _check_certificates(spec: TargetSpec) -> None:
     try:
         tls_context(ca_file=spec.ca_file)
     except ssl.SSLError:
-        raise ProfileError(f"{spec.ca_file}: holds no certificate; name a PEM file in ca_file") from None
+        raise UsageError(f"{spec.ca_file}: holds no certificate; name a PEM file in ca_file") from None
     except OSError as error:
-        raise ProfileError(f"{spec.ca_file}: cannot be read: {error.strerror}; name a PEM file in ca_file") from None
+        raise UsageError(f"{spec.ca_file}: cannot be read: {error.strerror}; name a PEM file in ca_file") from None
 
 
 def _model(spec: TargetSpec, identity: Identity | None) -> str:
     models = identity.models if identity is not None else []
     if spec.model == "auto":
         if not models:
-            raise ProfileError(f"{spec.url}: the server lists no model; load one, or name it with --model")
+            raise UsageError(f"{spec.url}: the server lists no model; load one, or name it with --model")
         return models[0]
     if identity is None or identity.kind in TAKES_ANY_MODEL or not models:
         return spec.model
     # Ollama lists "name:latest" and takes "name".
     if spec.model in models or f"{spec.model}:latest" in models:
         return spec.model
-    raise ProfileError(f"{spec.url}: no model {spec.model!r} there; it has {', '.join(models[:8])}")
+    raise UsageError(f"{spec.url}: no model {spec.model!r} there; it has {', '.join(models[:8])}")

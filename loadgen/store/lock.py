@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadgen.profile.profile import ProfileError
+from loadgen.errors import UsageError
 
 __all__ = ["held"]
 
@@ -21,13 +21,13 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # file systems that have
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold `directory`, which must exist. Raises ProfileError if another process does, OSError if it is not there."""
+    """Hold `directory`, which must exist. Raises UsageError if another process does, OSError if it is not there."""
     folder = os.open(directory, os.O_RDONLY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ProfileError(f"{directory}: another loadgen is measuring into it; wait until it has ended") from None
+            raise UsageError(f"{directory}: another loadgen is measuring into it; wait until it has ended") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise

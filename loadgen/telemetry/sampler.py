@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.clock import NS_PER_S, now_ns
-from loadgen.engine.share import Endpoint
 from loadgen.profile.profile import Telemetry
+from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Look, Lost, Missed, Source
 from loadgen.telemetry.amdgpu import open_amdgpu
 from loadgen.telemetry.host import open_host, open_process

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 
 from loadgen.clock import now_ns
-from loadgen.engine.share import Endpoint
 from loadgen.profile.profile import without_secret_query
+from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Look, Missed, Source, Value, labelled
 from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, remembering_parser
 from loadgen.transport import tls_context

@@ -48,7 +48,7 @@ def open_workload(
     count: token counts of a batch of texts, from `tokenizer_count(directory)` or from the server's own tokenizer; used
     here and not kept, so that the result can be pickled. None sizes prompts by a ratio of tokens to words.
     method: what to call `count` in `describe()`, exact-tokenizer or server-tokenize.
-    Raises ProfileError when the dataset cannot be read, with the file, the line and the cure.
+    Raises UsageError when the dataset cannot be read, with the file, the line and the cure.
     """
     if work.dataset is not None:
         return Dataset.read(work, seed, run=run, count=count, method=method)

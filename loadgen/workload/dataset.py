@@ -21,7 +21,8 @@ from typing import Any, NoReturn, Self
 import numpy as np
 import orjson
 
-from loadgen.profile.profile import ProfileError, Work
+from loadgen.errors import UsageError
+from loadgen.profile.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
 from loadgen.workload.synthetic import OUTPUT_STREAM
@@ -70,7 +71,7 @@ class Dataset:
 
     @classmethod
     def read(cls, work: Work, seed: int, *, run: int, count: Count | None, method: str) -> Self:
-        """Read and check the whole file. Raises ProfileError."""
+        """Read and check the whole file. Raises UsageError."""
         assert work.dataset is not None
         place = work.dataset
         entries, form, skipped = _parsed(place, work.dataset_format)
@@ -78,7 +79,7 @@ class Dataset:
             found = (
                 f"none of its {skipped} conversations opens with a human's turn and an answer" if skipped else "empty"
             )
-            raise ProfileError(f"{place}: no entry to send ({found}), name another dataset")
+            raise UsageError(f"{place}: no entry to send ({found}), name another dataset")
         if count is not None:
             entries = _counted(entries, count)
         if work.system is not None:
@@ -212,7 +213,7 @@ def _objects(place: str) -> Iterator[tuple[str, Any]]:
     try:
         data = Path(place).expanduser().read_bytes()
     except OSError as error:
-        raise ProfileError(f"{place}: cannot be read: {error.strerror}, check work.dataset") from None
+        raise UsageError(f"{place}: cannot be read: {error.strerror}, check work.dataset") from None
     if data.lstrip()[:1] == b"[":
         try:
             for index, value in enumerate(orjson.loads(data), start=1):
@@ -229,7 +230,7 @@ def _objects(place: str) -> Iterator[tuple[str, Any]]:
 
 
 def _bad(where: str, fault: str) -> NoReturn:
-    raise ProfileError(f"{where}: {fault}")
+    raise UsageError(f"{where}: {fault}")
 
 
 def _prompt_entry(raw: dict[str, Any], where: str) -> _Entry:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from loadgen.profile.profile import ProfileError
+from loadgen.errors import UsageError
 from loadgen.wire import Ask
 from loadgen.workload.synthetic import Synthetic
 from loadgen.workload.text import PLAIN, PREFIX_WORDS, Unique
@@ -91,7 +91,7 @@ class AgentsWork:
     ) -> None:
         """roles: collector or insight, one an agent. data: a folder to list; None lists a made-up one.
 
-        lengths: synthetic only: the prompts, without a unique prefix. Raises ProfileError if `data` cannot be read.
+        lengths: synthetic only: the prompts, without a unique prefix. Raises UsageError if `data` cannot be read.
         """
         self._workload, self._roles, self._rounds = workload, tuple(roles), rounds
         self._output_tokens, self._seed, self._data = output_tokens, seed, data
@@ -185,18 +185,16 @@ def describe_files(names: Sequence[str]) -> str:
 
 
 def files_in(folder: Path) -> tuple[str, ...]:
-    """Return the csv, json and md files below `folder`, by name. Raises ProfileError if there are none."""
+    """Return the csv, json and md files below `folder`, by name. Raises UsageError if there are none."""
     try:
         if not folder.is_dir():
-            raise ProfileError(f"--data {folder}: is not a folder; name one that holds csv, json or md files")
+            raise UsageError(f"--data {folder}: is not a folder; name one that holds csv, json or md files")
         found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
-        raise ProfileError(f"--data {folder}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"--data {folder}: cannot be read: {error.strerror}") from None
     names = tuple(sorted(name for name in found if name.lower().endswith(tuple(f".{kind}" for kind in TYPES))))
     if not names:
-        raise ProfileError(
-            f"--data {folder}: holds no csv, json or md file; leave --data out to use the sample listing"
-        )
+        raise UsageError(f"--data {folder}: holds no csv, json or md file; leave --data out to use the sample listing")
     return names
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadgen.profile.profile import ProfileError
+from loadgen.errors import UsageError
 
 __all__ = ["Count", "tokenizer_count"]
 
@@ -21,13 +21,13 @@ def tokenizer_count(directory: str | Path) -> Count:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise ProfileError(f"{path}: needs the package tokenizers, install loadgen[tokenizers]") from None
+        raise UsageError(f"{path}: needs the package tokenizers, install loadgen[tokenizers]") from None
     if not path.is_file():
-        raise ProfileError(f"{path}: no such file, target.tokenizer must name the directory that holds it")
+        raise UsageError(f"{path}: no such file, target.tokenizer must name the directory that holds it")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises bare Exceptions
-        raise ProfileError(f"{path}: is not a tokenizer: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: is not a tokenizer: {' '.join(str(error).split())}") from None
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]

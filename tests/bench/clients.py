@@ -24,13 +24,15 @@ from loadgen.clock import now_ns
 from loadgen.emulator import read_truth
 from loadgen.engine.engine import Plan
 from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.exporter import Exporter, serve
-from loadgen.fleet import Endpoint, Share, ShareRun, make_room_for_sockets
 from loadgen.probes.calibrate import compare
 from loadgen.profile.profile import Work
+from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import close_segments
 from loadgen.transport import Limits
+from loadgen.transport.room import make_room_for_sockets
 from loadgen.wire import Target
 from loadgen.workload import open_workload
 

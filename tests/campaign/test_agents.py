@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from loadgen.emulator import Law, spawn
-from loadgen.profile.profile import ProfileError, load
+from loadgen.errors import UsageError
+from loadgen.profile.profile import load
 from loadgen.workload.scripts import AgentsWork, describe_files, files_in, sample_files
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here
 
@@ -355,7 +356,7 @@ WRONG_PROFILES = {
 def test_a_wrong_profile_is_one_line(told: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump({"target": {"url": "http://127.0.0.1:9"}, "agents": WRONG_PROFILES[told]}))
-    with pytest.raises(ProfileError) as error:
+    with pytest.raises(UsageError) as error:
         load(path)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
@@ -374,7 +375,7 @@ def test_a_wrong_profile_is_one_line(told: str, tmp_path: Path) -> None:
 def test_what_cannot_go_with_agents_is_refused(part: dict[str, Any], told: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(yaml.safe_dump({"agents": {"scenario": "chimera_homo"}, **part}))
-    with pytest.raises(ProfileError, match=told):
+    with pytest.raises(UsageError, match=told):
         load(path)
 
 

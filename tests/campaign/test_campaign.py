@@ -23,8 +23,9 @@ from loadgen.cli.measuring import conclude
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
-from loadgen.fleet import Job
-from loadgen.profile.profile import ProfileError, load
+from loadgen.engine.share import Job
+from loadgen.errors import UsageError
+from loadgen.profile.profile import load
 from tests.fakes.command import command, rows, run_here
 
 QUICK = Law(ttft_s=0.002, gap_s=0.001)
@@ -98,9 +99,9 @@ async def test_arms_are_interleaved_as_planned_with_the_control_at_both_ends(ser
 
 async def test_a_control_that_is_no_arm_is_refused(server: Servers, tmp_path: Path) -> None:
     url = server().url
-    with pytest.raises(ProfileError, match=r"^campaign\.control must name an arm, got 'c': name one of a, b"):
+    with pytest.raises(UsageError, match=r"^campaign\.control must name an arm, got 'c': name one of a, b"):
         await campaign(overrides(url, campaign={"control": "c"}), tmp_path / "c", arms_of=two_arms, primary="a")
-    with pytest.raises(ProfileError, match="there is but one arm, remove it"):
+    with pytest.raises(UsageError, match="there is but one arm, remove it"):
         await campaign(overrides(url, campaign={"control": "main"}), tmp_path / "d")
     assert os.listdir(tmp_path) == []
 
@@ -459,7 +460,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_is_one_line(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ProfileError) as refused:
+    with pytest.raises(UsageError) as refused:
         load(None, {"load": {"concurrency": 2, "requests": 3}, **given})
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -136,7 +136,7 @@ def test_without_uvloop_its_variant_is_left_out_and_the_others_say_asyncio() -> 
         "import sys, importlib.util\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *more: None if name == 'uvloop' else find(name, *more)\n"
-        "from loadgen import runtimes\n"
+        "from loadgen.campaign import runtimes\n"
         "print(runtimes.unavailable(runtimes.VARIANTS['uvloop'], None), runtimes._loop_of(runtimes.VARIANTS['kernel']))"
     )
     done = subprocess.run([command()[0], "-c", code], capture_output=True, text=True, timeout=30)

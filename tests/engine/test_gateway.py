@@ -11,9 +11,10 @@ import trustme
 
 from loadgen.campaign.campaign import Campaign, measure, prepare
 from loadgen.emulator import Law, spawn
-from loadgen.fleet import Endpoint
+from loadgen.errors import Unreachable
 from loadgen.profile.profile import TargetSpec, load
-from loadgen.servers.discover import TOKENIZE_AT_ONCE, Unreachable, slots_of
+from loadgen.servers.discover import TOKENIZE_AT_ONCE, slots_of
+from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import resolve
 from loadgen.wire import Target

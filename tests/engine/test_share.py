@@ -13,9 +13,10 @@ import pytest
 from loadgen.clock import now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.engine.engine import Plan
+from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
-from loadgen.fleet import Endpoint, Share, ShareRun
 from loadgen.profile.profile import TargetSpec, Work
+from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import resolve
 from loadgen.transport import Limits
 from loadgen.wire import Target
@@ -73,7 +74,7 @@ def test_a_limit_of_ours_ends_the_run_and_is_no_refusal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", [3000, 0])  # 0: an open loop without a cap
 def test_the_table_of_open_files_has_its_size_before_the_run(wanted: int) -> None:
     told = "next(line for line in open('/proc/self/status') if line.startswith('FDSize')).split()[1]"
-    code = f"from loadgen.fleet import make_room_for_sockets as room; print({told}); room({wanted}); print({told})"
+    code = f"from loadgen.transport.room import make_room_for_sockets as room; print({told}); room({wanted}); print({told})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert before < 3000 <= after

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from loadgen.engine.tally import Tally
 from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
-from loadgen.fleet import Endpoint
 from loadgen.record import Kind, Outcome, Record
+from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import describe_endpoint
 from loadgen.telemetry import Look, Value, labelled
 from loadgen.wire import Target

@@ -21,11 +21,13 @@ from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.engine.engine import Health, Plan
+from loadgen.engine.share import Share, ShareJob
 from loadgen.engine.tally import Tally
-from loadgen.fleet import Endpoint, Share, ShareJob
-from loadgen.fleet.local import WorkerDied, run_workers
+from loadgen.errors import WorkerDied
+from loadgen.fleet.local import run_workers
 from loadgen.profile.profile import Work
 from loadgen.record import Outcome
+from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments
 from loadgen.transport import Limits
 from loadgen.wire import Target

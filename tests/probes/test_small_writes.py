@@ -12,8 +12,8 @@ import pytest
 
 from analysis.probes.small_writes import LEAST_PAIRS, find_delay
 from loadgen.emulator import Law, read_truth, spawn
-from loadgen.engine.share import Endpoint
 from loadgen.probes.small_writes import PAIRS, Asked, ask_both_ways
+from loadgen.servers.endpoint import Endpoint
 from loadgen.wire import Target
 from tests.fakes.command import Result, run_here
 from tests.fakes.peer import ANSWER, EVENT_STREAM, Peer, Script, chunked, listening

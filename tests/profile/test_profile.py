@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.profile.profile import OBJECTIVES, Dist, Load, Profile, ProfileError, load, shipped
+from loadgen.errors import UsageError
+from loadgen.profile.profile import OBJECTIVES, Dist, Load, Profile, load, shipped
 
 MINIMAL = "load: {concurrency: 8, requests: 100}\n"
 
@@ -266,7 +267,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("text", "told"), FAULTS.items(), ids=[told[:60] for told in FAULTS.values()])
 def test_a_fault_is_one_line_with_the_file_the_key_the_value_and_the_cure(read, text, told):
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(UsageError) as caught:
         read(text)
     line = str(caught.value)
     assert line == f"x.yaml: {told}"
@@ -304,7 +305,7 @@ ANYTHING = st.recursive(
 def test_any_value_anywhere_makes_a_profile_or_one_line(data):
     try:
         load(None, data).resolved()
-    except ProfileError as error:
+    except UsageError as error:
         assert "\n" not in str(error)  # noqa: PT017, most examples are faults, but not all
 
 
@@ -313,24 +314,22 @@ def test_any_value_anywhere_makes_a_profile_or_one_line(data):
 def test_random_text_is_refused_in_one_line(text, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "x.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(UsageError) as caught:
         load(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_utf_8_is_told(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"load: \xff")
-    with pytest.raises(ProfileError, match="is not UTF-8 text at byte 6"):
+    with pytest.raises(UsageError, match="is not UTF-8 text at byte 6"):
         load(tmp_path / "x.yaml")
 
 
 def test_an_unknown_name_is_told_with_the_shipped_ones():
-    with pytest.raises(
-        ProfileError, match=r"^quickstar: no such file or shipped profile \(did you mean quickstart\?\)$"
-    ):
+    with pytest.raises(UsageError, match=r"^quickstar: no such file or shipped profile \(did you mean quickstart\?\)$"):
         load("quickstar")
     with pytest.raises(
-        ProfileError, match="shipped profiles: agents-30, agents-scaling, burst, open-loop, quickstart, ramp, soak"
+        UsageError, match="shipped profiles: agents-30, agents-scaling, burst, open-loop, quickstart, ramp, soak"
     ):
         load("zzz.yaml")
 
@@ -385,9 +384,9 @@ def test_a_setting_given_reaches_every_target_of_the_file(read):
 
 
 def test_a_fault_in_an_override_is_blamed_on_the_command_line(read):
-    with pytest.raises(ProfileError, match=r"^command line: load.rate_per_s must be > 0, got -5$"):
+    with pytest.raises(UsageError, match=r"^command line: load.rate_per_s must be > 0, got -5$"):
         read(MINIMAL, load={"rate_per_s": -5})
-    with pytest.raises(ProfileError, match=r"^command line: target\[1\].url must start with http"):
+    with pytest.raises(UsageError, match=r"^command line: target\[1\].url must start with http"):
         read(MINIMAL, target=[{"url": "http://a"}, {"url": "b"}])
 
 
@@ -402,13 +401,13 @@ def test_the_resolved_profile_is_plain_and_makes_the_same_profile(name):
 
 
 def test_secrets_never_reach_a_message(read):
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(UsageError) as caught:
         read(MINIMAL + "target: {url: 'http://a', api_key_env: sk-12345}")
     assert str(caught.value) == (
         "x.yaml: target.api_key_env must be the name of an environment variable that holds the key, not the key itself"
     )
     for text in ("headers: {Authorization: 12345}", "headers: [sk-12345]", "url: 'http://me:sk-12345@a'"):
-        with pytest.raises(ProfileError) as caught:
+        with pytest.raises(UsageError) as caught:
             read(
                 f"{MINIMAL}target: {{url: 'http://a', {text}}}" if "url" not in text else f"{MINIMAL}target: {{{text}}}"
             )

@@ -21,8 +21,8 @@ import pytest
 from loadgen.campaign.campaign import measure, prepare
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import spawn
-from loadgen.fleet import Endpoint
 from loadgen.profile.profile import Telemetry, load
+from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Look, Value
 from loadgen.telemetry.log import SCHEMA, Log, close_log, reopen_log
 from loadgen.telemetry.sampler import start_sampler

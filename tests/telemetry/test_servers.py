@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from loadgen.fleet import Endpoint
+from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Missed
 from loadgen.telemetry.servers import open_exporter, open_server
 from loadgen.wire import Target

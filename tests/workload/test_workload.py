@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.profile.profile import Dist, ProfileError, Work
+from loadgen.errors import UsageError
+from loadgen.profile.profile import Dist, Work
 from loadgen.wire import Ask
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 from loadgen.workload.lengths import draw
@@ -301,7 +302,7 @@ def test_conversations_without_a_human_opening_are_left_out_and_counted(tmp_path
     bad = {"conversations": [{"from": "gpt", "value": "b"}]}
     facts = a_workload(dataset=_lines(tmp_path / "s.jsonl", bad, good, {"conversations": []})).describe()
     assert (facts["entries"], facts["skipped"]) == (1, 2)
-    with pytest.raises(ProfileError, match="no entry to send"):
+    with pytest.raises(UsageError, match="no entry to send"):
         a_workload(dataset=_lines(tmp_path / "none.jsonl", bad))
 
 
@@ -334,7 +335,7 @@ def test_a_profile_may_set_the_output_length_and_a_system_text(tmp_path):
 )
 def test_a_bad_line_is_told_by_its_number(tmp_path, line, told):
     place = _lines(tmp_path / "p.jsonl", {"prompt": "a"}, line)
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(UsageError) as caught:
         a_workload(dataset=place)
     assert str(caught.value).startswith(f"{place}: {told}")
     assert "\n" not in str(caught.value)
@@ -353,29 +354,29 @@ def test_a_bad_line_is_told_by_its_number(tmp_path, line, told):
     ],
 )
 def test_a_bad_entry_is_told_with_its_cure(tmp_path, entry, told):
-    with pytest.raises(ProfileError) as caught:
+    with pytest.raises(UsageError) as caught:
         a_workload(dataset=_lines(tmp_path / "p.jsonl", entry))
     assert str(caught.value).startswith(f"{tmp_path}/p.jsonl: line 1: {told}")
 
 
 def test_a_missing_or_empty_dataset_is_told(tmp_path):
-    with pytest.raises(ProfileError, match=r"nowhere.jsonl: cannot be read: No such file or directory"):
+    with pytest.raises(UsageError, match=r"nowhere.jsonl: cannot be read: No such file or directory"):
         a_workload(dataset="nowhere.jsonl")
-    with pytest.raises(ProfileError, match=r"no entry to send \(empty\)"):
+    with pytest.raises(UsageError, match=r"no entry to send \(empty\)"):
         a_workload(dataset=_lines(tmp_path / "e.jsonl"))
 
 
 def test_an_array_tells_the_number_of_the_bad_entry(tmp_path):
     (tmp_path / "a.json").write_text('[{"prompt": "a"}, {"prompt": 5}]')
-    with pytest.raises(ProfileError, match=r"a.json: entry 2: needs prompt"):
+    with pytest.raises(UsageError, match=r"a.json: entry 2: needs prompt"):
         a_workload(dataset=str(tmp_path / "a.json"))
     (tmp_path / "a.json").write_text('[{"prompt": "a"},\n\n oops]')
-    with pytest.raises(ProfileError, match=r"a.json: line 3: is not JSON"):
+    with pytest.raises(UsageError, match=r"a.json: line 3: is not JSON"):
         a_workload(dataset=str(tmp_path / "a.json"))
 
 
 def test_a_tokenizer_that_is_not_there_is_told_in_one_line(tmp_path):
-    with pytest.raises(ProfileError, match=r"tokenizer.json: (no such file|needs the package)"):
+    with pytest.raises(UsageError, match=r"tokenizer.json: (no such file|needs the package)"):
         tokenizer_count(tmp_path)
 
 

@@ -1,0 +1,36 @@
+"""An endpoint to a transport."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from loadgen.servers.endpoint import Endpoint
+from loadgen.transport import Limits, Transport
+from loadgen.transport.sockets import SocketTransport
+
+if TYPE_CHECKING:
+    from loadgen.transport.kernel import Poller
+
+__all__ = ["open_poller", "open_transport"]
+
+
+def open_poller(tier: str, read_bytes: int | None = None) -> Poller | None:
+    """Return what the transports of the kernel tier share in the running loop; None for any other tier."""
+    if tier != "kernel":
+        return None
+    from loadgen.transport.kernel import Poller  # needs epoll, so Linux alone
+
+    return Poller(asyncio.get_running_loop(), read_bytes)
+
+
+def open_transport(
+    endpoint: Endpoint, tier: str, limits: Limits, poller: Poller | None, proxy: str | None = None
+) -> Transport:
+    """Return a transport to `endpoint`. poller: with the kernel tier, and only with it."""
+    address, path, headers = endpoint.address(), endpoint.path(), endpoint.request_headers()
+    if tier == "aiohttp":
+        from loadgen.transport.aio import AiohttpTransport
+
+        return AiohttpTransport(address, path, headers, limits, proxy)
+    return SocketTransport(address, path, headers, limits, poller)
