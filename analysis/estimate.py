@@ -1,7 +1,8 @@
 """A figure and its doubt: value, interval, the confidence the interval achieves, and what a reader must know beside it.
 
-A refused figure is an Estimate whose value is None and whose notes say why; it may still carry a one-sided bound,
-which is then everything the data can say. Nothing here computes: intervals.py and quantiles.py do.
+A refused figure is an Estimate whose value is None and whose notes say why; it may still carry a one-sided bound, which
+is then everything the data can say. An Estimate is computed with; a Figure is what a summary holds and a report prints:
+the same, rounded, with each note as a sentence and as a code with its data. Nothing here computes: stats does.
 """
 
 from __future__ import annotations
@@ -9,17 +10,79 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TypedDict
 
-__all__ = ["Estimate", "EstimateJson", "refused", "significant"]
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+__all__ = ["Bool", "Datum", "Estimate", "Figure", "Float64", "Note", "NoteCode", "note", "refused", "significant"]
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Datum = bool | int | float | str | None
 
 # More digits than any stamp supports, fewer than the ones in which two machines' floating-point units may differ:
 # `verify` compares a summary computed elsewhere byte by byte.
 DIGITS = 10
 
 
+class NoteCode(StrEnum):
+    """Each note that can stand beside a figure, a run or a campaign: its code, and its sentence with places for data."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str) -> NoteCode:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    # --- any figure
+    NO_DATA = "no-data", "no data"
+    NO_INTERVAL = "no-interval", "no interval from {runs} run{s}"
+    FEW_RUNS = "few-runs", "few runs"
+    WITHIN_RUN = "within-run", "within-run"
+    INSTRUMENT_LIMITED = "instrument-limited", "instrument-limited"
+    UNSETTLED = "unsettled", "no interval: the data do not settle it"
+    UNBOUNDED = "unbounded", "unbounded: {why}"
+    # --- percentiles
+    FEW_TAIL_SAMPLES = "few-tail-samples", "few tail samples"
+    BEYOND_DATA = "beyond-data", "{percentile} of {n} requests: fewer than one is expected beyond it"
+    NO_UPPER_LIMIT = "no-upper-limit", "no upper limit below {least} samples"
+    # --- latencies and rates (figures)
+    NO_PERCENTILE = "no-percentile", "no percentile: {verdict}"
+    NOT_MEASURED = "not-measured", "not measured"
+    # --- records and windows (records)
+    # --- order, arrivals, the campaign as a whole (figures)
+    # --- agents
+    # --- comparisons
+    # --- telemetry and energy
+    # --- probes
+    # --- suites
+    TEXT = "text", "{text}"  # until every note has a code
+
+
+class Note(Struct, frozen=True, omit_defaults=True):
+    """One note: which, and the data of its sentence."""
+
+    code: NoteCode
+    data: dict[str, Datum] = {}
+
+    @property
+    def sentence(self) -> str:
+        """The note in words, as reports print it."""
+        return self.code.sentence.format_map(self.data)
+
+
+def _coded(words: Note | str) -> Note:
+    """For the time until every note has a code: a sentence as a note."""
+    return words if isinstance(words, Note) else Note(NoteCode.TEXT, {"text": words})
+
+
 class EstimateJson(TypedDict):
-    """E of the `loadgen.summary/1` schema."""
+    """For the time until every section is typed: E as a mapping."""
 
     value: float | None
     low: float | None
@@ -27,6 +90,31 @@ class EstimateJson(TypedDict):
     confidence: float | None
     n: int
     notes: list[str]
+
+
+def note(code: NoteCode, **data: Datum) -> Note:
+    """The note `code` with the data that its sentence has places for."""
+    return Note(code, data)
+
+
+class Figure(Struct, frozen=True):
+    """E of the summary's schema. Numbers are rounded to ten digits; `note_codes` says what `notes` says, as data."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float | None
+    n: int
+    notes: tuple[str, ...] = ()
+    note_codes: tuple[Note, ...] = ()
+
+    def has(self, *codes: NoteCode) -> bool:
+        """Whether one of `codes` stands beside the figure."""
+        return any(note.code in codes for note in self.note_codes)
+
+    def note(self, code: NoteCode) -> Note | None:
+        """The note `code` beside the figure; None where there is none."""
+        return next((note for note in self.note_codes if note.code is code), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +126,61 @@ class Estimate:
     high: float | None = None
     confidence: float | None = None  # the level achieved, not the one asked for
     n: int = 0  # samples behind it
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note | str, ...] = ()
 
-    def noted(self, *notes: str) -> Estimate:
-        """Return the same figure with `notes` added, each once."""
-        return replace(self, notes=(*self.notes, *(note for note in notes if note not in self.notes)))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(_coded, self.notes)))
 
-    def without_value(self, reason: str) -> Estimate:
-        """Return the figure refused altogether. Its other notes go too: some of them tell a value."""
-        return Estimate(None, n=self.n, notes=(reason,))
+    def noted(self, *notes: Note | str) -> Estimate:
+        """The same figure with `notes` added, each once."""
+        coded = map(_coded, notes)
+        return replace(self, notes=(*self.notes, *(note for note in coded if note not in self.notes)))
 
     def to_json(self) -> EstimateJson:
+        """The figure as a mapping, until every section is typed."""
+        figure = self.figure()
         return {
-            "value": significant(self.value),
-            "low": significant(self.low),
-            "high": significant(self.high),
-            "confidence": None if self.confidence is None else round(self.confidence, 4),
-            "n": self.n,
-            "notes": list(self.notes),
+            "value": figure.value,
+            "low": figure.low,
+            "high": figure.high,
+            "confidence": figure.confidence,
+            "n": figure.n,
+            "notes": list(figure.notes),
         }
 
+    def has(self, *codes: NoteCode) -> bool:
+        """Whether one of `codes` stands beside the figure."""
+        return any(note.code in codes for note in map(_coded, self.notes))
 
-def refused(reason: str, n: int = 0, notes: Iterable[str] = ()) -> Estimate:
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The notes in words."""
+        return tuple(note.sentence for note in map(_coded, self.notes))
+
+    def without_value(self, reason: Note | str) -> Estimate:
+        """The figure refused altogether. Its other notes go too: some of them report a value."""
+        return Estimate(None, n=self.n, notes=(reason,))
+
+    def figure(self) -> Figure:
+        """The figure as a summary holds it."""
+        return Figure(
+            value=significant(self.value),
+            low=significant(self.low),
+            high=significant(self.high),
+            confidence=None if self.confidence is None else round(self.confidence, 4),
+            n=self.n,
+            notes=self.sentences,
+            note_codes=tuple(map(_coded, self.notes)),
+        )
+
+
+def refused(reason: Note | str, n: int = 0, notes: Iterable[Note | str] = ()) -> Estimate:
+    """A figure without a value, and why."""
     return Estimate(None, n=n, notes=(reason, *notes))
 
 
 def significant(value: float | None, digits: int = DIGITS) -> float | None:
-    """Return `value` to `digits` significant digits; None for None and for what JSON cannot hold (NaN, infinity)."""
+    """`value` to `digits` significant digits; None for None and for what JSON cannot hold (NaN, infinity)."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{digits}g}")

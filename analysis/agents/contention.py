@@ -213,11 +213,11 @@ def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -
     for name, one in stretches.items():
         estimate = one.estimate
         if estimate.value is None:
-            reasons.append(f"{name}: {estimate.notes[0]}")
+            reasons.append(f"{name}: {estimate.sentences[0]}")
             continue
         known += 1
         if one.lower is None or one.upper is None:
-            reasons.append(f"{name} took {estimate.value:.3g} × solo; {estimate.notes[0]}")
+            reasons.append(f"{name} took {estimate.value:.3g} × solo; {estimate.sentences[0]}")
             verdict = "inconclusive" if verdict == "none" else verdict
         elif one.lower > threshold:
             reasons.append(f"{name} took {estimate.value:.3g} × solo, at least {one.lower:.3g} ×")
@@ -233,8 +233,10 @@ def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -
             reasons.append(f"{name}: {', '.join(one.not_compared)} not compared, for want of solo runs")
     if known:
         return verdict, tuple(reasons)
-    apart = bool(stretches) and all("no call overlapped" in one.estimate.notes[0] for one in stretches.values())
-    return ("none" if apart else "unknown"), tuple(dict.fromkeys(one.estimate.notes[0] for one in stretches.values()))
+    apart = bool(stretches) and all("no call overlapped" in one.estimate.sentences[0] for one in stretches.values())
+    return ("none" if apart else "unknown"), tuple(
+        dict.fromkeys(one.estimate.sentences[0] for one in stretches.values())
+    )
 
 
 # --- single calls ----------------------------------------------------------------------------------------------------

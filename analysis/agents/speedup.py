@@ -120,7 +120,7 @@ def parts_over_blocks(walls: Walls) -> dict[str, Estimate]:
         "combined_over_solo": _combined_over_solo(walls, compare),
         "fieller_speedup": _fieller(total, walls),
     }
-    if any("unbounded" in note for note in told["fieller_speedup"].notes):
+    if any("unbounded" in note for note in told["fieller_speedup"].sentences):
         speedup = replace(speedup, low=None, high=None, confidence=None).noted(ratio.UNBOUNDED)
     unequal = tokens_differ(walls)
     if unequal:

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from loadgen.manifest import Manifest
+
 __all__ = ["Frame", "NoRecordsError", "load"]
 
 BATCH_ROWS = 2048  # 100 tokens each: 3.5 MB; 2000 each: 70 MB
@@ -36,6 +38,11 @@ class Frame:
     partial: bool = False  # read from journal segments: the run did not close
     runs: frozenset[int] | None = None  # only the records of these; None: of all
     samples: tuple[Path, ...] = ()  # what was sampled beside the runs
+
+    @property
+    def facts(self) -> Manifest:
+        """The manifest as typed values. It takes the place of `manifest` as its readers follow."""
+        return Manifest.from_json(self.manifest)
 
     def only(self, runs: Collection[int]) -> Frame:
         """Return the same directory as if it held no other runs."""

@@ -21,6 +21,7 @@ from analysis.records.samples import EMPTY, Samples, read_samples
 from analysis.records.tokens import Gaps, Series, Tokens, read_tokens
 from analysis.records.windows import Window, counted, measured, windows_of
 from analysis.stats.planning import confidence_of
+from loadgen.manifest import Manifest
 from loadgen.record import Int64
 
 __all__ = ["Measured", "measure"]
@@ -44,6 +45,11 @@ class Measured:
     gaps: Gaps  # of answered requests inside the window; put together over the runs that estimates are over
     series: Series
     samples: Samples = EMPTY  # taken beside these runs
+
+    @property
+    def facts(self) -> Manifest:
+        """The manifest as typed values. It takes the place of `manifest` as its readers follow."""
+        return Manifest.from_json(self.manifest)
 
     @property
     def answered(self) -> Bool:

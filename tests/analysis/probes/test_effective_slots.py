@@ -101,7 +101,7 @@ def test_without_a_limit_in_reach_the_answer_is_a_lower_bound(limit: int) -> Non
     found = probed(limit)
     assert found.verdict == "at-least"
     assert (found.estimate.value, found.estimate.low, found.estimate.high) == (None, 16, None)
-    assert "no limit found up to 16 at once" in found.estimate.notes
+    assert "no limit found up to 16 at once" in found.estimate.sentences
     assert found.least == 16
 
 

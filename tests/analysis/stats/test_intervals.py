@@ -34,7 +34,7 @@ def test_a_mean_like_figure_is_log_t_over_run_values():
     assert (estimate.low, estimate.high) == pytest.approx(
         (estimate.value / math.exp(half), estimate.value * math.exp(half)), rel=1e-6
     )
-    assert (estimate.n, estimate.confidence, estimate.notes) == (1000, 0.95, ())
+    assert (estimate.n, estimate.confidence, estimate.sentences) == (1000, 0.95, ())
 
 
 @pytest.mark.parametrize("runs", [[0.0, 98, 101, 99, 100], [-2.0, 98, 101, 99, 100]])
@@ -57,7 +57,7 @@ def test_values_that_are_zero_or_negative_stay_on_their_own_scale(runs):
 )
 def test_few_runs_say_so_and_fewer_get_no_interval(runs, note):
     estimate = intervals.over_runs(runs, len(runs))
-    assert estimate.notes == (() if note is None else (note,))
+    assert estimate.sentences == (() if note is None else (note,))
     assert (estimate.low is None) == (len(runs) < 3)
 
 
@@ -101,7 +101,7 @@ def test_a_percentile_is_of_all_requests_and_its_interval_the_hull_of_runs_and_o
     assert estimate.value == pytest.approx(np.percentile(np.concatenate(runs), 50))
     half = intervals.log_t_half_width([float(np.median(run)) for run in runs])
     assert estimate.high == pytest.approx(estimate.value * math.exp(half))
-    assert (estimate.confidence, estimate.notes) == (0.95, ())
+    assert (estimate.confidence, estimate.sentences) == (0.95, ())
     alike = [SortedArray(np.concatenate(runs))] * 5  # runs that agree to the last digit
     low, high, _ = bounds(data, 0.5)
     told = intervals.percentile(data, 0.5, alike)
@@ -126,23 +126,23 @@ def test_percentiles_of_one_or_two_runs_keep_their_order_statistics_as_within_ru
     data = SortedArray(np.concatenate(held))
     estimate = intervals.percentile(data, 0.5, [SortedArray(run) for run in held])
     assert (estimate.low, estimate.high) == bounds(data, 0.5)[:2]
-    assert estimate.notes == ("within-run",)
+    assert estimate.sentences == ("within-run",)
     gaps = intervals.percentile(data, 0.5, [SortedArray(run) for run in held], clustered=True)
     assert (gaps.value, gaps.low, gaps.confidence) == (estimate.value, None, None)
-    assert gaps.notes == (intervals.no_interval(runs),)
+    assert gaps.sentences == (intervals.no_interval(runs),)
 
 
 def test_a_p99_has_no_upper_limit_below_368_requests_however_many_runs_there_are():
     held = runs_of(np.random.default_rng(3), 5, 73, 0.01)  # 365
     estimate = intervals.percentile(SortedArray(np.concatenate(held)), 0.99, [SortedArray(run) for run in held])
     assert (estimate.high, estimate.low is None) == (None, False)
-    assert "no upper limit below 368 samples" in estimate.notes
+    assert "no upper limit below 368 samples" in estimate.sentences
     held = runs_of(np.random.default_rng(3), 5, 74, 0.01)
     data, runs = SortedArray(np.concatenate(held)), [SortedArray(run) for run in held]
     assert intervals.percentile(data, 0.99, runs).high
     more = intervals.percentile(data, 0.99, runs, 0.97)  # 370 are enough for 95 %
     assert more.high is None
-    assert "no upper limit below 418 samples" in more.notes
+    assert "no upper limit below 418 samples" in more.sentences
 
 
 def test_a_percentile_of_zeros_has_an_interval_on_its_own_scale():
@@ -163,8 +163,8 @@ def test_the_instruments_error_widens_and_marks():
     figure = Estimate(100.0, 97.0, 104.0, 0.95, 50)
     wide = intervals.with_instrument(figure, 4.0)
     assert (wide.value, wide.low, wide.high) == pytest.approx((100, 95, 100 + math.hypot(4, 4)))
-    assert wide.notes == ()
-    assert intervals.with_instrument(figure, 10.01).notes == ("instrument-limited",)
+    assert wide.sentences == ()
+    assert intervals.with_instrument(figure, 10.01).sentences == ("instrument-limited",)
     assert intervals.with_instrument(figure, None) is figure
 
 

@@ -40,7 +40,7 @@ def test_a_fit_of_exact_data_is_exact():
     fit = fit_usl(LEVELS, law(LEVELS))
     figures = (fit.gamma, fit.alpha, fit.beta, fit.peak_level, fit.peak_rate)
     assert [one.value for one in figures] == pytest.approx([*TRUTH, 69.641942, 1647.6814], rel=1e-6)  # K26
-    assert all(one.low is None and "fewer than 3 runs" in one.notes[0] for one in figures)
+    assert all(one.low is None and "fewer than 3 runs" in one.sentences[0] for one in figures)
 
 
 def test_intervals_of_a_noisy_fit_cover_the_truth_as_often_as_they_say():
@@ -75,7 +75,7 @@ def test_a_peak_far_beyond_what_was_tried_is_refused():
     fit = fit_usl(levels, law(levels))
     assert fit.alpha.value == pytest.approx(0.03, rel=1e-4)
     assert fit.peak_level.value is None
-    assert fit.peak_level.notes == ("no retrograde up to 16: plateau, most measured 1015",)
+    assert fit.peak_level.sentences == ("no retrograde up to 16: plateau, most measured 1015",)
     assert fit.peak_rate.value is None
 
 
@@ -84,7 +84,7 @@ def test_saturation_without_retrograde_is_a_plateau_and_not_a_huge_peak():
     noise = np.random.default_rng(1).lognormal(0, 0.02, len(levels))
     fit = fit_usl(levels, usl(levels.astype(float), 95, 0.05, 0) * noise)
     assert fit.peak_level.value is None
-    assert fit.peak_level.notes[0].startswith("no retrograde up to 128: plateau, most measured 16")
+    assert fit.peak_level.sentences[0].startswith("no retrograde up to 128: plateau, most measured 16")
     assert fit.alpha.low < 0.05 < fit.alpha.high
 
 
@@ -98,7 +98,7 @@ def test_saturation_without_retrograde_is_a_plateau_and_not_a_huge_peak():
 )
 def test_what_cannot_carry_a_fit_is_refused(levels, reason):
     fit = fit_usl(levels, [10.0] * len(levels))
-    assert {one.notes for one in (fit.gamma, fit.alpha, fit.beta, fit.peak_level)} == {(reason,)}
+    assert {one.sentences for one in (fit.gamma, fit.alpha, fit.beta, fit.peak_level)} == {(reason,)}
     assert fit.gamma.value is None
 
 
@@ -166,7 +166,7 @@ def test_fits_of_exact_laws_are_exact():
     fit = scaling.fit_eta_power({n: n**-0.3 for n in (1, 2, 4, 8)})
     assert (fit.parameter.value, fit.r_squared) == pytest.approx((0.3, 1))
     assert scaling.fit_eta_amdahl(dict.fromkeys(range(1, 9), 1.0)).parameter.value == pytest.approx(1, abs=1e-4)
-    assert scaling.fit_eta_power({1: 1.0, 2: 0.6}).parameter.notes == ("a fit needs two levels above one agent",)
+    assert scaling.fit_eta_power({1: 1.0, 2: 0.6}).parameter.sentences == ("a fit needs two levels above one agent",)
 
 
 def test_fits_tell_how_sure_they_are():

@@ -86,7 +86,7 @@ def test_a_percentile_that_is_only_the_maximum_is_refused_but_keeps_its_lower_bo
     assert estimate.value is None
     assert estimate.high is None
     assert estimate.low == 397  # X_(398): P(Bin(400, .999) <= 397) = .0078, one rank up .0616
-    assert estimate.notes == ("p99.9 of 400: fewer than one is expected beyond it",)
+    assert estimate.sentences == ("p99.9 of 400: fewer than one is expected beyond it",)
     assert estimate.confidence == pytest.approx(1 - 0.00783, abs=1e-4)
 
 
@@ -95,13 +95,13 @@ def test_too_few_for_an_upper_limit_leaves_the_interval_open():
     assert estimate.value == pytest.approx(366 * 0.99)
     assert estimate.low is not None
     assert estimate.high is None
-    assert estimate.notes == ("few tail samples", "no upper limit below 368 samples")
+    assert estimate.sentences == ("few tail samples", "no upper limit below 368 samples")
     assert quantile(SortedArray(np.arange(368.0)), 0.99).high == 367
 
 
 def test_few_tail_samples_are_marked_below_ten_expected():
-    assert "few tail samples" in quantile(SortedArray(np.arange(999.0)), 0.99).notes
-    assert quantile(SortedArray(np.arange(1000.0)), 0.99).notes == ()
+    assert "few tail samples" in quantile(SortedArray(np.arange(999.0)), 0.99).sentences
+    assert quantile(SortedArray(np.arange(1000.0)), 0.99).sentences == ()
 
 
 @pytest.mark.parametrize(("n", "q"), [(100, 0.99), (10, 0.9), (1000, 0.999), (20, 0.95)])
