@@ -29,7 +29,7 @@ DIGITS = 10
 
 
 class NoteCode(StrEnum):
-    """Each note that can stand beside a figure, a run or a campaign: its code, and its sentence with places for data."""
+    """A note that can stand beside a figure, a run or a campaign: its code, and its sentence with places for data."""
 
     sentence: str
 

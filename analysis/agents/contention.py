@@ -233,10 +233,9 @@ def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -
             reasons.append(f"{name}: {', '.join(one.not_compared)} not compared, for want of solo runs")
     if known:
         return verdict, tuple(reasons)
-    apart = bool(stretches) and all("no call overlapped" in one.estimate.sentences[0] for one in stretches.values())
-    return ("none" if apart else "unknown"), tuple(
-        dict.fromkeys(one.estimate.sentences[0] for one in stretches.values())
-    )
+    unread = tuple(dict.fromkeys(stretch.estimate.sentences[0] for stretch in stretches.values()))
+    apart = bool(unread) and all("no call overlapped" in reason for reason in unread)
+    return ("none" if apart else "unknown"), unread
 
 
 # --- single calls ----------------------------------------------------------------------------------------------------
