@@ -74,7 +74,8 @@ def test_a_limit_of_ours_ends_the_run_and_is_no_refusal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", [3000, 0])  # 0: an open loop without a cap
 def test_the_table_of_open_files_has_its_size_before_the_run(wanted: int) -> None:
     told = "next(line for line in open('/proc/self/status') if line.startswith('FDSize')).split()[1]"
-    code = f"from loadgen.transport.room import make_room_for_sockets as room; print({told}); room({wanted}); print({told})"
+    room = "from loadgen.transport.room import make_room_for_sockets as room"
+    code = f"{room}; print({told}); room({wanted}); print({told})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert before < 3000 <= after
