@@ -15,7 +15,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOKEN_KINDS", "Int32", "Int64", "Kind", "Outcome", "Record", "TokensFrom", "UInt8"]
+__all__ = ["IS_TOKEN", "TOKEN_KINDS", "Int32", "Int64", "Kind", "Outcome", "Record", "TokensFrom", "UInt8"]
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
@@ -58,6 +58,8 @@ class Kind(IntEnum):
 
 
 TOKEN_KINDS = (Kind.REASONING, Kind.CONTENT, Kind.TOOL)
+IS_TOKEN = np.zeros(256, np.bool_)  # by value of Kind: the mask of events that bear tokens
+IS_TOKEN[list(TOKEN_KINDS)] = True
 _TOKEN_KIND = re.compile(b"[" + re.escape(bytes(TOKEN_KINDS)) + b"]")
 
 

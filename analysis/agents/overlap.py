@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from analysis.records.calls import Calls
 from analysis.records.frame import Frame
 from analysis.records.requests import ABSENT, Bool
-from loadgen.record import TOKEN_KINDS, Int64
+from loadgen import latency
+from loadgen.record import Int64
 
 __all__ = ["BIN_NS", "Busy", "Gaps", "busy_beside", "inside_and_touching", "read_gaps"]
 
@@ -119,12 +120,12 @@ def _stamps(batch: pa.RecordBatch, index: int) -> Int64:
     kinds, stamps = batch.column("event_kind")[index].values, batch.column("event_ns")[index].values
     if kinds is None or stamps is None:
         return np.empty(0, np.int64)
-    bearing = np.isin(kinds.to_numpy(zero_copy_only=False), TOKEN_KINDS)
+    bearing = latency.bears_token(kinds.to_numpy(zero_copy_only=False))
     return np.asarray(stamps.to_numpy(zero_copy_only=False), np.int64)[bearing]
 
 
 def _sort_gaps(sums: dict[str, Int64], place: int, stamps: Int64, requests: Int64, prefills: Int64) -> None:
-    gaps, begin, end = np.diff(stamps), stamps[:-1], stamps[1:]
+    gaps, begin, end = latency.gaps(stamps), stamps[:-1], stamps[1:]
     inside, touching = inside_and_touching(begin, end, requests)
     _, prefilling = inside_and_touching(begin, end, prefills)
     for name, chosen in (("inside", inside), ("outside", ~touching), ("prefill", prefilling)):
@@ -136,7 +137,7 @@ def _into_bins(bins: tuple[Float64, Float64], stamps: Int64, expected_ns: float)
     if np.isnan(expected_ns):
         return
     measured, expected = bins
-    gaps, at = np.diff(stamps), stamps[1:] // BIN_NS
+    gaps, at = latency.gaps(stamps), stamps[1:] // BIN_NS
     at = np.minimum(at, len(measured) - 1)
     measured += np.bincount(at, weights=gaps, minlength=len(measured))
     expected += np.bincount(at, minlength=len(expected)) * expected_ns

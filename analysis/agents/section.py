@@ -306,7 +306,7 @@ def _agent(calls: Calls, runs: Sequence[Run], agent: int, manifest: Mapping[str,
 
 def _values(calls: Calls, runs: Sequence[Run], agent: int) -> dict[str, dict[int, float]]:
     """Return {figure: {run: value}} of an agent; a run without a value has no place."""
-    ttft, tpot = calls.ttft() / 1e6, calls.tpot() / 1e6
+    ttft, tpot = calls.ttft_service() / 1e6, calls.tpot() / 1e6
     values: dict[str, dict[int, float]] = {name: {} for name in ("wall_s", "ttft_ms", "tpot_ms", "output_tokens_per_s")}
     for run in runs:
         mine = (calls.run == run.run) & (calls.agent == agent)
@@ -424,7 +424,7 @@ def _difference(values: Sequence[float], confidence: float) -> Estimate:
 def _contention(frame: Frame, calls: Calls, together: Sequence[Run], overlaps: Float64) -> dict[str, Any]:
     busy, confidence = busy_beside(calls), confidence_of(frame.manifest)
     gaps = read_gaps(frame, calls, busy, _solo_gaps(calls))
-    ttft, tpot = calls.ttft(), calls.tpot()
+    ttft, tpot = calls.ttft_service(), calls.tpot()
     while_waiting = contention.overlapping(calls, busy, calls.sent_ns, calls.first_ns)
     while_writing = contention.overlapping(calls, busy, calls.first_ns, calls.last_ns)
     stretches = {
@@ -487,7 +487,7 @@ def _solo_gaps(calls: Calls) -> Float64:
 
 def _ttft_of_runs(calls: Calls, together: Sequence[Run]) -> Float64:
     """Return the mean client TTFT, s, shape (runs, agents)."""
-    ttft = calls.ttft() / 1e9
+    ttft = calls.ttft_service() / 1e9
     table = np.full((len(together), len(calls.agents)), np.nan)
     for row, run in enumerate(together):
         for agent in range(len(calls.agents)):
@@ -504,7 +504,7 @@ def _lag_ns(frame: Frame) -> float | None:
 
 
 def _late(frame: Frame, calls: Calls, late: contention.Flags, busy: Busy, signs: Signs) -> list[attribution.Finding]:
-    ttft, lag = calls.ttft(), _lag_ns(frame)
+    ttft, lag = calls.ttft_service(), _lag_ns(frame)
     prompts = calls.input_tokens.astype(np.float64)
     findings = []
     for agent in range(len(calls.agents)):

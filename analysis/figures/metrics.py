@@ -22,6 +22,7 @@ from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT, Bool
 from analysis.stats import intervals
 from analysis.stats.quantiles import Sorted, SortedArray, quantile, type7
+from loadgen import latency as definitions
 from loadgen.record import Outcome
 
 __all__ = [
@@ -158,8 +159,12 @@ def _first_token_pair(m: Measured, name: str, kept: Bool, data: Sorted, q: float
         return []
     if (m.tokens.first_least_ns == m.tokens.first_ns)[kept].all():
         return []
-    start = m.requests.intended_ns if name == "ttft_ms" else m.requests.sent_ns
-    least = SortedArray((m.tokens.first_least_ns - start)[kept] / NS_PER_MS)
+    start, duration = (
+        (m.requests.intended_ns, definitions.ttft)
+        if name == "ttft_ms"
+        else (m.requests.sent_ns, definitions.ttft_service)
+    )
+    least = SortedArray(duration(start, m.tokens.first_least_ns)[kept] / NS_PER_MS)
     return _pair(type7(least, q), type7(data, q), "first tokens share a read")
 
 

@@ -104,7 +104,7 @@ def write_suite(directory: Path) -> None:
 
 def _agent(calls: Calls, index: int, agent: Mapping[str, Any], place: Path) -> dict[str, Any]:
     mine = calls.only((calls.agent == index) & (calls.sent_ns != ABSENT))
-    ttft_ms = (mine.ttft() / 1e6).tolist()
+    ttft_ms = (mine.ttft_service() / 1e6).tolist()
     each = [_call(mine, at, ttft_ms[at], agent, place) for at in range(len(mine))]
     rates, ttfts = ([one[key] for one in each] for key in ("throughput_tokens_per_sec", "ttft_ms"))
     wall_s = (int(mine.done_ns.max()) - int(mine.sent_ns.min())) / 1e9 if len(mine) else None

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from analysis.records.frame import Frame, load
 from analysis.records.requests import ABSENT, Requests, read_requests
-from loadgen.record import TOKEN_KINDS, Int64
+from loadgen import latency
+from loadgen.record import Int64
 
 __all__ = ["write_trace"]
 
@@ -29,8 +30,6 @@ MOST_TOKENS = 500_000  # instants in a trace; of a longer run, only the requests
 RATE_BIN_NS = 100_000_000
 LOAD, TELEMETRY = 1, 1000  # process ids: of the load's counters, and of the first source of telemetry
 COLUMNS = ("run", "seq", "agent", "endpoint", "outcome", "error", "event_ns", "event_kind", "output_tokens")
-BEARING = np.zeros(256, np.bool_)
-BEARING[list(TOKEN_KINDS)] = True
 
 
 def write_trace(directory: str | Path, file: TextIO) -> int:
@@ -89,7 +88,7 @@ def _requests(frame: Frame, requests: Requests, shift: Int64) -> Iterator[Event]
             if who not in processes:
                 processes[who] = LOAD + 1 + len(processes)
                 yield _named("process_name", processes[who], 0, " · ".join(part for part in who if part))
-            bearing = BEARING[np.array(one["event_kind"], np.uint8)]
+            bearing = latency.bears_token(np.array(one["event_kind"], np.uint8))
             stamps = (np.array(one["event_ns"], np.int64)[bearing] + shift[row]).tolist()
             place = processes[who], int(lanes[row])
             yield from _slices(requests, row, int(shift[row]), one, stamps, place)

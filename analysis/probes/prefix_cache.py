@@ -20,6 +20,7 @@ import numpy as np
 
 from analysis.estimate import Estimate, refused, significant
 from analysis.stats.intervals import CONFIDENCE, log_t_half_width
+from loadgen import latency
 from loadgen.record import Outcome, Record
 
 __all__ = ["NEGLIGIBLE", "PrefixCache", "Trio", "find_cache", "trio"]
@@ -71,7 +72,7 @@ def trio(fresh: Record, repeat: Record, other: Record) -> Trio | None:
         first = record.first_token_ns()
         if record.outcome is not Outcome.OK or first is None or record.sent_ns is None or first <= record.sent_ns:
             return None
-        seconds.append((first - record.sent_ns) / 1e9)
+        seconds.append(latency.ttft_service(record.sent_ns, first) / 1e9)
     fresh_s, repeat_s, other_s = seconds
     return Trio(fresh_s, repeat_s, other_s, fresh.cached_tokens, repeat.cached_tokens, repeat.input_tokens)
 

@@ -29,7 +29,8 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.estimate import Estimate, refused, significant
-from loadgen.record import TOKEN_KINDS, Outcome, Record
+from loadgen import latency
+from loadgen.record import Outcome, Record
 
 __all__ = ["Burst", "Slots", "advice", "burst", "by_size", "compare_told", "find", "ladder", "plan", "read", "scouted"]
 
@@ -94,7 +95,7 @@ def burst(records: Sequence[Record]) -> Burst:
     zero = min(sent, default=0)
     answered, refused_, failed, errors = [], 0, 0, []
     for record in records:
-        tokens = record.event_ns[np.isin(record.event_kind, TOKEN_KINDS)]
+        tokens = record.event_ns[latency.bears_token(record.event_kind)]
         if len(tokens):
             # A stream that broke frees its place when it broke.
             ended = tokens[-1] if record.outcome is Outcome.OK or record.done_ns is None else record.done_ns
@@ -122,7 +123,7 @@ def burst(records: Sequence[Record]) -> Burst:
 def _tokens(record: Record) -> int:
     if record.output_tokens is not None:
         return record.output_tokens
-    return int(np.isin(record.event_kind, TOKEN_KINDS).sum())
+    return int(latency.bears_token(record.event_kind).sum())
 
 
 def ladder(most: int) -> list[int]:

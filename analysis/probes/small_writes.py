@@ -24,7 +24,8 @@ import numpy as np
 
 from analysis.estimate import significant
 from analysis.stats.ranks import shift_of_pairs
-from loadgen.record import TOKEN_KINDS, Outcome, Record
+from loadgen import latency
+from loadgen.record import Outcome, Record
 
 __all__ = ["LEAST_PAIRS", "NOTEWORTHY_MS", "Compared", "SmallWrites", "find_delay"]
 
@@ -124,16 +125,12 @@ def _compared(pairs: Pairs, token: int) -> Compared | None:
 
 def _token_ms(record: Record, token: int) -> float | None:
     """Return when an event with that token came, since sending; None if none did."""
-    came_ns = record.event_ns[_bears_token(record)]
+    came_ns = record.event_ns[latency.bears_token(record.event_kind)]
     if record.outcome is not Outcome.OK or record.sent_ns is None or len(came_ns) <= token:
         return None
-    return float(came_ns[token] - record.sent_ns) / 1e6
+    return latency.ttft_service(record.sent_ns, int(came_ns[token])) / 1e6
 
 
 def _together(record: Record) -> bool:
-    reads = record.event_read[_bears_token(record)]
+    reads = record.event_read[latency.bears_token(record.event_kind)]
     return len(reads) > 1 and bool(reads[0] == reads[1])
-
-
-def _bears_token(record: Record) -> np.ndarray:
-    return np.isin(record.event_kind, TOKEN_KINDS)

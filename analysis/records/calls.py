@@ -7,7 +7,7 @@ their run, so that the same place in a solo run and in a concurrent one is the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from analysis.records import arms
 from analysis.records.frame import Frame
 from analysis.records.requests import ABSENT, Bool, read_requests
 from analysis.records.tokens import read_tokens
+from loadgen import latency
 from loadgen.record import Int64
 
 __all__ = ["Calls", "agents_of", "read_calls"]
@@ -66,14 +67,20 @@ class Calls:
         return replace(self, **{f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in whole})
 
     def ttft(self) -> Float64:
-        """First token - sent, ns; NaN where there was none or the call failed."""
-        return _span(self.sent_ns, self.first_ns, self.ok)
+        """TTFT from the intended start, ns; NaN where there was no token or the call failed."""
+        return _where_known(latency.ttft, self.intended_ns, self.first_ns, self.ok)
+
+    def ttft_service(self) -> Float64:
+        """TTFT from the sending, ns; NaN where there was no token or the call failed."""
+        return _where_known(latency.ttft_service, self.sent_ns, self.first_ns, self.ok)
 
     def tpot(self) -> Float64:
-        """(last - first token) / (tokens after the first event), ns; NaN where tokens are not counted."""
-        after = np.where(self.output_tokens == ABSENT, 0, self.output_tokens - self.first_tokens)
-        span = _span(self.first_ns, self.last_ns, self.ok & (after > 0) & (self.last_ns > self.first_ns))
-        return span / np.where(after > 0, after, 1)
+        """TPOT, ns; NaN where tokens are not counted."""
+        usable = self.ok & (self.output_tokens != ABSENT) & (self.last_ns > self.first_ns)
+        usable &= latency.has_tpot(self.events, self.output_tokens, self.first_tokens)
+        first_ns, last_ns = (np.where(usable, stamps, 0) for stamps in (self.first_ns, self.last_ns))
+        tokens, first_tokens = np.where(usable, self.output_tokens, 1), np.where(usable, self.first_tokens, 0)
+        return np.where(usable, latency.tpot(first_ns, last_ns, tokens, first_tokens), np.nan)
 
 
 def agents_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
@@ -163,6 +170,6 @@ def _told(frame: Frame) -> dict[str, Int64]:
     return {name: np.concatenate(columns) for name, columns in parts.items()}
 
 
-def _span(start: Int64, end: Int64, usable: Bool) -> Float64:
+def _where_known(duration: Callable[[Int64, Int64], Int64], start: Int64, end: Int64, usable: Bool) -> Float64:
     known = usable & (start != ABSENT) & (end != ABSENT)
-    return np.where(known, np.where(known, end, 0) - np.where(known, start, 0), np.nan)
+    return np.where(known, duration(np.where(known, start, 0), np.where(known, end, 0)), np.nan)

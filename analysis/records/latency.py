@@ -1,4 +1,4 @@
-"""What each duration is. To redefine TTFT, change this file and its test.
+"""The durations of measured requests, by the definitions of `loadgen.latency`.
 
 Each function returns one number a request, shape (n,), float64 ns; NaN where the request has no such duration. Which
 requests count is not decided here (measured.py), nor how they are summarised (summary.py).
@@ -10,12 +10,14 @@ feels; from sent on it is the server's doing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.records.requests import ABSENT, Bool
+from loadgen import latency
 from loadgen.record import Int64
 
 if TYPE_CHECKING:  # measured.py asks for latencies to see where its windows open
@@ -27,28 +29,28 @@ Float64 = NDArray[np.float64]
 
 
 def ttft(m: Measured) -> Float64:
-    """First token-bearing event - intended."""
-    return _between(m.requests.intended_ns, m.tokens.first_ns)
+    """TTFT: from the intended start."""
+    return _where_known(latency.ttft, m.requests.intended_ns, m.tokens.first_ns)
 
 
 def ttft_service(m: Measured) -> Float64:
-    """First token-bearing event - sent."""
-    return _between(m.requests.sent_ns, m.tokens.first_ns)
+    """TTFT of the server: from the sending."""
+    return _where_known(latency.ttft_service, m.requests.sent_ns, m.tokens.first_ns)
 
 
 def ttft_least(m: Measured) -> Float64:
     """TTFT, had each first token that shares its read with a later one come as early as it can have."""
-    return _between(m.requests.intended_ns, m.tokens.first_least_ns)
+    return _where_known(latency.ttft, m.requests.intended_ns, m.tokens.first_least_ns)
 
 
 def e2e(m: Measured) -> Float64:
-    """Last token-bearing event - intended."""
-    return _between(m.requests.intended_ns, m.tokens.last_ns)
+    """E2E: from the intended start to the last token."""
+    return _where_known(latency.e2e, m.requests.intended_ns, m.tokens.last_ns)
 
 
 def queue(m: Measured) -> Float64:
-    """Sent - intended: what passed on our side, be it a wait for a slot, a connection being made, or slip."""
-    return _between(m.requests.intended_ns, m.requests.sent_ns)
+    """The time on the client's side before the sending."""
+    return _where_known(latency.queue, m.requests.intended_ns, m.requests.sent_ns)
 
 
 def tpot(m: Measured) -> Float64:
@@ -68,7 +70,7 @@ def send_lag(m: Measured) -> Float64:
     """
     requests = m.requests
     acted = np.where(requests.connect_ns == ABSENT, requests.sent_ns, requests.connect_ns)
-    lag = _between(requests.intended_ns, acted)
+    lag = _where_known(latency.queue, requests.intended_ns, acted)
     lag[(requests.stale_connections > 0) | _waited_for_slot(m)] = np.nan
     return lag
 
@@ -88,19 +90,18 @@ def _waited_for_slot(m: Measured) -> Bool:
     return waited
 
 
-def _between(start: Int64, end: Int64) -> Float64:
+def _where_known(duration: Callable[[Int64, Int64], Int64], start: Int64, end: Int64) -> Float64:
+    """The duration of each request, NaN where one of its ends is not known."""
     known = (start != ABSENT) & (end != ABSENT)
-    return np.where(known, np.where(known, end, 0) - np.where(known, start, 0), np.nan)
+    return np.where(known, duration(np.where(known, start, 0), np.where(known, end, 0)), np.nan)
 
 
 def _per_token(m: Measured, first_tokens: Int64) -> Float64:
-    tokens = m.count_tokens()
-    after = tokens - first_tokens
-    usable = (tokens != ABSENT) & (m.tokens.events > 0) & (after > 0)
-    # With one event all tokens came at once, and no time passed between them that could be seen.
-    usable &= m.tokens.events > 1
-    span = _between(m.tokens.first_ns, m.tokens.last_ns)
-    return np.where(usable, span / np.where(usable, after, 1), np.nan)
+    tokens, events = m.count_tokens(), m.tokens.events
+    usable = (tokens != ABSENT) & latency.has_tpot(events, tokens, first_tokens)
+    first_ns, last_ns = (np.where(usable, stamps, 0) for stamps in (m.tokens.first_ns, m.tokens.last_ns))
+    per_token = latency.tpot(first_ns, last_ns, np.where(usable, tokens, 1), np.where(usable, first_tokens, 0))
+    return np.where(usable, per_token, np.nan)
 
 
 LATENCIES = {

@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 from analysis.records.distribution import EXACT, Distribution, bin_of
 from analysis.records.frame import Frame
 from analysis.records.requests import ABSENT, Bool, Requests
-from loadgen.record import Int64, Kind
+from loadgen import latency
+from loadgen.record import Int64
 
 __all__ = ["Gaps", "Series", "Tokens", "read_tokens"]
 
 SERIES_BINS = 240
 
 _COLUMNS = ("event_ns", "event_kind", "event_read", "event_tokens")
-_BEARING = np.array([kind in (Kind.REASONING, Kind.CONTENT, Kind.TOOL) for kind in Kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _flatten(batch: pa.RecordBatch) -> _Flat:
     before = np.full(len(ns), ABSENT, np.int64)
     earlier = (row[1:] == row[:-1]) & (read[1:] != read[:-1])
     before[1:][earlier] = ns[:-1][earlier]
-    bearing = _BEARING[np.minimum(kind, len(_BEARING) - 1)]
+    bearing = latency.bears_token(kind)
     return _Flat(row[bearing], ns[bearing], read[bearing], tokens[bearing], before[bearing])
 
 
@@ -181,7 +181,7 @@ def _gather_gaps(gaps: Gaps, flat: _Flat, wanted: Bool, pooled: Bool, run: Int64
     within = flat.row[1:] == flat.row[:-1]
     within &= wanted[flat.row[1:]]
     row = flat.row[1:][within]
-    gap = np.diff(flat.ns)[within]
+    gap = latency.gaps(flat.ns)[within]
     joined = _same_read(flat)[within]
     for number in np.unique(run[row]).tolist() if len(gaps.by_run) > 1 else ():
         gaps.by_run[number].add(gap[run[row] == number])

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
-from loadgen.record import TOKEN_KINDS, Outcome, Record, TokensFrom
+from loadgen import latency
+from loadgen.record import Outcome, Record, TokensFrom
 from loadgen.transport import Answer, Transport
 from loadgen.wire import Ask, Response, Target
 from loadgen.wire.dialects import Dialect
@@ -116,7 +115,7 @@ class Client:
 
     def _last_token_read(self, response: Response) -> int:
         decoded = self._dialect.decode(response)
-        token_reads = decoded.event_read[np.isin(decoded.event_kind, TOKEN_KINDS)]
+        token_reads = decoded.event_read[latency.bears_token(decoded.event_kind)]
         return int(token_reads[-1]) if len(token_reads) else -1
 
 

@@ -14,6 +14,7 @@ from functools import reduce
 
 import numpy as np
 
+from loadgen import latency
 from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 
 __all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally", "quantile_ms"]
@@ -28,8 +29,6 @@ LOWEST, HIGHEST = -GROWTH * 20, GROWTH * 17  # about 1 µs to 36 hours
 LOG2_NS_PER_S = math.log2(1e9)
 
 BARREN = bytes(set(range(256)) - set(TOKEN_KINDS))  # kinds of events that carry no token
-IS_TOKEN = np.zeros(256, np.bool_)
-IS_TOKEN[list(TOKEN_KINDS)] = True
 
 
 MOST_NOTED = 4096
@@ -115,7 +114,7 @@ class Series:
         self.stale_connections += record.stale_connections
         request = record.run, record.seq
         if record.sent_ns is not None:
-            self.queue.add(record.sent_ns - record.intended_ns, request)
+            self.queue.add(latency.queue(record.intended_ns, record.sent_ns), request)
         if record.outcome is not Outcome.OK:
             return
         self.input_tokens += record.input_tokens or 0
@@ -123,23 +122,24 @@ class Series:
         first_ns = record.first_token_ns()
         if first_ns is None:
             return
-        self.ttft.add(first_ns - record.intended_ns, request)
+        self.ttft.add(latency.ttft(record.intended_ns, first_ns), request)
         bearing = len(record.event_kind.tobytes().translate(None, BARREN))
         self.token_events += bearing
         last_ns = first_ns if bearing == 1 else self._add_gaps(record, first_ns)
-        self.e2e.add(last_ns - record.intended_ns, request)
+        self.e2e.add(latency.e2e(record.intended_ns, last_ns), request)
 
     def _add_gaps(self, record: Record, first_ns: int) -> int:
         """Count what several events with tokens tell; return when the last of them came."""
-        bearing = IS_TOKEN[record.event_kind]
+        bearing = latency.bears_token(record.event_kind)
         stamps, reads = record.event_ns[bearing], record.event_read[bearing]
         last_ns = int(stamps[-1])
         self.censored_events += int((reads[1:] == reads[:-1]).sum())
-        self.event_gap.add_many(np.diff(stamps))
+        self.event_gap.add_many(latency.gaps(stamps))
         first_tokens = 1 if record.event_tokens is None else int(record.event_tokens[bearing][0])
-        if record.output_tokens is not None and record.output_tokens > first_tokens:
-            tokens = record.output_tokens - first_tokens
-            self.tpot.add(round((last_ns - first_ns) / tokens), (record.run, record.seq))
+        tokens = record.output_tokens
+        if tokens is not None and latency.has_tpot(len(stamps), tokens, first_tokens):
+            tpot_ns = latency.tpot(first_ns, last_ns, tokens, first_tokens)
+            self.tpot.add(round(tpot_ns), (record.run, record.seq))
         return last_ns
 
     def plus(self, other: Series) -> Series:

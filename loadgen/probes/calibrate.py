@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from loadgen import latency
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.emulator import Law, Truth, spawn
 from loadgen.engine.engine import Health, Plan
@@ -27,7 +28,7 @@ from loadgen.engine.eventloop import loop_factory
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import Work
-from loadgen.record import TOKEN_KINDS, Int64, Outcome
+from loadgen.record import Int64, Outcome
 from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments
 from loadgen.transport import Limits
@@ -130,7 +131,7 @@ def compare(journal: Path, zero_ns: int, truth: dict[str, Truth]) -> Errors:
     for path in paths:
         for row in pq.read_table(path, columns=columns).to_pylist():
             known = truth.get(f"{row['run']}-{row['seq']}")
-            bearing = np.isin(row["event_kind"], TOKEN_KINDS)
+            bearing = latency.bears_token(np.array(row["event_kind"], np.uint8))
             if known is None or row["outcome"] != Outcome.OK or len(known.token_ns) != bearing.sum():
                 lost += 1
                 continue
@@ -138,9 +139,9 @@ def compare(journal: Path, zero_ns: int, truth: dict[str, Truth]) -> Errors:
             true = np.array(known.token_ns, np.int64)
             reads = np.array(row["event_read"], np.int64)[bearing]
             stamp.append(stamps - true)
-            gap.append(np.diff(stamps) - np.diff(true))
+            gap.append(latency.gaps(stamps) - latency.gaps(true))
             true_ttft.append(int(true[0]) - known.arrived_ns)
-            ttft.append(int(stamps[0]) - zero_ns - row["sent_ns"] - true_ttft[-1])
+            ttft.append(latency.ttft_service(row["sent_ns"], int(stamps[0]) - zero_ns) - true_ttft[-1])
             tokens += len(stamps)
             censored += int((np.diff(reads) == 0).sum())
     empty = np.empty(0, np.int64)
