@@ -11,15 +11,15 @@ MARKUP = "\\`*_[]<>|#"
 
 
 def clean(text: object) -> str:
-    """Return the text with a space for whatever would move the cursor or change a terminal's state."""
+    """`text` with a space for each character that would move a cursor, change a terminal or turn the writing around."""
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
 def wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    """Return clean lines of at most `WIDTH` columns that begin with `first`, then `rest`."""
+    """Clean lines of at most `WIDTH` columns that begin with `first`, then `rest`."""
     return textwrap.wrap(clean(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def escaped(text: object) -> str:
-    """Return text that Markdown shows as it is: a server's words must not become a link or a tag."""
+    """Text that Markdown shows as it is: a server's words must not become a link or a tag."""
     return "".join(f"\\{char}" if char in MARKUP else char for char in clean(text))
