@@ -1,9 +1,14 @@
-"""Who may import whom, and who may look at the clock. The source is read, nothing is run."""
+"""Who may import whom, and who may look at the clock. The source is read, nothing is run.
+
+The rules of the rooms are the rows of RULES. What breaks one while it is being rebuilt stands in NOT_YET or
+NOT_YET_CIRCLES, which may only shrink: an entry that no longer offends fails a test of its own.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +22,63 @@ CLOCKS = {
     *("localtime", "gmtime", "ctime", "strftime", "sleep"),
 }
 WALL = {"now", "utcnow", "today"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the modules in `room` may import of ours: nothing but `only`, if that is given, and nothing in `never`."""
+
+    room: str
+    only: tuple[str, ...] | None = None
+    never: tuple[str, ...] = ()
+
+    def broken_by(self, importer: str, imported: str) -> bool:
+        """Whether the arrow from `importer` to `imported` is one that this rule forbids."""
+        if not is_in(importer, self.room):
+            return False
+        allowed = self.only is None or any(is_in(imported, name) for name in self.only)
+        return not allowed or any(is_in(imported, name) for name in self.never)
+
+
+WAIST = ("loadgen.record", "loadgen.manifest", "loadgen.latency")  # what analysis may know of loadgen
+RULES = (
+    Rule("analysis", only=("analysis", *WAIST)),
+    Rule("analysis.stats", only=("analysis.stats", "analysis.estimate")),
+    Rule("analysis.records", only=(*WAIST, "analysis.records", "analysis.stats", "analysis.estimate")),
+    Rule(
+        "analysis.formats",
+        only=(*WAIST, "analysis.formats", "analysis.records", "analysis.stats", "analysis.estimate"),
+    ),
+    Rule("analysis.report", never=("analysis.records",)),
+    Rule("loadgen.wire", never=("loadgen.servers",)),
+    Rule("loadgen.profile", never=("loadgen.servers",)),
+    Rule("loadgen.workload", never=("loadgen.servers",)),
+    Rule("loadgen.transport", never=("loadgen.servers",)),
+    Rule("loadgen.emulator", only=("loadgen.emulator",)),
+)
+# The only rooms of loadgen that may import analysis.
+CALLERS = ("loadgen.campaign", "loadgen.probes", "loadgen.suites", "loadgen.cli")
+NOT_YET = frozenset(  # (importer, imported)
+    {
+        ("analysis.formats.multi_agent_guide", "analysis.agents.section"),
+        ("analysis.report.charts", "analysis.records.latency"),
+        ("analysis.report.charts", "analysis.records.measured"),
+        ("analysis.report.charts", "analysis.records.requests"),
+        ("analysis.report.telemetry", "analysis.records.latency"),
+        ("analysis.report.telemetry", "analysis.records.measured"),
+        ("analysis.report.telemetry", "analysis.records.requests"),
+        ("analysis.report.telemetry", "analysis.records.samples"),
+        ("analysis.stats.scaling", "analysis.figures.timeline"),
+        ("analysis.stats.scaling", "loadgen.record"),
+    }
+)
+NOT_YET_CIRCLES = frozenset(
+    {
+        frozenset({"analysis.records.latency", "analysis.records.measured", "analysis.records.settling"}),
+        frozenset({"loadgen.campaign.agents_arm", "loadgen.campaign.campaign"}),
+        frozenset({"loadgen.cli.discover", "loadgen.cli.measuring"}),
+    }
+)
 
 
 def name_of(path: Path) -> str:
@@ -46,7 +108,6 @@ def imported(path: Path, *, for_types_too: bool = False) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             whole = ".".join([*base, *([node.module] if node.module else [])])
-            yield whole
             yield from (f"{whole}.{alias.name}" for alias in node.names)
 
 
@@ -59,6 +120,50 @@ def _type_checking_only(tree: ast.AST) -> Iterator[ast.AST]:
 
 def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
+
+
+@cache
+def arrows() -> dict[str, frozenset[str]]:
+    """For each module of ours the others that it imports, at any depth and for types too."""
+    paths = {module_of(path): path for path in SOURCES}
+
+    def nearest(name: str) -> str:
+        """The module that `name` is or is defined in, "" if that is none of ours."""
+        return name if name in paths or not name else nearest(name.rpartition(".")[0])
+
+    return {
+        module: frozenset(map(nearest, imported(path, for_types_too=True))) - {"", module}
+        for module, path in paths.items()
+    }
+
+
+def circles(graph: dict[str, frozenset[str]]) -> list[frozenset[str]]:
+    """The strongly connected components of two nodes or more (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    components: list[frozenset[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for neighbour in graph[node]:
+            if neighbour not in index:
+                visit(neighbour)
+                low[node] = min(low[node], low[neighbour])
+            elif neighbour in stack:
+                low[node] = min(low[node], index[neighbour])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            component = frozenset(stack[at:])
+            del stack[at:]
+            if len(component) > 1:
+                components.append(component)
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return components
 
 
 def clock_reads(path: Path) -> list[str]:
@@ -81,11 +186,53 @@ def clock_reads(path: Path) -> list[str]:
 def test_the_walk_sees_the_whole_house():
     seen = {name_of(path) for path in SOURCES}
     assert {"loadgen/record.py", "loadgen/wire/openai.py", "loadgen/cli/app.py", "analysis/summary.py"} <= seen
-    assert set(imported(ROOT / "analysis" / "records" / "measured.py")) >= {"loadgen.record", "analysis.records.frame"}
+    assert arrows()["analysis.records.measured"] >= {"loadgen.record", "analysis.records.frame"}
+    assert arrows()["loadgen.emulator.server"] >= {"loadgen.emulator.routes", "loadgen.emulator.stream"}
     assert clock_reads(ROOT / "loadgen" / "clock.py")
 
 
-WAIST = ("loadgen.record", "loadgen.manifest", "loadgen.latency")
+def offenders() -> set[tuple[str, str]]:
+    return {
+        (importer, imported)
+        for importer, targets in arrows().items()
+        for imported in targets
+        if any(rule.broken_by(importer, imported) for rule in RULES)
+    }
+
+
+def test_no_room_imports_what_its_rule_forbids():
+    assert offenders() - NOT_YET == set()
+
+
+def test_what_is_excused_for_now_still_offends():
+    assert NOT_YET - offenders() == set()
+    assert NOT_YET_CIRCLES - set(circles(arrows())) == set()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert set(circles(arrows())) - NOT_YET_CIRCLES == set()
+
+
+def test_a_circle_is_found_and_a_diamond_is_none():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e", "f"}, "e": {"g"}, "f": {"g"}, "g": set(), "h": {"a"}}
+    assert circles({node: frozenset(targets) for node, targets in graph.items()}) == [frozenset("abc")]
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("analysis.stats.ranks", "analysis.records.frame"),
+        ("analysis.records.frame", "analysis.figures.metrics"),
+        ("analysis.records.frame", "loadgen.clock"),
+        ("analysis.report.html", "analysis.records.measured"),
+        ("analysis.formats.perfetto", "analysis.summary"),
+        ("loadgen.wire.http", "loadgen.servers.endpoint"),
+        ("loadgen.transport.sockets", "loadgen.servers.endpoint"),
+        ("loadgen.emulator.server", "loadgen.clock"),
+    ],
+)
+def test_an_arrow_upwards_breaks_a_rule(importer, imported):
+    assert any(rule.broken_by(importer, imported) for rule in RULES)
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if is_in(module_of(p), "analysis")], ids=name_of)
@@ -103,7 +250,7 @@ def test_analysis_touches_neither_network_nor_clock_nor_event_loop(path):
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if is_in(module_of(p), "loadgen")], ids=name_of)
 def test_only_the_command_line_and_the_campaign_import_analysis(path):
-    if not (is_in(module_of(path), "loadgen.cli") or module_of(path) == "loadgen.campaign.campaign"):
+    if not any(is_in(module_of(path), room) for room in CALLERS):
         assert not [name for name in imported(path, for_types_too=True) if is_in(name, "analysis")]
 
 
@@ -134,4 +281,4 @@ def test_only_the_clock_module_reads_a_clock(path):
 def test_the_emulator_imports_nothing_of_the_instrument_it_calibrates():
     for path in (ROOT / "loadgen" / "emulator").rglob("*.py"):
         ours = {name for name in imported(path) if is_in(name, "loadgen") and not is_in(name, "loadgen.emulator")}
-        assert ours <= {"loadgen"}, name_of(path)
+        assert not ours, name_of(path)

@@ -13,10 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .stream import Stream
 
 __all__ = ["Connection", "Timers"]
 
@@ -82,7 +78,7 @@ class Connection:
         self.instance = instance
         self.inbox: bytes | bytearray = b""
         self.outbox = bytearray()
-        self.stream: Stream | None = None  # the answer under way
+        self.stream: object | None = None  # the answer under way: kept here for the server, and never touched
         self.waiting = False  # an answer is set for later; nothing else may be served before
         self.closing = False  # close as soon as everything is out
         self.closed = False

@@ -357,7 +357,16 @@ class Server:
         if self.options.law.prefix_cache:
             prefixes = physics.instances[connection.instance].prefixes
             job.cached_tokens = prefixes.lookup(prompt_ids(generation.prompt))
-        stream = Stream(self, connection, generation, request, job, fault)
+        stream = Stream(
+            connection,
+            generation,
+            request,
+            job,
+            fault,
+            physics=physics,
+            timers=self.timers,
+            on_complete=self.finish,
+        )
         job.owner = connection.stream = stream
         if fault is None or fault.name != "stall":
             physics.submit(job)
@@ -429,7 +438,7 @@ class Server:
         """The connection is closed: cancel what ran on it."""
         self.connections.pop(connection.fd, None)
         stream, connection.stream = connection.stream, None
-        if stream is not None:
+        if isinstance(stream, Stream):
             self.physics.cancel(stream.job, monotonic_ns())
             stream.plain = False
             self._record(stream, complete=False)

@@ -7,17 +7,14 @@ a healthy stream (`plain`): constant bytes around one word. Everything else come
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from .answers import Generation
-from .connection import Connection
+from .connection import Connection, Timers
 from .faults import AFTER_TOKENS, WHOLE, Fault, cut_short, rewrite
 from .http import LAST_CHUNK, Reply, Request, chunk, stream_head
-from .physics import NS_PER_S, Job
+from .physics import NS_PER_S, Job, Physics
 from .text import WORDS
-
-if TYPE_CHECKING:
-    from .server import Server
 
 __all__ = ["Stream"]
 
@@ -28,7 +25,7 @@ monotonic_ns = time.monotonic_ns
 
 
 class Stream:
-    """One answer; `job` says when its events are due."""
+    """One answer; `job` says when its events are due. `on_complete` is called once all of it is with the kernel."""
 
     __slots__ = (
         "connection",
@@ -41,29 +38,36 @@ class Stream:
         "keep_alive",
         "last",
         "n",
+        "on_complete",
         "opened",
         "path",
+        "physics",
         "plain",
         "prefix",
         "request_id",
         "send",
-        "server",
         "stamps",
         "status",
         "stop_at",
         "suffix",
+        "timers",
     )
 
     def __init__(
         self,
-        server: Server,
         connection: Connection,
         generation: Generation,
         request: Request,
         job: Job,
         fault: Fault | None,
+        *,
+        physics: Physics,
+        timers: Timers,
+        on_complete: Callable[[Stream], None],
     ) -> None:
-        self.server = server
+        self.physics = physics
+        self.timers = timers
+        self.on_complete = on_complete
         self.connection = connection
         self.generation = generation
         self.job = job
@@ -105,7 +109,7 @@ class Stream:
                 self.connection.dribble([(head[i : i + 1], None) for i in range(len(head))], self._arg_ns())
                 return
             if fault.name == "role-only":
-                self.server.timers.at(monotonic_ns() + self._arg_ns(), self._open)
+                self.timers.at(monotonic_ns() + self._arg_ns(), self._open)
                 return
             if fault.name == "stall":
                 self._send_head()
@@ -241,7 +245,7 @@ class Stream:
     def _break_off(self) -> None:
         """End the answer as its fault says, before its time."""
         assert self.fault is not None
-        self.server.physics.cancel(self.job, monotonic_ns())
+        self.physics.cancel(self.job, monotonic_ns())
         self.job.left = 0
         name, connection = self.fault.name, self.connection
         if name == "stall-mid":
@@ -264,7 +268,7 @@ class Stream:
             self.head_ns = monotonic_ns()
 
     def _complete(self) -> None:
-        self.server.finish(self)
+        self.on_complete(self)
 
     # ---- the quick ways
 

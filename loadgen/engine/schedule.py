@@ -14,7 +14,6 @@ nanoseconds from the start of the run, ascending, and warm-up arrivals come firs
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from loadgen.profile.profile import Load, Mmpp, Stage
 from loadgen.record import Int64
 
-__all__ = ["Drawn", "concurrency_steps", "describe", "offsets", "warmup_ends_ns"]
+__all__ = ["concurrency_steps", "offsets"]
 
 NS_PER_S = 1_000_000_000
 SCHEDULE_STREAM = 0x5C4ED  # keeps these draws apart from those of a workload with the same seed and run
@@ -80,17 +79,6 @@ def concurrency_steps(load: Load) -> list[tuple[int, int]]:
             steps.append((round(at_s * NS_PER_S), stage.concurrency + int(math.copysign(step, rise))))
         start_s += stage.duration_s
     return steps
-
-
-def warmup_ends_ns(load: Load, offsets_ns: Int64) -> int:
-    """Return when the warm-up of an open loop ends: requests intended at or after it are measured."""
-    if load.warmup_requests:
-        return int(offsets_ns[load.warmup_requests]) if len(offsets_ns) > load.warmup_requests else _end_ns(offsets_ns)
-    return round(load.warmup_s * NS_PER_S)
-
-
-def _end_ns(offsets_ns: Int64) -> int:
-    return int(offsets_ns[-1]) + 1 if len(offsets_ns) else 0
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
@@ -217,72 +205,3 @@ def _at_s(stage: Stage, u: Float64) -> Float64:
     slope = (r1 - r0) / length_s
     t: Float64 = 2 * reached / (r0 + np.sqrt(np.maximum(r0 * r0 + 2 * slope * reached, 0.0)))
     return t + (u - reached) / r1
-
-
-# --- what was drawn --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A schedule as it came out. Rates are requests per second; a None is undefined for so few requests."""
-
-    requests: int
-    rate_per_s: float | None  # realised
-    cv: float | None  # standard deviation / mean of the gaps; on a ramp it includes the ramp
-    dispersion: float | None  # variance / mean of the counts in bins of 1 s; 1 for Poisson
-    rate_low_per_s: float | None  # lambda -+ 3 CV sqrt(lambda / T): beyond it lies 1 schedule in 370
-    rate_high_per_s: float | None
-
-    @property
-    def rate_holds(self) -> bool:
-        """The realised rate is one that the load asked for; True where that cannot be told."""
-        if self.rate_per_s is None or self.rate_low_per_s is None or self.rate_high_per_s is None:
-            return True
-        return self.rate_low_per_s <= self.rate_per_s <= self.rate_high_per_s
-
-
-def describe(load: Load, offsets_ns: Int64) -> Drawn:
-    """Describe a schedule that `offsets` drew for `load`, warm-up included."""
-    count = len(offsets_ns)
-    span_s, by_time = _span_s(load, offsets_ns)
-    rate = (count if by_time else count - 1) / span_s if span_s > 0 else None
-    gaps = np.diff(offsets_ns)
-    mean_gap = float(gaps.mean()) if len(gaps) else 0.0
-    cv = float(gaps.std(ddof=1)) / mean_gap if len(gaps) > 1 and mean_gap else None
-    low, high = _rate_interval(load, span_s) if load.parts and span_s > 0 else (None, None)
-    return Drawn(count, rate, cv, _dispersion(offsets_ns, span_s), low, high)
-
-
-def _span_s(load: Load, offsets_ns: Int64) -> tuple[float, bool]:
-    """Return the time that the schedule covers, and whether the load set it; else it is from first to last arrival."""
-    parts = load.parts
-    full = load.requests is not None and len(offsets_ns) >= load.requests + load.warmup_requests
-    if parts and not full and not load.warmup_requests and all(part.duration_s for part in parts):
-        return load.warmup_s + sum(part.duration_s or 0.0 for part in parts), True
-    return (float(offsets_ns[-1] - offsets_ns[0]) / NS_PER_S if len(offsets_ns) else 0.0), False
-
-
-def _rate_interval(load: Load, span_s: float) -> tuple[float, float]:
-    """Return lambda -+ 3 CV sqrt(lambda / T), lambda being the mean of the rate over the load as it was asked for."""
-    warmup = _warmup(load)
-    expected = length_s = 0.0
-    for part in (warmup, *load.parts) if warmup else load.parts:
-        part_s = part.duration_s or (part.requests or 0) / part.mean_rate_per_s
-        length_s += part_s
-        expected += part_s * part.mean_rate_per_s
-    rate = expected / length_s
-    cv = {"constant": 0.0, "gamma": 1 / math.sqrt(load.burstiness)}.get(load.arrivals, 1.0)
-    if load.mmpp and load.rate_per_s:
-        cv = math.sqrt(load.mmpp.dispersion(load.rate_per_s))  # its gaps are not independent: counts vary by this
-    # One arrival more or less is no fault of any schedule: constant gaps could not hold their rate otherwise.
-    slack = 3 * cv * math.sqrt(rate / span_s) + 1 / span_s
-    return rate - slack, rate + slack
-
-
-def _dispersion(offsets_ns: Int64, span_s: float) -> float | None:
-    seconds = int(span_s)
-    if seconds < 2:
-        return None
-    counts = np.bincount((offsets_ns // NS_PER_S).astype(np.intp), minlength=seconds)[:seconds]
-    mean = float(counts.mean())
-    return float(counts.var(ddof=1)) / mean if mean else None

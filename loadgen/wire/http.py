@@ -3,7 +3,9 @@
 On the measured path a response costs one `Framing.feed` a read: it looks at the head once and after that only at the
 last five bytes (chunked) or at a count (Content-Length). The body is un-chunked once, when the response has ended:
 `split` at CRLF does it at C speed when the lengths of the pieces agree with the sizes announced, else a walk does.
-A head that was seen before is not parsed again: servers repeat theirs, but for the Date once a second.
+A head that was seen before is not parsed again: servers repeat theirs, except for the Date once a second.
+Heads are read strictly, as RFC 9112 and RFC 9110 define them, because two readings of one head are two lengths of one
+answer. Where the RFCs leave a choice the stricter one is taken: obsolete folding and a lone LF as line end are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from loadgen.record import Int64
 from loadgen.wire import Response
 
-__all__ = ["STREAM_END", "BadHttp", "Framing", "Head", "request_bytes", "request_head"]
+__all__ = ["CHUNKED", "STREAM_END", "UNTIL_CLOSE", "BadHttp", "Framing", "Head", "request_bytes", "request_head"]
 
 MAX_HEAD_BYTES = 256 * 1024
 
@@ -40,10 +42,17 @@ class Head(NamedTuple):
 STREAM_END = b"\r\n\r\n"  # the only way a chunked body can end, with trailers or without
 CHUNKED = -1
 UNTIL_CLOSE = -2
-# Digits alone: int() would also take signs, underscores and blanks, and a negative chunk size leads backwards.
-_STATUS = re.compile(r"[1-9][0-9][0-9]( .*)?", re.DOTALL).fullmatch
-_NUMBER = re.compile(r"[0-9]{1,18}").fullmatch
-_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}").fullmatch
+# Explicit sets: \s, \d and str.strip() take more than HTTP does, and int() takes signs, underscores and blanks.
+_STATUS_LINE = r"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?"
+_FIELD_LINE = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*"
+_is_head = re.compile(rf"{_STATUS_LINE}(?:\r\n{_FIELD_LINE})*").fullmatch
+_is_status_line = re.compile(_STATUS_LINE).fullmatch
+_is_field_line = re.compile(_FIELD_LINE).fullmatch
+_is_number = re.compile(r"[0-9]{1,20}").fullmatch
+_is_chunk_size = re.compile(rb"[0-9a-fA-F]{1,15}").fullmatch
+_lone_line_feed = re.compile(rb"(?<!\r)\n").search
+_BLANKS = " \t"
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
 def request_head(method: str, path: str, host: str, headers: Mapping[str, str]) -> bytes:
@@ -64,31 +73,81 @@ def request_bytes(head: bytes, request_id: str, body: bytes) -> bytes:
 
 @lru_cache(maxsize=512)
 def parse_head(head: bytes) -> Head:
-    """Parse a response head without its final blank line. Raises BadHttp."""
-    lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = lines[0].partition(" ")
-    if not version.startswith("HTTP/1.") or not _STATUS(rest):
-        raise BadHttp(f"not an HTTP/1.1 answer: {lines[0][:80]!r}")
-    status = int(rest[:3])
+    """The response head in `head`, which ends before its final blank line. Values of repeated fields are joined.
+
+    Raises BadHttp, which names the first thing that RFC 9112 does not allow.
+    """
+    text = head.decode("latin-1")
+    lines = text.split("\r\n")
+    if not _is_head(text):
+        raise BadHttp(_fault(lines))
     headers: dict[str, str] = {}
     for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise BadHttp(f"not a header line: {line[:80]!r}")
-        headers[name.strip().lower()] = value.strip()
-    connection = headers.get("connection", "").lower()
-    keep_alive = "close" not in connection and (version != "HTTP/1.0" or "keep-alive" in connection)
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        length = CHUNKED
-    elif status in (204, 304):
-        length = 0
-    elif "content-length" in headers:
-        if not _NUMBER(headers["content-length"]):
-            raise BadHttp(f"Content-Length is not a number: {headers['content-length'][:40]!r}")
-        length = int(headers["content-length"])
-    else:
-        length, keep_alive = UNTIL_CLOSE, False
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(_BLANKS)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    old, status = lines[0].startswith("HTTP/1.0"), int(lines[0][9:12])
+    if status == 101:
+        raise BadHttp("the server switched to another protocol (101), which the request did not ask for")
+    length = _length(status, headers, old)
+    options = _tokens(headers["connection"]) if "connection" in headers else ()
+    keep_alive = length != UNTIL_CLOSE and "close" not in options and (not old or "keep-alive" in options)
     return Head(status, headers, length, keep_alive)
+
+
+def _length(status: int, headers: dict[str, str], old: bool) -> int:
+    """The body's bytes, CHUNKED or UNTIL_CLOSE (RFC 9112, 6.3). Raises BadHttp on fields that contradict or mislead.
+
+    old: the answer is of HTTP/1.0, where a Transfer-Encoding is a fault (6.1).
+    """
+    coding, announced = headers.get("transfer-encoding"), headers.get("content-length")
+    if coding is not None:
+        if old:
+            raise BadHttp(f"Transfer-Encoding in an HTTP/1.0 answer: {coding[:40]!r}")
+        # Others are not understood, and without chunked as the last one the body has no end.
+        if coding.lower() != "chunked":
+            raise BadHttp(f"Transfer-Encoding is not chunked alone: {coding[:40]!r}")
+    if announced is not None:
+        values = {value.strip(_BLANKS) for value in announced.split(",")}
+        if len(values) > 1:
+            raise BadHttp(f"Content-Lengths that differ: {announced[:40]!r}")
+        announced = values.pop()
+        if not _is_number(announced):
+            raise BadHttp(f"Content-Length is not a number: {announced[:40]!r}")
+    if status < 200 or status in (204, 304):
+        return 0
+    if coding is not None:
+        return CHUNKED
+    return UNTIL_CLOSE if announced is None else int(announced)
+
+
+def _tokens(value: str) -> list[str]:
+    """The members of a comma-separated list of tokens, in lower case, because case means nothing in one."""
+    return [token.strip(_BLANKS) for token in value.lower().split(",")]
+
+
+def _fault(lines: list[str]) -> str:
+    """One line about the first of a head's lines that is not allowed."""
+    if not _is_status_line(lines[0]):
+        if "\n" in lines[0]:
+            return _lone(lines[0])
+        return f"not an HTTP/1.1 answer: {lines[0][:80]!r}"
+    line = next(line for line in lines[1:] if not _is_field_line(line))
+    if line.startswith((" ", "\t")):
+        return f"a header folded over two lines: {line[:80]!r}"
+    if "\n" in line:
+        return _lone(line)
+    name, colon, _ = line.partition(":")
+    if not colon:
+        return f"not a header line: {line[:80]!r}"
+    if not _is_field_line(f"{name}:"):
+        blank = name.endswith((" ", "\t"))
+        return f"{'a blank before the colon of a header' if blank else 'not the name of a header'}: {line[:80]!r}"
+    return f"a control character in a header: {line[:80]!r}"
+
+
+def _lone(text: str) -> str:
+    return f"a line of the head ends in LF alone: {text[:80]!r}"
 
 
 class Framing:
@@ -164,6 +223,9 @@ class Framing:
             if end < 0:
                 if not b"HTTP/1.".startswith(raw[self.head_end : self.head_end + 7]):
                     raise BadHttp(f"not an HTTP/1.1 answer: {raw[self.head_end : self.head_end + 80]!r}")
+                lone = _lone_line_feed(raw, self.head_end)
+                if lone is not None:  # else this waits for an end that does not come
+                    raise BadHttp(_lone(raw[self.head_end : lone.end()].decode("latin-1")))
                 if len(raw) > MAX_HEAD_BYTES:
                     raise BadHttp(f"no end of the response head within {MAX_HEAD_BYTES} bytes")
                 return False
@@ -207,8 +269,11 @@ def _exact_parts(chunked: bytes) -> list[bytes] | None:
     parts = chunked.split(b"\r\n")
     if len(parts) % 2 == 0 or parts[-3:] != [b"0", b"", b""]:
         return None
+    announced = parts[0:-3:2]
+    if b"".join(announced).translate(None, _HEX_DIGITS):  # int() alone would take b" 5", b"+5" and b"0x5"
+        return None
     try:
-        sizes = [int(size, 16) for size in parts[0:-3:2]]
+        sizes = [int(size, 16) for size in announced]
     except ValueError:
         return None
     # A size of 0 is the end: what follows one belongs to nobody.
@@ -227,8 +292,8 @@ def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:
         line_end = raw.find(b"\r\n", at)
         if line_end < 0:
             return spans, -1
-        size_text = raw[at:line_end].partition(b";")[0].strip()
-        if not _CHUNK_SIZE(size_text):
+        size_text = raw[at:line_end].partition(b";")[0].rstrip(b" \t")
+        if not _is_chunk_size(size_text):
             raise BadHttp(f"not a chunk size: {size_text[:40]!r}")
         size = int(size_text, 16)
         data = line_end + 2

@@ -21,10 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from loadgen.record import Int64
 from loadgen.wire.blocks import LARGE, Blocks, Offsets, blank_lines, line_feeds
 
-__all__ = ["DONE", "Event", "EventStream", "blocks", "events", "is_whole", "open_block"]
+__all__ = ["DONE", "Event", "EventStream", "blocks", "is_whole", "open_block"]
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
@@ -44,12 +43,11 @@ class EventStream:
     `feed` returns what the chunk completed; `close` returns the unfinished event if it is worth keeping.
     """
 
-    def __init__(self, *, start: int = 0) -> None:
-        """start: bytes of the stream before the first one fed; a BOM counts only at 0."""
+    def __init__(self) -> None:
         self._kept = bytearray()  # what has not been cut into lines yet
         self._scanned = 0  # how much of `_kept` is known to hold no line end
-        self._at = start  # where `_kept` begins in the stream
-        self._first = start == 0
+        self._at = 0  # where `_kept` begins in the stream
+        self._first = True
         self._after_cr = False
         self._data: list[bytes] = []
         self._name = ""
@@ -110,15 +108,6 @@ class EventStream:
             self._name = "error"
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
-
-
-def events(body: bytes) -> tuple[list[bytes], Int64, list[str] | None]:
-    """Return the payloads of a whole body, where each event ended in it, and their names (None if none has one)."""
-    found = blocks(body)
-    opened = [open_block(found.text[start:stop]) for start, stop in zip(found.starts, found.stops, strict=True)]
-    ends = [end for (data, _), end in zip(opened, found.ends, strict=True) if data is not None]
-    names = [name for data, name in opened if data is not None]
-    return [data for data, _ in opened if data is not None], np.array(ends, np.int64), names if any(names) else None
 
 
 def blocks(body: bytes) -> Blocks:

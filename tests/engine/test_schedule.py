@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen.engine.schedule import concurrency_steps, describe, offsets, warmup_ends_ns
+from loadgen.engine.schedule import concurrency_steps, offsets
 from loadgen.profile.profile import Load
 
 S = 1_000_000_000
@@ -77,17 +77,18 @@ def test_mmpp_begins_in_either_state_as_often_as_it_is_in_it():
     assert first.mean() == pytest.approx(2.5, abs=4 * math.sqrt(first.var() / 2000))
 
 
-def test_mmpp_schedules_get_the_wider_interval_of_their_bursts():
-    load = a_load(rate_per_s=2.5, mmpp=K35, duration_s=6000)
-    drawn = describe(load, offsets(load, seed=1))
-    assert drawn.rate_holds
-    assert drawn.rate_low_per_s == pytest.approx(2.5 - 3 * 4 * math.sqrt(2.5 / 6000), abs=0.01)
-
-
 def test_poisson_counts_vary_as_much_as_their_mean():
-    drawn = describe(load := a_load(rate_per_s=20, duration_s=5000), offsets(load, seed=3))
-    assert drawn.dispersion == pytest.approx(1, abs=0.1)  # sd of the estimate is sqrt(2/4999) = 0.02
-    assert drawn.cv == pytest.approx(1, abs=0.02)
+    drawn = offsets(a_load(rate_per_s=20, duration_s=5000), seed=3)
+    counts, gaps = np.bincount(drawn // S, minlength=5000), np.diff(drawn)
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(1, abs=0.1)  # sd of the estimate is sqrt(2/4999) = 0.02
+    assert gaps.std(ddof=1) / gaps.mean() == pytest.approx(1, abs=0.02)
+
+
+def test_the_rate_of_nearly_every_poisson_schedule_holds():
+    """Three standard deviations leave out 1 schedule in 370."""
+    load = a_load(rate_per_s=8, duration_s=60, warmup_s=10)
+    counts = np.array([len(offsets(load, seed)) for seed in range(1000)])
+    assert (np.abs(counts - 560) > 3 * math.sqrt(560)).sum() <= 10
 
 
 def test_400_poisson_events_in_100_s_lie_within_the_exact_interval_as_often_as_it_says():
@@ -113,7 +114,6 @@ def test_a_burst_is_all_at_zero():
 
 
 @given(seed=SEEDS, rate=st.floats(0.1, 1000), requests=st.integers(1, 500))
-@settings(deadline=None)
 def test_a_load_bounded_by_requests_has_exactly_that_many(seed, rate, requests):
     drawn = offsets(a_load(rate_per_s=rate, requests=requests), seed)
     assert len(drawn) == requests
@@ -121,14 +121,13 @@ def test_a_load_bounded_by_requests_has_exactly_that_many(seed, rate, requests):
 
 
 @given(seed=SEEDS, rate=st.floats(0.1, 100), duration_s=st.floats(0.1, 60))
-@settings(deadline=None)
 def test_a_load_bounded_by_time_stays_within_it(seed, rate, duration_s):
     drawn = offsets(a_load(rate_per_s=rate, duration_s=duration_s), seed)
     assert len(drawn) == 0 or (drawn[0] >= 0 and drawn[-1] <= duration_s * S)
 
 
 @given(seed=SEEDS, arrivals=st.sampled_from(["poisson", "gamma", "constant", "mmpp"]), more=st.integers(1, 9000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_longer_schedule_begins_with_the_shorter_one(seed, arrivals, more):
     """Rescaling gaps so that the last arrival lands on n/lambda (vLLM does) would move every one of them."""
     fields = {"arrivals": arrivals, "rate_per_s": 5} | ({"mmpp": K35} if arrivals == "mmpp" else {})
@@ -156,15 +155,12 @@ def test_a_request_bound_keeps_a_huge_duration_from_being_drawn():
 
 def test_warmup_comes_before_the_load_and_on_top_of_it():
     load = a_load(arrivals="constant", rate_per_s=10, requests=20, warmup_requests=5)
-    drawn = offsets(load, seed=0)
-    assert len(drawn) == 25
-    assert warmup_ends_ns(load, drawn) == drawn[5]
+    assert offsets(load, seed=0).tolist() == [k * S // 10 for k in range(25)]
 
 
 def test_warmup_by_time_lasts_that_long_at_the_first_rate():
     load = a_load(arrivals="constant", stages=[{"rate_per_s": 2, "duration_s": 10, "ramp_to": 6}], warmup_s=5)
     drawn = offsets(load, seed=0)
-    assert warmup_ends_ns(load, drawn) == 5 * S
     assert (drawn < 5 * S).sum() == 10
     assert len(drawn) == 10 + 40
 
@@ -173,7 +169,6 @@ def test_warmup_by_time_lasts_that_long_at_the_first_rate():
 
 
 @given(seed=SEEDS, r0=st.floats(0.5, 50), r1=st.floats(0.5, 50), duration_s=st.floats(5, 100))
-@settings(deadline=None)
 def test_a_ramp_of_constant_gaps_holds_its_integral_at_every_instant(seed, r0, r1, duration_s):
     load = a_load(arrivals="constant", stages=[{"rate_per_s": r0, "ramp_to": r1, "duration_s": duration_s}])
     at_s = offsets(load, seed) / S
@@ -226,7 +221,7 @@ def test_a_stage_bounded_by_requests_ramps_over_their_mean_time():
 
 
 @given(seed=SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_schedule_comes_from_seed_and_run_alone(seed):
     load = a_load(burstiness=0.5, stages=[{"rate_per_s": 5, "ramp_to": 9, "duration_s": 20}])
     assert np.array_equal(offsets(load, seed), offsets(load, seed))
@@ -250,7 +245,6 @@ def test_stages_of_a_closed_loop_step_by_one_along_a_ramp():
 
 
 @given(c0=st.integers(1, 60), c1=st.integers(1, 60), duration_s=st.integers(1, 100))
-@settings(deadline=None)
 def test_a_ramp_of_concurrency_holds_its_integral(c0, c1, duration_s):
     steps = concurrency_steps(a_load(stages=[{"concurrency": c0, "ramp_to": c1, "duration_s": duration_s}]))
     ends = [at for at, _ in steps[1:]] + [duration_s * S]
@@ -264,40 +258,3 @@ def test_a_schedule_of_a_closed_loop_is_refused():
         offsets(a_load(concurrency=1, requests=1), seed=0)
     with pytest.raises(ValueError, match="open loop"):
         concurrency_steps(a_load(rate_per_s=1, requests=1))
-
-
-# --- describing ---
-
-
-def test_the_rate_of_nearly_every_poisson_schedule_holds():
-    """Three standard deviations leave out 1 schedule in 370."""
-    load = a_load(rate_per_s=8, duration_s=60, warmup_s=10)
-    missed = sum(not describe(load, offsets(load, seed)).rate_holds for seed in range(1000))
-    assert missed <= 10
-
-
-def test_a_schedule_rescaled_to_another_rate_is_found_out():
-    load = a_load(rate_per_s=8, duration_s=600)
-    drawn = offsets(load, seed=1)
-    assert describe(load, drawn).rate_holds
-    assert not describe(load, drawn[::2]).rate_holds
-    assert describe(load, drawn).rate_low_per_s == pytest.approx(8 - 3 * math.sqrt(8 / 600), abs=0.01)
-
-
-def test_gamma_schedules_get_the_wider_interval_of_their_cv():
-    load = a_load(rate_per_s=8, burstiness=0.25, duration_s=600)
-    assert describe(load, offsets(load, seed=1)).rate_low_per_s == pytest.approx(8 - 6 * math.sqrt(8 / 600), abs=0.01)
-
-
-def test_constant_gaps_describe_as_such():
-    drawn = describe(load := a_load(arrivals="constant", rate_per_s=8, duration_s=60), offsets(load, seed=0))
-    assert (drawn.requests, drawn.rate_per_s, drawn.cv, drawn.dispersion) == (480, 8.0, 0.0, 0.0)
-    assert drawn.rate_holds
-
-
-@pytest.mark.parametrize("requests", [1, 2])
-def test_too_few_requests_leave_figures_undefined_rather_than_wrong(requests):
-    load = a_load(arrivals="burst", requests=requests)
-    drawn = describe(load, offsets(load, seed=0))
-    assert (drawn.rate_per_s, drawn.cv, drawn.dispersion) == (None, None, None)
-    assert drawn.rate_holds

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.errors import UsageError
@@ -301,7 +301,6 @@ ANYTHING = st.recursive(
 
 
 @given(data=st.dictionaries(st.sampled_from(KNOWN_KEYS), ANYTHING, max_size=4))
-@settings(deadline=None)
 def test_any_value_anywhere_makes_a_profile_or_one_line(data):
     try:
         load(None, data).resolved()
@@ -310,7 +309,6 @@ def test_any_value_anywhere_makes_a_profile_or_one_line(data):
 
 
 @given(text=st.text(max_size=60))
-@settings(deadline=None)
 def test_random_text_is_refused_in_one_line(text, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "x.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))

@@ -94,7 +94,7 @@ def test_every_field_of_a_record_has_its_column():
 
 
 @given(st.lists(records(), min_size=1, max_size=6), st.integers(1, 6))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_records_survive_write_and_read(tmp_path_factory, written, flush_every):
     folder = tmp_path_factory.mktemp("run")
     journal = Journal(folder / "journal")

@@ -480,6 +480,10 @@ def test_a_body_shorter_than_its_length_is_truncated(either: Side) -> None:
         (chunked_head() + b"-6\r\nabc\r\n\r\n", "not a chunk size: b'-6'"),
         (b"HTTP/1.1 2\xb20 OK\r\n\r\n", "not an HTTP/1.1 answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", "Content-Length is not a number"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "Content-Lengths that differ: '5, 6'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", "a blank before the colon of a header"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n", "Transfer-Encoding is not chunked alone"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "a line of the head ends in LF alone"),
     ],
 )
 def test_a_peer_that_does_not_speak_http_is_told_by_its_words(either: Side, said: bytes, error: str) -> None:

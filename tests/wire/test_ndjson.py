@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.wire import blocks, ndjson
-from loadgen.wire.ndjson import LineStream, lines
+from tests.wire.oracles import LineStream, lines
 
 BOM = b"\xef\xbb\xbf"
 PIECES = [

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.wire import blocks, sse
-from loadgen.wire.sse import Event, EventStream, events
+from loadgen.wire.sse import Event, EventStream
+from tests.wire.oracles import events
 
 BOM = b"\xef\xbb\xbf"
 WIRE = (

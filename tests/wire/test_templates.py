@@ -138,7 +138,7 @@ def spoilt(body, where, junk):
 junk = st.none() | st.sampled_from(BROKEN)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(chat_messages(), ensure_ascii, st.integers(0, 200), junk, st.booleans(), st.booleans())
 @example([chunk({"content": "a"}, index=1)] * 20, False, 0, None, True, False)
 @example([chunk({"content": "a"}, usage=usage(5, 1))] * 20, False, 0, None, True, False)
@@ -153,7 +153,7 @@ def test_openai_streams_decode_the_same_with_and_without(messages, ascii_only, w
     assert fast == slow
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ollama_lines(), ensure_ascii, st.integers(0, 200), junk, st.booleans())
 def test_ollama_streams_decode_the_same_with_and_without(messages, ascii_only, where, bad, keep_text):
     body = spoilt(ndjson(*written(messages, ascii_only)), where, bad)
@@ -161,7 +161,7 @@ def test_ollama_streams_decode_the_same_with_and_without(messages, ascii_only, w
     assert fast == slow
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lmstudio_messages(), st.integers(0, 200), junk, st.booleans())
 def test_lmstudio_streams_decode_the_same_with_and_without(messages, where, bad, keep_text):
     body = spoilt(named(*messages), where, bad)

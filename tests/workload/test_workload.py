@@ -48,7 +48,7 @@ def bpe_like(texts: Sequence[str]) -> list[int]:
 
 
 @given(seed=st.integers(0, 2**63 - 1), seqs=st.lists(st.integers(0, 100_000), min_size=1, max_size=20))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_an_ask_depends_on_seed_run_and_seq_but_not_on_the_order_of_asking(seed, seqs):
     one, other = a_workload(seed, **SPREAD), a_workload(seed, **SPREAD)
     forward = {seq: one.ask(seq) for seq in seqs}
@@ -173,7 +173,7 @@ def test_null_output_tokens_set_no_cap():
 
 
 @given(tokens=st.integers(8, 2000), seq=st.integers(0, 10**8), cache=st.sampled_from(["unique", "none"]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_with_a_tokenizer_every_prompt_has_exactly_its_tokens(tokens, seq, cache):
     vocabulary = Vocabulary.calibrated(bpe_like, "exact-tokenizer")
     workload = Synthetic(Work.model_validate({"prompt_tokens": tokens, "cache": cache}), 1, vocabulary=vocabulary)
