@@ -59,6 +59,12 @@ class NoteCode(StrEnum):
     # --- agents
     # --- comparisons
     # --- telemetry and energy
+    SHORT_ENERGY_WINDOW = "short-energy-window", "a window of {window_s:.3g} s: energy needs {least_s:g} s or more"
+    SAMPLES_MISSING = "samples-missing", "samples are missing in the window"
+    NOTHING_COUNTED = "nothing-counted", "no {what} were counted"
+    WINDOW_BELOW_USUAL = "window-below-usual", "window of less than {usual_s:g} s"
+    WHOLE_BOARDS = "whole-boards", "whole boards: whatever else ran on them is in it"
+    IDLE_UNKNOWN = "idle-unknown", "idle power was not measured for {least_s:g} s"
     # --- probes
     # --- suites
     TEXT = "text", "{text}"  # until every note has a code
