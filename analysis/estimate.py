@@ -59,7 +59,24 @@ class NoteCode(StrEnum):
     # --- agents
     # --- comparisons
     # --- telemetry and energy
+    SHORT_ENERGY_WINDOW = "short-energy-window", "a window of {window_s:.3g} s: energy needs {least_s:g} s or more"
+    SAMPLES_MISSING = "samples-missing", "samples are missing in the window"
+    NOTHING_COUNTED = "nothing-counted", "no {what} were counted"
+    WINDOW_BELOW_USUAL = "window-below-usual", "window of less than {usual_s:g} s"
+    WHOLE_BOARDS = "whole-boards", "whole boards: whatever else ran on them is in it"
+    IDLE_UNKNOWN = "idle-unknown", "idle power was not measured for {least_s:g} s"
     # --- probes
+    FEW_TRIOS = "few-trios", "{answered} of {sent} trios of requests were answered: at least {least} are needed"
+    ALL_FAILED = "all-failed", "every request failed"
+    NO_BURST_ANSWERED = "no-burst-answered", "no burst of two or more requests was answered"
+    ANSWERS_TOO_SHORT = "answers-too-short", "{why}"
+    BURSTS_DIFFER = (
+        "bursts-differ",
+        "the bursts do not show one number: {least} to {most} requests began at once; {agree} of {bursts} bursts agree",
+    )
+    BURSTS_AGREE = "bursts-agree", "{agree} of {bursts} bursts agree"
+    NO_LIMIT = "no-limit", "no limit found up to {most} at once"
+    FEW_BURSTS = "few-bursts", ("too few bursts to be sure: {agree} of {bursts} bursts agree; more --rounds would tell")
     # --- suites
     TEXT = "text", "{text}"  # until every note has a code
 

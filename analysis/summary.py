@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from analysis.agents.section import agents_section
@@ -118,7 +119,7 @@ def _sections(m: Measured, frame: Frame | None, context: Context, verdict: Verdi
     if frame is not None and m.manifest.get("agents"):
         sections["agents"] = _marked(agents_section(frame), verdict)
     energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
-    beside = {"telemetry": telemetry_of(m), "energy": energy}
+    beside = {"telemetry": msgspec.to_builtins(telemetry_of(m)), "energy": msgspec.to_builtins(energy)}
     return sections | {name: section for name, section in beside.items() if section is not None}
 
 

@@ -18,6 +18,7 @@ from analysis.records.requests import ABSENT, Bool
 from analysis.records.samples import Samples
 from analysis.telemetry.consumption import servers_are_here
 from analysis.telemetry.pressure import CLOCK_DROP, Pressure, pressure
+from loadgen.manifest import Manifest
 from loadgen.record import Int64
 
 __all__ = ["KV_FULL", "Signs", "signs_of"]
@@ -69,7 +70,7 @@ class Signs:
 
 def signs_of(samples: Samples, calls: Calls, manifest: Mapping[str, Any], begin_ns: Int64, end_ns: Int64) -> Signs:
     """Return what was sampled during [begin, end] of each call, shape (n,) each; ABSENT where it has no such time."""
-    if not servers_are_here(manifest):
+    if not servers_are_here(Manifest.from_json(manifest)):
         # Boards of this machine have no part in what a server on another one does.
         samples = Samples(tuple(one for one in samples.series if "gpu" not in one.labels or "exporter" in one.labels))
     told = {name: np.full(len(calls), np.nan) for name in _TOLD}

@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from msgspec import Struct, field
 
-from analysis.estimate import Estimate, refused, significant
+from analysis.estimate import Estimate, Figure, NoteCode, note, refused, significant
 from analysis.stats.intervals import CONFIDENCE, log_t_half_width
 from loadgen import latency
 from loadgen.record import Outcome, Record
@@ -41,32 +42,20 @@ class Trio:
     input_tokens: int | None = None  # of the repeat
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixCache:
+class PrefixCache(Struct, frozen=True):
     """The answer. ratio: TTFT of a repeat over that of a fresh prompt; control: of one fresh prompt over another."""
 
     verdict: Literal["polluted", "negligible", "clean", "inconclusive"]
-    ratio: Estimate
-    control: Estimate
-    fresh_ms: float | None
-    repeat_ms: float | None
-    told: str | None  # what the server says of cached tokens
-    sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict,
-            "ratio": self.ratio.to_json(),
-            "control": self.control.to_json(),
-            "fresh_ttft_ms": significant(self.fresh_ms, 6),
-            "repeat_ttft_ms": significant(self.repeat_ms, 6),
-            "told": self.told,
-            "sentence": self.sentence,
-        }
+    ratio: Figure
+    control: Figure
+    fresh_ttft_ms: float | None
+    repeat_ttft_ms: float | None
+    reported: str | None = field(name="told")  # what the server itself says of cached tokens
+    sentence: str = ""
 
 
 def trio(fresh: Record, repeat: Record, other: Record) -> Trio | None:
-    """Return the TTFTs of three records, None unless all three were answered."""
+    """The TTFTs of three records; None unless all three were answered."""
     seconds = []
     for record in (fresh, repeat, other):
         first = record.first_token_ns()
@@ -78,19 +67,27 @@ def trio(fresh: Record, repeat: Record, other: Record) -> Trio | None:
 
 
 def find_cache(trios: Sequence[Trio], sent: int) -> PrefixCache:
-    """Infer from the trios that were answered out of `sent`."""
-    told, told_hit = _told(trios)
+    """The effect of repeating a prompt, from the trios that were answered out of `sent`."""
+    reported, reports_hit = _reported(trios)
     if len(trios) < LEAST_TRIOS:
-        reason = f"{len(trios)} of {sent} trios of requests were answered: at least {LEAST_TRIOS} are needed"
-        nothing = refused(reason, len(trios))
-        return PrefixCache("inconclusive", nothing, nothing, None, None, told, reason)
-    times = np.array([(one.fresh_s, one.repeat_s, one.other_s) for one in trios])
+        reason = note(NoteCode.FEW_TRIOS, answered=len(trios), sent=sent, least=LEAST_TRIOS)
+        nothing = refused(reason, len(trios)).figure()
+        return PrefixCache("inconclusive", nothing, nothing, None, None, reported, reason.sentence)
+    times = np.array([(trio.fresh_s, trio.repeat_s, trio.other_s) for trio in trios])
     fresh, repeat, other = np.log(times).T
     ratio = _ratio(repeat - (fresh + other) / 2)
     control = _ratio(fresh - other)
     fresh_ms, repeat_ms = 1e3 * math.exp(float(np.mean((fresh + other) / 2))), 1e3 * math.exp(float(repeat.mean()))
-    verdict = _verdict(ratio, told_hit)
-    return PrefixCache(verdict, ratio, control, fresh_ms, repeat_ms, told, _sentence(verdict, ratio, told_hit))
+    verdict = _verdict(ratio, reports_hit)
+    return PrefixCache(
+        verdict,
+        ratio.figure(),
+        control.figure(),
+        significant(fresh_ms, 6),
+        significant(repeat_ms, 6),
+        reported,
+        _sentence(verdict, ratio, reports_hit),
+    )
 
 
 def _ratio(logs: np.ndarray) -> Estimate:
@@ -99,18 +96,18 @@ def _ratio(logs: np.ndarray) -> Estimate:
     return Estimate(value, value / math.exp(half), value * math.exp(half), CONFIDENCE, len(logs))
 
 
-def _verdict(ratio: Estimate, told_hit: bool) -> Literal["polluted", "negligible", "clean", "inconclusive"]:
+def _verdict(ratio: Estimate, reports_hit: bool) -> Literal["polluted", "negligible", "clean", "inconclusive"]:
     assert ratio.low is not None
     assert ratio.high is not None
     edge = 1 - NEGLIGIBLE
     if ratio.high < edge:
         return "polluted"
     if ratio.low >= edge:
-        return "negligible" if ratio.high < 1 or told_hit else "clean"
+        return "negligible" if ratio.high < 1 or reports_hit else "clean"
     return "inconclusive"
 
 
-def _sentence(verdict: str, ratio: Estimate, told_hit: bool) -> str:
+def _sentence(verdict: str, ratio: Estimate, reports_hit: bool) -> str:
     assert ratio.value is not None
     assert ratio.low is not None
     assert ratio.high is not None
@@ -121,13 +118,13 @@ def _sentence(verdict: str, ratio: Estimate, told_hit: bool) -> str:
         return f"a repeated prompt gains {saved}, which is negligible at this length; longer prompts may gain more"
     if verdict == "clean":
         return f"no effect of repeating a prompt beyond {NEGLIGIBLE:.0%} of the TTFT at this length"
-    if told_hit:
+    if reports_hit:
         return "the server tells of cached tokens; how much sooner a repeat is answered these trios can't say"
     return f"these trios can't say: a repeat may gain {1 - ratio.high:.1%} to {1 - ratio.low:.1%}; more --rounds would"
 
 
-def _told(trios: Sequence[Trio]) -> tuple[str | None, bool]:
-    """Return what the server's own count of cached tokens says, and whether it says that repeats were cached."""
+def _reported(trios: Sequence[Trio]) -> tuple[str | None, bool]:
+    """(the server's own count of cached tokens in words, whether it says that repeats were cached)."""
     repeats = [one.cached_repeat for one in trios if one.cached_repeat is not None]
     if not repeats:
         return None, False

@@ -24,11 +24,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 
-from analysis.estimate import Estimate, refused, significant
+from analysis.estimate import Estimate, Note, NoteCode, note, refused, significant
 from loadgen import latency
 from loadgen.record import Outcome, Record
 
@@ -70,6 +71,20 @@ class Reading:
     count: int
     state: Literal["limited", "all", "undecided", "failed"]
     need: float = 1.0  # how much longer answers must be for an undecided burst to tell; infinite for one-piece answers
+
+
+class SizeRow(Struct, frozen=True, kw_only=True):
+    """The bursts of one size. ttft_first_ms, ttft_last_ms, output_tokens_per_s (of the whole burst): medians."""
+
+    k: int
+    bursts: int
+    at_once: tuple[int, ...]  # requests that began before the first answer ended, per burst that shows it
+    undecided: int
+    refused: int
+    failed: int
+    ttft_first_ms: float | None
+    ttft_last_ms: float | None
+    output_tokens_per_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,21 +206,22 @@ def find(bursts: Sequence[Burst], output_tokens: int) -> Slots:
     undecided = [one for one in readings if one.state == "undecided"]
     limited = [one for one in usable if one.state == "limited"]
 
-    def inconclusive(reason: str, low: int | None = None) -> Slots:
+    def inconclusive(reason: Note, low: int | None = None) -> Slots:
         estimate = Estimate(None, low, None, None, len(usable), (reason,)) if low else refused(reason, len(usable))
-        return Slots(estimate, "inconclusive", reason, readings, turned_away)
+        return Slots(estimate, "inconclusive", reason.sentence, readings, turned_away)
 
     if not any(one.answered for one in bursts):
-        return inconclusive("every request failed")
+        return inconclusive(note(NoteCode.ALL_FAILED))
     seen_at_once = max((one.count for one in usable), default=None)
     # An undecided burst of a size that mostly shows something is chance; a size that mostly does not is a finding.
     shown = Counter(one.k for one in usable)
     hidden = Counter(one.k for one in undecided)
     unresolved = [one for one in undecided if hidden[one.k] > shown[one.k]]
     if len(unresolved) > len(limited):
-        return inconclusive(_too_short(unresolved, bursts, output_tokens), seen_at_once)
+        why = _too_short(unresolved, bursts, output_tokens)
+        return inconclusive(note(NoteCode.ANSWERS_TOO_SHORT, why=why), seen_at_once)
     if not usable:
-        return inconclusive("no burst of two or more requests was answered")
+        return inconclusive(note(NoteCode.NO_BURST_ANSWERED))
     return _judge(usable, readings, turned_away)
 
 
@@ -217,21 +233,21 @@ def _judge(usable: Sequence[Reading], readings: tuple[Reading, ...], turned_away
     # A burst of no more than s that began whole says nothing for s; one that did not speaks against it.
     telling = [one for one in usable if one.k > value or one.state == "limited"] or usable
     agree = sum(one.count == min(one.k, value) for one in telling)
-    word = f"{agree} of {len(telling)} bursts agree"
+    counted = {"agree": agree, "bursts": len(telling)}
     low, high = min(held), max(held)
     if agree < LEAST_AGREEMENT * len(telling):
         counts = sorted({one.count for one in telling})
-        reason = f"the bursts do not show one number: {counts[0]} to {counts[-1]} requests began at once; {word}"
+        reason = note(NoteCode.BURSTS_DIFFER, least=counts[0], most=counts[-1], **counted)
         estimate = Estimate(None, None, None, None, len(telling), (reason,))
-        return Slots(estimate, "inconclusive", reason, readings, turned_away)
-    notes = (word,)
+        return Slots(estimate, "inconclusive", reason.sentence, readings, turned_away)
+    notes = (note(NoteCode.BURSTS_AGREE, **counted),)
     if value == top:
-        estimate = Estimate(None, low, None, mass, len(telling), (*notes, f"no limit found up to {top} at once"))
+        estimate = Estimate(None, low, None, mass, len(telling), (*notes, note(NoteCode.NO_LIMIT, most=top)))
         return Slots(estimate, "at-least", None, readings, turned_away)
     estimate = Estimate(value, low, None if high == top else high, mass, len(telling), notes)
     if mass < CONFIDENCE or high == top:
-        reason = f"too few bursts to be sure: {word}; more --rounds would tell"
-        return Slots(estimate.noted(reason), "inconclusive", reason, readings, turned_away)
+        reason = note(NoteCode.FEW_BURSTS, **counted)
+        return Slots(estimate.noted(reason), "inconclusive", reason.sentence, readings, turned_away)
     return Slots(estimate, "found", None, readings, turned_away)
 
 
@@ -345,26 +361,24 @@ def compare_told(found: Slots, told: int | None) -> str | None:
     return "agrees" if low is not None and high is not None and low <= told <= high else "disagrees"
 
 
-def by_size(bursts: Sequence[Burst], found: Slots) -> list[dict[str, Any]]:
-    """Return a row for each size of burst, for people: counts, first and last TTFT, tokens/s of the whole burst."""
+def by_size(bursts: Sequence[Burst], found: Slots) -> list[SizeRow]:
+    """A row per size of burst."""
     rows = []
-    for k in sorted({one.k for one in bursts}):
-        here = [(one, seen) for one, seen in zip(bursts, found.readings, strict=True) if one.k == k]
-        answered = [one for one, _ in here if one.answered]
-        rates = [one.tokens * 1e9 / max(one.end_ns) for one in answered]
-        rows.append(
-            {
-                "k": k,
-                "bursts": len(here),
-                "at_once": [seen.count for _, seen in here if seen.state in ("limited", "all")],
-                "undecided": sum(seen.state == "undecided" for _, seen in here),
-                "refused": sum(one.refused for one, _ in here),
-                "failed": sum(one.failed for one, _ in here),
-                "ttft_first_ms": _median([one.first_ns[0] / 1e6 for one in answered]),
-                "ttft_last_ms": _median([one.first_ns[-1] / 1e6 for one in answered]),
-                "output_tokens_per_s": _median(rates),
-            }
+    for k in sorted({burst.k for burst in bursts}):
+        here = [(burst, reading) for burst, reading in zip(bursts, found.readings, strict=True) if burst.k == k]
+        answered = [burst for burst, _ in here if burst.answered]
+        row = SizeRow(
+            k=k,
+            bursts=len(here),
+            at_once=tuple(reading.count for _, reading in here if reading.state in ("limited", "all")),
+            undecided=sum(reading.state == "undecided" for _, reading in here),
+            refused=sum(burst.refused for burst, _ in here),
+            failed=sum(burst.failed for burst, _ in here),
+            ttft_first_ms=_median([burst.first_ns[0] / 1e6 for burst in answered]),
+            ttft_last_ms=_median([burst.first_ns[-1] / 1e6 for burst in answered]),
+            output_tokens_per_s=_median([burst.tokens * 1e9 / max(burst.end_ns) for burst in answered]),
         )
+        rows.append(row)
     return rows
 
 

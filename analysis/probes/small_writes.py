@@ -17,12 +17,11 @@ answer until it ended or 200 ms had passed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from msgspec import Struct, field
 
-from analysis.estimate import significant
 from analysis.stats.ranks import shift_of_pairs
 from loadgen import latency
 from loadgen.record import Outcome, Record
@@ -41,42 +40,23 @@ TOGETHER = (
 Pairs = Sequence[tuple[Record, Record]]
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """Medians of one time over n pairs, ms, and the interval of what delayed ACKs add to it."""
 
-    delayed_ms: float
-    immediate_ms: float
-    low_ms: float
-    high_ms: float
-    n: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "delayed_acks": significant(self.delayed_ms, 6),
-            "immediate_acks": significant(self.immediate_ms, 6),
-            "added_low": significant(self.low_ms, 6),
-            "added_high": significant(self.high_ms, 6),
-            "pairs": self.n,
-        }
+    delayed_ms: float = field(name="delayed_acks")
+    immediate_ms: float = field(name="immediate_acks")
+    low_ms: float = field(name="added_low")
+    high_ms: float = field(name="added_high")
+    n: int = field(name="pairs")
 
 
-@dataclass(frozen=True, slots=True)
-class SmallWrites:
+class SmallWrites(Struct, frozen=True):
     """The answer. A time is None where too few pairs have it."""
 
     verdict: Literal["delays", "prompt", "together", "inconclusive"]
-    ttft: Compared | None
-    second_token: Compared | None
+    ttft: Compared | None = field(name="ttft_ms")
+    second_token: Compared | None = field(name="second_token_ms")
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict,
-            "ttft_ms": None if self.ttft is None else self.ttft.to_json(),
-            "second_token_ms": None if self.second_token is None else self.second_token.to_json(),
-            "sentence": self.sentence,
-        }
 
 
 def find_delay(pairs: Pairs, failure: str | None = None) -> SmallWrites:
@@ -91,22 +71,24 @@ def find_delay(pairs: Pairs, failure: str | None = None) -> SmallWrites:
         few = f"{len(pairs)} pairs of requests were answered in time, at least {LEAST_PAIRS} are needed"
         return SmallWrites("inconclusive", ttft, second, f"small writes: not known; {few}")
     named = [(ttft, "TTFT")] + ([(second, "time to the second token")] if second is not None else [])
-    for one, name in named:
-        if one.low_ms > NOTEWORTHY_MS:
-            return SmallWrites("delays", ttft, second, f"server delays small writes: {_medians(one, name)}; {CURE}")
+    for compared, name in named:
+        if compared.low_ms > NOTEWORTHY_MS:
+            sentence = f"server delays small writes: {_medians(compared, name)}; {CURE}"
+            return SmallWrites("delays", ttft, second, sentence)
     if all(_together(immediate) for _, immediate in pairs):
         return SmallWrites("together", ttft, second, f"{TOGETHER}; {_medians(ttft, 'TTFT')}")
-    for one, name in named:
-        if one.high_ms >= NOTEWORTHY_MS:
-            added = f"delayed ACKs add {one.low_ms:.1f} to {one.high_ms:.1f} ms to the {name} ({one.n} pairs)"
+    for compared, name in named:
+        if compared.high_ms >= NOTEWORTHY_MS:
+            low_ms, high_ms, n = compared.low_ms, compared.high_ms, compared.n
+            added = f"delayed ACKs add {low_ms:.1f} to {high_ms:.1f} ms to the {name} ({n} pairs)"
             return SmallWrites("inconclusive", ttft, second, f"small writes: not known; {added}")
     return SmallWrites("prompt", ttft, second, f"no delay of small writes seen: {_medians(*named[-1])}")
 
 
-def _medians(one: Compared, name: str) -> str:
+def _medians(times: Compared, name: str) -> str:
     return (
-        f"median {name} {one.delayed_ms:.1f} ms with delayed ACKs, {one.immediate_ms:.1f} ms with immediate ones "
-        f"({one.n} + {one.n} requests)"
+        f"median {name} {times.delayed_ms:.1f} ms with delayed ACKs, {times.immediate_ms:.1f} ms with immediate ones "
+        f"({times.n} + {times.n} requests)"
     )
 
 
@@ -120,7 +102,9 @@ def _compared(pairs: Pairs, token: int) -> Compared | None:
     added = shift_of_pairs(delayed, immediate, CONFIDENCE)
     assert added.low is not None
     assert added.high is not None
-    return Compared(float(np.median(delayed)), float(np.median(immediate)), added.low, added.high, len(both))
+    medians_ms = float(np.median(delayed)), float(np.median(immediate))
+    delayed_ms, immediate_ms, low_ms, high_ms = (float(f"{ms:.6g}") for ms in (*medians_ms, added.low, added.high))
+    return Compared(delayed_ms, immediate_ms, low_ms, high_ms, len(both))
 
 
 def _token_ms(record: Record, token: int) -> float | None:

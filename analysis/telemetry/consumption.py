@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import UNSET, Struct, UnsetType, structs
 
-from analysis.estimate import EstimateJson, refused, significant
+from analysis.estimate import Figure, Note, NoteCode, note, refused, significant
 from analysis.figures import throughput
 from analysis.figures.throughput import Span
 from analysis.records import arms
@@ -26,10 +25,9 @@ from analysis.records.requests import ABSENT
 from analysis.records.samples import Series
 from analysis.stats import intervals
 from analysis.telemetry.energy import joules, net_of_idle
+from loadgen.manifest import Manifest
 
-__all__ = ["energy_of", "energy_of_arms", "servers_are_here"]
-
-Float64 = NDArray[np.float64]
+__all__ = ["EnergySection", "energy_of", "energy_of_arms", "servers_are_here"]
 
 LEAST_WINDOW_S = 10.0
 USUAL_WINDOW_S = 60.0
@@ -48,80 +46,116 @@ class _Board:
     counter: tuple[Series, ...]
 
 
-def energy_of_arms(frame: Frame, m: Measured) -> dict[str, Any] | None:
-    """Return the section of the primary arm `m`, those of the other arms under `arms`; None where no board was sampled.
+class EnergySection(Struct, frozen=True, kw_only=True):
+    """Joules of the measured windows, whole boards. Either `refused` says why there are none, or the rest is set.
+
+    window_s, joules, mean_power_w: one value per run. arms: the other arms of the campaign, where it has several.
+    """
+
+    arm: str | UnsetType | None = UNSET
+    refused: str | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    boards: tuple[str, ...] | UnsetType = UNSET
+    window_s: tuple[float | None, ...] | UnsetType = UNSET
+    joules: tuple[float | None, ...] | UnsetType | None = UNSET
+    mean_power_w: tuple[float | None, ...] | UnsetType | None = UNSET
+    joules_per_output_token: Figure | UnsetType = UNSET
+    joules_per_request: Figure | UnsetType = UNSET
+    idle_w: float | UnsetType | None = UNSET
+    net_joules_per_output_token: Figure | UnsetType = UNSET
+    arms: dict[str, EnergySection] | UnsetType = UNSET
+
+
+def energy_of_arms(frame: Frame, m: Measured) -> EnergySection | None:
+    """The section of the primary arm `m`, the other arms under `arms`; None where no board was sampled.
 
     frame: the whole campaign. Runs of different arms drew power for different work and are never put together.
     """
-    told = energy_of(m)
+    section = energy_of(m)
     names = arms.arms(m.manifest)
-    if told is None or len(names) < 2:
-        return told
+    if section is None or len(names) < 2:
+        return section
     first = arms.primary(m.manifest)
     there = frame.run_numbers()
     others = {}
     for name in names:
         chosen = arms.runs_of(m.manifest, there, name)
         if name != first and chosen:
-            others[name] = energy_of(measure(frame, runs=chosen)) or {"refused": "no board was sampled in its runs"}
-    return {"arm": first, **told, "arms": others}
+            unsampled = EnergySection(refused="no board was sampled in its runs")
+            others[name] = energy_of(measure(frame, runs=chosen)) or unsampled
+    return structs.replace(section, arm=first, arms=others)
 
 
-def energy_of(m: Measured) -> dict[str, Any] | None:
-    """Return the section; None where no board was sampled."""
+def energy_of(m: Measured) -> EnergySection | None:
+    """The section; None where no board was sampled."""
     boards, reason = _boards(m)
     if reason is not None:
-        return {"refused": reason}
-    if not boards:
-        return None
+        return EnergySection(refused=reason)
+    return _spent_by(boards, m) if boards else None
+
+
+def _spent_by(boards: Sequence[_Board], m: Measured) -> EnergySection:
     whole = m.counted
     spans = throughput.spans_of(whole)
-    shortest = min((span.to_ns - span.from_ns for span in spans), default=0) / 1e9
+    seconds = [(span.to_ns - span.from_ns) / 1e9 for span in spans]
+    shortest = min(seconds, default=0.0)
     counted = all(board.counter for board in boards)
-    told: dict[str, Any] = {
-        "method": "energy counter" if counted else "power by trapezoids",
-        "boards": [board.name for board in boards],
-        "window_s": [significant((span.to_ns - span.from_ns) / 1e9) for span in spans],
-    }
     per_run = [_spent(boards, span, counted) for span in spans]
     refusal = None
     if shortest < LEAST_WINDOW_S:
-        refusal = f"a window of {shortest:.3g} s: energy needs {LEAST_WINDOW_S:g} s or more"
+        refusal = note(NoteCode.SHORT_ENERGY_WINDOW, window_s=shortest, least_s=LEAST_WINDOW_S)
     elif any(spent is None for spent in per_run):
-        refusal = "samples are missing in the window"
-    seconds = [(span.to_ns - span.from_ns) / 1e9 for span in spans]
-    idle_w = _idle_watts(m, boards)
-    relative = (COUNTER_EDGES_S / shortest if shortest else 0.0) if counted else POWER_ERROR
+        refusal = note(NoteCode.SAMPLES_MISSING)
     spent_j = [spent for spent in per_run if spent is not None] if refusal is None else []
+    idle_w = _idle_watts(m, boards)
     net_j = [net_of_idle(j, idle_w, s) for j, s in zip(spent_j, seconds, strict=False)] if idle_w is not None else []
     rates = throughput.of_runs(whole)
     tokens, requests = (_counts(rates[name], seconds) for name in ("output_tokens_per_s", "requests_per_s"))
-    notes = [f"window of less than {USUAL_WINDOW_S:g} s"] if shortest < USUAL_WINDOW_S else []
-    notes += ["whole boards: whatever else ran on them is in it"]
+    notes = [note(NoteCode.WINDOW_BELOW_USUAL, usual_s=USUAL_WINDOW_S)] if shortest < USUAL_WINDOW_S else []
+    costs = _Costs(
+        refusal,
+        spent_j,
+        (COUNTER_EDGES_S / shortest if shortest else 0.0) if counted else POWER_ERROR,
+        m.confidence,
+        (*notes, note(NoteCode.WHOLE_BOARDS)),
+    )
+    unknown_idle = refused(note(NoteCode.IDLE_UNKNOWN, least_s=IDLE_LEAST_S)).figure()
+    return EnergySection(
+        method="energy counter" if counted else "power by trapezoids",
+        boards=tuple(board.name for board in boards),
+        window_s=tuple(significant(second) for second in seconds),
+        joules=tuple(significant(j) for j in spent_j) if refusal is None else None,
+        mean_power_w=tuple(significant(j / s) for j, s in zip(spent_j, seconds, strict=False)) or None,
+        joules_per_output_token=costs.per(spent_j, tokens, "output tokens"),
+        joules_per_request=costs.per(spent_j, requests, "requests"),
+        idle_w=significant(idle_w),
+        net_joules_per_output_token=(costs.per(net_j, tokens, "output tokens") if idle_w is not None else unknown_idle),
+    )
 
-    def per(spent: Sequence[float], counts: Sequence[float] | None, what: str) -> EstimateJson:
-        if refusal is not None:
-            return refused(refusal).to_json()
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What every figure of joules per something has in common."""
+
+    refusal: Note | None
+    spent_j: Sequence[float]  # per run, idle power included
+    relative_error: float  # type B, of spent_j
+    confidence: float
+    notes: tuple[Note, ...]
+
+    def per(self, joules_of_runs: Sequence[float], counts: Sequence[float] | None, what: str) -> Figure:
+        """Joules per one of `counts`, which has a value per run; None or a zero there refuses it."""
+        if self.refusal is not None:
+            return refused(self.refusal).figure()
         if counts is None or not all(counts):
-            return refused(f"no {what} were counted").to_json()
-        values, whole = ([j / n for j, n in zip(each, counts, strict=True)] for each in (spent, spent_j))
-        estimate = intervals.over_runs(values, len(values), m.confidence)
+            return refused(note(NoteCode.NOTHING_COUNTED, what=what)).figure()
+        values, whole = (
+            [j / n for j, n in zip(of_runs, counts, strict=True)] for of_runs in (joules_of_runs, self.spent_j)
+        )
+        estimate = intervals.over_runs(values, len(values), self.confidence)
         # What is left above idle is as uncertain as the whole it was taken from, in joules.
-        return intervals.with_instrument(estimate, relative * intervals.centre(whole)).noted(*notes).to_json()
-
-    told |= {
-        "joules": [significant(j) for j in spent_j] if refusal is None else None,
-        "mean_power_w": [significant(j / s) for j, s in zip(spent_j, seconds, strict=False)] or None,
-        "joules_per_output_token": per(spent_j, tokens, "output tokens"),
-        "joules_per_request": per(spent_j, requests, "requests"),
-        "idle_w": significant(idle_w),
-        "net_joules_per_output_token": (
-            per(net_j, tokens, "output tokens")
-            if idle_w is not None
-            else refused(f"idle power was not measured for {IDLE_LEAST_S:g} s").to_json()
-        ),
-    }
-    return told
+        widened = intervals.with_instrument(estimate, self.relative_error * intervals.centre(whole))
+        return widened.noted(*self.notes).figure()
 
 
 def _counts(rates: Sequence[float | None], seconds: Sequence[float]) -> list[float] | None:
@@ -131,12 +165,12 @@ def _counts(rates: Sequence[float | None], seconds: Sequence[float]) -> list[flo
 
 
 def _boards(m: Measured) -> tuple[list[_Board], str | None]:
-    """Return the boards that can be the servers' own, or why none can."""
+    """The boards that can be the servers' own, or why none can."""
     found = m.samples.find(("gpu_power_watts", "gpu_energy_joules_total"))
     far = [one for one in found if "exporter" in one.labels]
     near = [one for one in found if "exporter" not in one.labels]
-    # Beside a server on this machine an exporter would tell of the same boards again.
-    chosen = near or far if servers_are_here(m.manifest) else far
+    # Beside a server on this machine an exporter would report the same boards again.
+    chosen = near or far if servers_are_here(m.facts) else far
     if found and not chosen:
         return [], "the boards sampled are this machine's, the server is on another: name its exporter"
     grouped: dict[str, tuple[list[Series], list[Series]]] = {}
@@ -146,13 +180,13 @@ def _boards(m: Measured) -> tuple[list[_Board], str | None]:
     return [_Board(name, tuple(power), tuple(counter)) for name, (power, counter) in sorted(grouped.items())], None
 
 
-def servers_are_here(manifest: Mapping[str, Any]) -> bool:
-    """Return whether all servers are reached over the loopback: then their boards are this machine's."""
-    return all(HERE.match(str(target.get("url", ""))) for target in manifest.get("targets") or [])
+def servers_are_here(manifest: Manifest) -> bool:
+    """Whether all servers are reached over the loopback: then their boards are this machine's."""
+    return all(HERE.match(target.url) for target in manifest.targets)
 
 
 def _spent(boards: Sequence[_Board], span: Span, counted: bool) -> float | None:
-    """Return the joules of all boards over `span`; None where samples are missing."""
+    """The joules of all boards over `span`; None where samples are missing."""
     total = 0.0
     for board in boards:
         series = next((one for one in (board.counter if counted else board.power) if one.run == span.run), None)
@@ -182,7 +216,7 @@ def _integrated(series: Series, from_ns: int, to_ns: int) -> float | None:
 
 
 def _idle_watts(m: Measured, boards: Sequence[_Board]) -> float | None:
-    """Return the power of all boards while nothing was asked of them, if that was seen for long enough."""
+    """The power of all boards without load, W; None unless that was sampled for IDLE_LEAST_S."""
     total = 0.0
     for board in boards:
         energy = seconds = 0.0

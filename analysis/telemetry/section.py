@@ -1,23 +1,22 @@
 """summary["telemetry"]: what was sampled beside the measured windows, and what it says of the requests.
 
 Gauges give least, mean and greatest over the windows of all runs, counters how much they grew in them. What servers
-tell of queue and cache is put beside what their clients saw at the same time.
+report of queue and cache is put beside what their clients saw at the same time.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import UNSET, Struct
 
-from analysis.estimate import significant
+from analysis.estimate import Bool, Float64, significant
 from analysis.records import latency
 from analysis.records.measured import Measured
-from analysis.records.requests import ABSENT, Bool
+from analysis.records.requests import ABSENT
 from analysis.records.samples import Series, summed
 from analysis.telemetry.pressure import (
     CLOCK_DROP,
@@ -31,11 +30,22 @@ from analysis.telemetry.pressure import (
     clock_reference,
     pressure,
 )
+from loadgen.manifest import TelemetryFacts
 from loadgen.record import Int64
 
-__all__ = ["telemetry_of"]
-
-Float64 = NDArray[np.float64]
+__all__ = [
+    "BoardSection",
+    "CacheUsage",
+    "Growth",
+    "SamplingGap",
+    "ServerSection",
+    "SourceSection",
+    "Spread",
+    "TelemetrySection",
+    "TtftByQueue",
+    "WaitsSection",
+    "telemetry_of",
+]
 
 HIT_QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total", "llamacpp:tokens_predicted_total")
@@ -44,71 +54,160 @@ PARTS = ("sum", "count")  # of a histogram
 MANY = {"core": "each", "pid": "each"}
 
 
-def telemetry_of(m: Measured) -> dict[str, Any] | None:
-    """Return the section; None where the run was not told to sample."""
-    told = m.manifest.get("telemetry")
-    told = told if isinstance(told, Mapping) else {}
-    if not told and not m.samples.series:
+class Spread(Struct, frozen=True):
+    """The least, mean and greatest of n readings of a gauge; None of none."""
+
+    min: float | None
+    mean: float | None
+    max: float | None
+    n: int
+
+
+class Growth(Struct, frozen=True):
+    """How much a counter grew."""
+
+    delta: float | None
+
+
+class SamplingGap(Struct, frozen=True):
+    """The usual and the longest time between two samples, s; None where there were not two."""
+
+    p50: float | None
+    max: float | None
+
+
+class SourceSection(Struct, frozen=True):
+    """Everything that one source was sampled for, by series in Prometheus's notation."""
+
+    sampling_gap_s: SamplingGap
+    gauges: dict[str, Spread]
+    counters: dict[str, Growth]
+
+
+class TtftByQueue(Struct, frozen=True):
+    """The mean TTFT from sending, ms, of requests that waited beside a queue, and of the others."""
+
+    queue_seen: float | None
+    no_queue_seen: float | None
+
+
+class CacheUsage(Struct, frozen=True):
+    """The share of the KV cache in use while requests waited for their first token."""
+
+    p50: float | None
+    max: float | None
+
+
+class WaitsSection(Struct, frozen=True):
+    """What the server's queue and cache were like while n requests waited for their first token."""
+
+    n: int
+    queue_seen_share: float | None
+    ttft_service_mean_ms: TtftByQueue
+    kv_usage: CacheUsage
+
+
+class ServerSection(Struct, frozen=True):
+    """One server by its own metrics, beside what its clients saw."""
+
+    running: Spread | None
+    waiting: Spread | None
+    kv_usage: Spread | None
+    queue_mean_ms: float | None
+    server_ttft_mean_ms: float | None
+    client_ttft_service_mean_ms: float | None
+    preemptions: float | None
+    prefix_hit_rate: float | None
+    generated_tokens: float | None
+    restarts: int
+    requests: WaitsSection | None
+
+
+class BoardSection(Struct, frozen=True):
+    """How often one board's clocks were held down, and by what; shares of the samples."""
+
+    usual_sm_clock_hertz: float | None
+    clock_dropped_share: float | None
+    throttled_share: dict[str, float | None]
+
+
+class TelemetrySection(Struct, frozen=True):
+    """What was sampled beside the measured windows. absent: {"source", "reason"} of what was not."""
+
+    interval_s: float | None
+    sources: dict[str, SourceSection]
+    servers: dict[str, ServerSection]
+    gpus: dict[str, BoardSection]
+    absent: tuple[dict[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def telemetry_of(m: Measured) -> TelemetrySection | None:
+    """The section; None where nothing was to be sampled."""
+    facts = m.facts.telemetry
+    sampled = facts if facts is not UNSET else None
+    if sampled is None and not m.samples.series:
         return None
-    return {
-        "interval_s": told.get("interval_s"),
-        "sources": {source: _source(m, source) for source in sorted({one.source for one in m.samples.series})},
-        "servers": {name: _server(m, name) for name in _endpoints(m)},
-        "gpus": _gpus(m),
-        "absent": list(told.get("absent") or []),
-        "notes": list(told.get("notes") or []),
-    }
+    facts = sampled or TelemetryFacts()
+    return TelemetrySection(
+        interval_s=facts.interval_s,
+        sources={source: _source(m, source) for source in sorted({series.source for series in m.samples.series})},
+        servers={name: _server(m, name) for name in _endpoints(m)},
+        gpus=_gpus(m),
+        absent=tuple({key: str(value) for key, value in entry.items()} for entry in facts.absent),
+        notes=facts.notes,
+    )
 
 
 def _endpoints(m: Measured) -> list[str]:
-    sampled = {one.labels["endpoint"] for one in m.samples.series if "endpoint" in one.labels}
+    sampled = {series.labels["endpoint"] for series in m.samples.series if "endpoint" in series.labels}
     return sorted(sampled)
 
 
 # --- every series, plainly --------------------------------------------------------------------------------------------
 
 
-def _source(m: Measured, source: str) -> dict[str, Any]:
+def _source(m: Measured, source: str) -> SourceSection:
     gauges: defaultdict[str, list[Float64]] = defaultdict(list)
     counters: defaultdict[str, float] = defaultdict(float)
-    for one in m.samples.series:
-        if one.source != source:
+    for series in m.samples.series:
+        if series.source != source:
             continue
-        if one.counter:
-            counters[_key(one)] += _growth(m, one)
+        if series.counter:
+            counters[_key(series)] += _growth(m, series)
         else:
-            gauges[_key(one)].append(_in_window(m, one))
-    return {
-        "sampling_gap_s": _gaps(m, source),
-        "gauges": {key: _spread(np.concatenate(parts)) for key, parts in sorted(gauges.items())},
-        "counters": {key: {"delta": significant(delta)} for key, delta in sorted(counters.items())},
-    }
+            gauges[_key(series)].append(_in_window(m, series))
+    return SourceSection(
+        sampling_gap_s=_sampling_gap(m, source),
+        gauges={key: _spread(np.concatenate(parts)) for key, parts in sorted(gauges.items())},
+        counters={key: Growth(significant(delta)) for key, delta in sorted(counters.items())},
+    )
 
 
-def _key(one: Series) -> str:
-    """Return the series' name and labels in Prometheus's notation."""
+def _key(series: Series) -> str:
+    """The series' name and labels in Prometheus's notation."""
     labels = {
-        name: MANY[name] if name in MANY and value != "all" and one.source in ("host", "process") else value
-        for name, value in one.labels.items()
+        name: MANY[name] if name in MANY and value != "all" and series.source in ("host", "process") else value
+        for name, value in series.labels.items()
     }
     inside = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
-    return f"{one.name}{{{inside}}}" if inside else one.name
+    return f"{series.name}{{{inside}}}" if inside else series.name
 
 
 def _window(m: Measured, run: int) -> tuple[int, int]:
     return next((window.from_ns, window.to_ns) for window in m.windows if window.run == run)
 
 
-def _in_window(m: Measured, one: Series) -> Float64:
-    from_ns, to_ns = _window(m, one.run)
-    return one.values[(one.at_ns >= from_ns) & (one.at_ns <= to_ns)]
+def _in_window(m: Measured, series: Series) -> Float64:
+    from_ns, to_ns = _window(m, series.run)
+    return series.values[(series.at_ns >= from_ns) & (series.at_ns <= to_ns)]
 
 
-def _growth(m: Measured, one: Series) -> float:
-    """Return how much a counter grew in its run's window: by the last samples before each edge, restarts included."""
-    from_ns, to_ns = _window(m, one.run)
-    places = np.searchsorted(one.at_ns, [from_ns, to_ns], side="right") - 1
-    return _grew(one.values[max(0, int(places[0])) : max(0, int(places[1])) + 1])
+def _growth(m: Measured, series: Series) -> float:
+    """A counter's growth in its run's window: between the last samples before each edge, restarts included."""
+    from_ns, to_ns = _window(m, series.run)
+    places = np.searchsorted(series.at_ns, [from_ns, to_ns], side="right") - 1
+    return _grew(series.values[max(0, int(places[0])) : max(0, int(places[1])) + 1])
 
 
 def _grew(values: Float64) -> float:
@@ -116,72 +215,75 @@ def _grew(values: Float64) -> float:
     return float(np.where(steps < 0, values[1:], steps).sum())
 
 
-def _spread(values: Float64) -> dict[str, Any]:
+def _spread(values: Float64) -> Spread:
     if len(values) == 0:
-        return {"min": None, "mean": None, "max": None, "n": 0}
-    return {
-        "min": significant(float(values.min())),
-        "mean": significant(float(values.mean())),
-        "max": significant(float(values.max())),
-        "n": len(values),
-    }
+        return Spread(None, None, None, 0)
+    least, mean, greatest = (significant(float(value)) for value in (values.min(), values.mean(), values.max()))
+    return Spread(least, mean, greatest, len(values))
 
 
-def _gaps(m: Measured, source: str) -> dict[str, float | None]:
-    """Return the usual and the longest time between two looks in the windows; each address its own looks."""
-    looks: defaultdict[tuple[int, str], list[Int64]] = defaultdict(list)
-    for one in m.samples.series:
-        if one.source == source:
-            where = one.labels.get("endpoint") or one.labels.get("exporter") or ""
-            from_ns, to_ns = _window(m, one.run)
-            looks[one.run, where].append(one.at_ns[(one.at_ns >= from_ns) & (one.at_ns <= to_ns)])
-    steps = [np.diff(np.unique(np.concatenate(times))) for times in looks.values()]
+def _sampling_gap(m: Measured, source: str) -> SamplingGap:
+    """The times between two samples in the windows; each address has its own."""
+    sampled: defaultdict[tuple[int, str], list[Int64]] = defaultdict(list)
+    for series in m.samples.series:
+        if series.source == source:
+            where = series.labels.get("endpoint") or series.labels.get("exporter") or ""
+            from_ns, to_ns = _window(m, series.run)
+            inside = (series.at_ns >= from_ns) & (series.at_ns <= to_ns)
+            sampled[series.run, where].append(series.at_ns[inside])
+    steps = [np.diff(np.unique(np.concatenate(times))) for times in sampled.values()]
     gaps = np.concatenate(steps) if steps else np.empty(0, np.int64)
     if len(gaps) == 0:
-        return {"p50": None, "max": None}
-    return {"p50": significant(float(np.median(gaps)) / 1e9), "max": significant(float(gaps.max()) / 1e9)}
+        return SamplingGap(None, None)
+    return SamplingGap(significant(float(np.median(gaps)) / 1e9), significant(float(gaps.max()) / 1e9))
 
 
 # --- servers beside their clients -------------------------------------------------------------------------------------
 
 
-def _server(m: Measured, endpoint: str) -> dict[str, Any]:
-    def gauge(names: Sequence[str], sums: bool = True) -> dict[str, Any] | None:
-        parts = []
-        for window in m.windows:
-            found = m.samples.first_of(names, window.run, {"endpoint": endpoint})
-            total = summed(found) if sums else None
-            parts += [_in_window(m, one) for one in ([total] if total is not None else found)]
-        return _spread(np.concatenate(parts)) if parts else None
-
-    def delta(names: Sequence[str]) -> float | None:
-        found = [s for w in m.windows for s in m.samples.first_of(names, w.run, {"endpoint": endpoint})]
-        return sum(_growth(m, one) for one in found) if found else None
-
-    def mean_ms(names: Sequence[str]) -> float | None:
-        total, count = (_until_answered(m, here, [f"{name}_{part}" for name in names], endpoint) for part in PARTS)
-        return significant(total / count * 1e3) if total is not None and count else None
-
+def _server(m: Measured, endpoint: str) -> ServerSection:
     here = _asked_of(m, endpoint)
     client = latency.ttft_service(m)[here]
-    queries, hits = delta([HIT_QUERIES]), delta([HITS])
-    return {
-        "running": gauge(RUNNING),
-        "waiting": gauge(WAITING),
-        "kv_usage": gauge(KV_USAGE, sums=False),
-        "queue_mean_ms": mean_ms(QUEUE_TIME),
-        "server_ttft_mean_ms": mean_ms(SERVER_TTFT),
-        "client_ttft_service_mean_ms": significant(float(client.mean()) / 1e6) if len(client) else None,
-        "preemptions": significant(delta(PREEMPTIONS)),
-        "prefix_hit_rate": significant(hits / queries) if hits is not None and queries else None,
-        "generated_tokens": significant(delta(GENERATED)),
-        "restarts": _restarts(m, endpoint),
-        "requests": _waits(m, endpoint, here),
-    }
+    queries, hits = _delta(m, endpoint, [HIT_QUERIES]), _delta(m, endpoint, [HITS])
+    return ServerSection(
+        running=_gauge(m, endpoint, RUNNING),
+        waiting=_gauge(m, endpoint, WAITING),
+        kv_usage=_gauge(m, endpoint, KV_USAGE, sums=False),
+        queue_mean_ms=_histogram_mean_ms(m, endpoint, here, QUEUE_TIME),
+        server_ttft_mean_ms=_histogram_mean_ms(m, endpoint, here, SERVER_TTFT),
+        client_ttft_service_mean_ms=significant(float(client.mean()) / 1e6) if len(client) else None,
+        preemptions=significant(_delta(m, endpoint, PREEMPTIONS)),
+        prefix_hit_rate=significant(hits / queries) if hits is not None and queries else None,
+        generated_tokens=significant(_delta(m, endpoint, GENERATED)),
+        restarts=_restarts(m, endpoint),
+        requests=_waits(m, endpoint, here),
+    )
+
+
+def _gauge(m: Measured, endpoint: str, names: Sequence[str], *, sums: bool = True) -> Spread | None:
+    """The spread of a server's gauge in the windows. sums: over its labels (the engines of one server)."""
+    parts = []
+    for window in m.windows:
+        found = m.samples.first_of(names, window.run, {"endpoint": endpoint})
+        total = summed(found) if sums else None
+        parts += [_in_window(m, series) for series in ([total] if total is not None else found)]
+    return _spread(np.concatenate(parts)) if parts else None
+
+
+def _delta(m: Measured, endpoint: str, names: Sequence[str]) -> float | None:
+    """How much a server's counter grew in all windows; None where it was not sampled."""
+    found = [series for w in m.windows for series in m.samples.first_of(names, w.run, {"endpoint": endpoint})]
+    return sum(_growth(m, series) for series in found) if found else None
+
+
+def _histogram_mean_ms(m: Measured, endpoint: str, here: Bool, names: Sequence[str]) -> float | None:
+    """The mean of a server's histogram in seconds, ms, over what it counted until the requests `here` were answered."""
+    total, count = (_until_answered(m, here, [f"{name}_{part}" for name in names], endpoint) for part in PARTS)
+    return significant(total / count * 1e3) if total is not None and count else None
 
 
 def _until_answered(m: Measured, here: Bool, names: Sequence[str], endpoint: str) -> float | None:
-    """Return how much counters grew from each window's start until its last request, of those `here`, was answered.
+    """The growth of counters from each window's start until its last request, of those `here`, was answered.
 
     Servers count a request when it is finished. In runs that are not much longer than a request, those which waited
     longest are finished after the window.
@@ -199,7 +301,7 @@ def _until_answered(m: Measured, here: Bool, names: Sequence[str], endpoint: str
 
 
 def _asked_of(m: Measured, endpoint: str) -> Bool:
-    """Return the answered requests to `endpoint` whose wait for the first token is known."""
+    """The answered requests to `endpoint` whose wait for the first token is known."""
     codes = [code for code, name in enumerate(m.requests.endpoints) if name == endpoint]
     known = (m.requests.sent_ns != ABSENT) & (m.tokens.first_ns != ABSENT)
     asked: Bool = m.answered & known & np.isin(m.requests.endpoint, codes)
@@ -207,7 +309,7 @@ def _asked_of(m: Measured, endpoint: str) -> Bool:
 
 
 def _restarts(m: Measured, endpoint: str) -> int:
-    """Return how often all counters of a server fell together."""
+    """The number of times that all counters of a server fell together."""
     falls = 0
     for window in m.windows:
         found = m.samples.first_of(GENERATED, window.run, {"endpoint": endpoint})
@@ -216,8 +318,8 @@ def _restarts(m: Measured, endpoint: str) -> int:
     return falls
 
 
-def _waits(m: Measured, endpoint: str, here: Bool) -> dict[str, Any] | None:
-    """Return what the server's queue and cache were like while requests waited for their first token."""
+def _waits(m: Measured, endpoint: str, here: Bool) -> WaitsSection | None:
+    """The server's queue and cache while requests waited for their first token; None where neither was sampled."""
     waiting, usage, ttft = [], [], []
     service = latency.ttft_service(m) / 1e6
     for window in m.windows:
@@ -232,18 +334,15 @@ def _waits(m: Measured, endpoint: str, here: Bool) -> dict[str, Any] | None:
         return None
     behind = known & (queue > 0)
     cache = kv[~np.isnan(kv)]
-    return {
-        "n": int(known.sum()),
-        "queue_seen_share": significant(float(behind.sum() / known.sum())),
-        "ttft_service_mean_ms": {
-            "queue_seen": _mean(seen[behind]),
-            "no_queue_seen": _mean(seen[known & ~behind]),
-        },
-        "kv_usage": {
-            "p50": significant(float(np.median(cache))) if len(cache) else None,
-            "max": significant(float(cache.max())) if len(cache) else None,
-        },
-    }
+    return WaitsSection(
+        n=int(known.sum()),
+        queue_seen_share=significant(float(behind.sum() / known.sum())),
+        ttft_service_mean_ms=TtftByQueue(_mean(seen[behind]), _mean(seen[known & ~behind])),
+        kv_usage=CacheUsage(
+            significant(float(np.median(cache))) if len(cache) else None,
+            significant(float(cache.max())) if len(cache) else None,
+        ),
+    )
 
 
 def _mean(values: Float64) -> float | None:
@@ -254,31 +353,31 @@ def _mean(values: Float64) -> float | None:
 # --- boards -----------------------------------------------------------------------------------------------------------
 
 
-def _gpus(m: Measured) -> dict[str, Any]:
-    """Return for each board how often its clocks were held down, and by what."""
+def _gpus(m: Measured) -> dict[str, BoardSection]:
     boards: dict[str, dict[str, str]] = {}
-    for one in m.samples.series:
-        if "gpu" in one.labels:
-            board = {key: one.labels[key] for key in ("gpu", "exporter") if key in one.labels}
+    for series in m.samples.series:
+        if "gpu" in series.labels:
+            board = {key: series.labels[key] for key in ("gpu", "exporter") if key in series.labels}
             boards[" at ".join(board.values())] = board
-    told = {}
-    for name, board in sorted(boards.items()):
-        usual = clock_reference(m.samples, board)
-        drops = []
-        for clock in m.samples.find("gpu_sm_clock_hertz", labels=board):
-            middle = clock.at_ns[(clock.at_ns >= _window(m, clock.run)[0]) & (clock.at_ns <= _window(m, clock.run)[1])]
-            drops.append(pressure(m.samples, clock.run, "", middle, middle).clock_drop)
-        dropped = np.concatenate(drops) if drops else np.empty(0)
-        dropped = dropped[~np.isnan(dropped)]
-        reasons = {
-            reason: float(np.concatenate(parts).mean())
-            for reason in THROTTLING
-            if (parts := [_in_window(m, s) for s in m.samples.find("gpu_throttle", labels={**board, "reason": reason})])
-            and sum(map(len, parts))
-        }
-        told[name] = {
-            "usual_sm_clock_hertz": significant(usual),
-            "clock_dropped_share": significant(float((dropped > CLOCK_DROP).mean())) if len(dropped) else None,
-            "throttled_share": {reason: significant(share) for reason, share in reasons.items() if share > 0},
-        }
-    return told
+    return {name: _board(m, board) for name, board in sorted(boards.items())}
+
+
+def _board(m: Measured, board: dict[str, str]) -> BoardSection:
+    drops = []
+    for clock in m.samples.find("gpu_sm_clock_hertz", labels=board):
+        from_ns, to_ns = _window(m, clock.run)
+        middle = clock.at_ns[(clock.at_ns >= from_ns) & (clock.at_ns <= to_ns)]
+        drops.append(pressure(m.samples, clock.run, "", middle, middle).clock_drop)
+    dropped = np.concatenate(drops) if drops else np.empty(0)
+    dropped = dropped[~np.isnan(dropped)]
+    throttled = {}
+    for reason in THROTTLING:
+        found = m.samples.find("gpu_throttle", labels={**board, "reason": reason})
+        sampled = np.concatenate([_in_window(m, series) for series in found]) if found else np.empty(0)
+        if sampled.any():
+            throttled[reason] = significant(float(sampled.mean()))
+    return BoardSection(
+        usual_sm_clock_hertz=significant(clock_reference(m.samples, board)),
+        clock_dropped_share=significant(float((dropped > CLOCK_DROP).mean())) if len(dropped) else None,
+        throttled_share=throttled,
+    )

@@ -35,6 +35,8 @@ def discover(
     """List the servers that answer, with their version and models."""
     import asyncio
 
+    import msgspec
+
     from loadgen.servers.discover import LOCAL_SERVERS, find_local
 
     for given in url or ():
@@ -47,7 +49,7 @@ def discover(
     if json_:
         rows = [
             {"url": at, "kind": one.kind, "api": one.api, "version": one.version, "models": one.models}
-            | ({"small_writes": delays[at].to_json()} if at in delays else {})
+            | ({"small_writes": msgspec.to_builtins(delays[at])} if at in delays else {})
             for at, one in found.items()
         ]
         typer.echo(json.dumps(rows, indent=1))

@@ -142,6 +142,8 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     """Ask the server, send the bursts and the trios, and put together what they say."""
     import secrets
 
+    import msgspec
+
     from analysis.probes.slots import advice, by_size, compare_told, find
     from loadgen import __version__
     from loadgen.clock import wall_iso
@@ -187,8 +189,8 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         "told": None if told is None else {"slots": told[0], "from": told[1], "verdict": compare_told(found, told[0])},
         "agents": wanted.agents,
         "advice": advice(found, endpoint.target.kind, wanted.agents),
-        "sizes": by_size(bursts, found),
-        "cache": None if cache is None else cache.to_json(),
+        "sizes": msgspec.to_builtins(by_size(bursts, found)),
+        "cache": None if cache is None else msgspec.to_builtins(cache),
     }
 
 

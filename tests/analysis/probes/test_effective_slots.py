@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -302,7 +303,7 @@ def result_of(limit: int, **more: object) -> dict[str, object]:
         "turned_away": found.turned_away,
         "told": {"slots": 1, "from": "/props total_slots", "verdict": compare_told(found, 1)},
         "advice": advice(found, "ollama"),
-        "sizes": slots.by_size(bursts, found),
+        "sizes": msgspec.to_builtins(slots.by_size(bursts, found)),
         "cache": None,
         **more,
     }

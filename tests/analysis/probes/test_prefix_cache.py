@@ -48,7 +48,7 @@ def test_ratio_by_hand() -> None:
 def test_server_without_a_cache_is_clean() -> None:
     found = find_cache(trios(20, 1.0, 0.03), 20)
     assert found.verdict == "clean"
-    assert found.told is None
+    assert found.reported is None
 
 
 def test_drift_of_the_server_falls_out() -> None:
@@ -68,7 +68,7 @@ def test_noise_that_hides_the_answer_is_inconclusive() -> None:
 
 def test_cache_the_server_tells_of_is_believed_whatever_the_times_say() -> None:
     found = find_cache(trios(5, 1.0, 0.6, cached_fresh=0, cached_repeat=496, input_tokens=512), 5)
-    assert found.told == "496 of 512 prompt tokens of a repeat cached, 0 of a fresh prompt"
+    assert found.reported == "496 of 512 prompt tokens of a repeat cached, 0 of a fresh prompt"
     assert found.sentence.startswith("the server tells of cached tokens; ")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -34,7 +35,7 @@ def test_medians_and_interval_by_hand() -> None:
     found = find_delay([(answered(4 + more), answered(4)) for more in added])
     assert found.verdict == "delays"
     assert found.ttft is not None
-    assert found.ttft.to_json() == {
+    assert msgspec.to_builtins(found.ttft) == {
         "delayed_acks": 43,
         "immediate_acks": 4,
         "added_low": 36,

@@ -135,7 +135,8 @@ def test_idle_boards_low_clock_is_no_drop(tmp_path):
 def summary_of(path: Path, told: list[Row], requests: list[Row], **manifest: Any) -> dict[str, Any]:
     directory(path, requests, **manifest)
     write(path / "telemetry.parquet", told)
-    return analysis.summarise(path)
+    plain: dict[str, Any] = json.loads(analysis.to_json(analysis.summarise(path)))
+    return plain
 
 
 def test_summary_puts_the_servers_queue_beside_what_its_clients_saw(tmp_path):
