@@ -44,12 +44,12 @@ JUMP_NS = 50_000  # METHODOLOGY 3.3: a larger change of the offset voids the tie
 
 
 def wall_iso() -> str:
-    """Return the wall time in UTC, ISO 8601, for labels only."""
+    """The wall time in UTC, ISO 8601, for labels only."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def wall_ns() -> int:
-    """Return the wall time in ns since 1970, for labels only."""
+    """The wall time in ns since 1970, for labels only."""
     return time.time_ns()
 
 
@@ -60,7 +60,7 @@ def clock_source() -> str:
 
 
 def measure_offset_ns() -> tuple[int, int]:
-    """Return (REALTIME − MONOTONIC, width of the bracket it was taken in), both in ns."""
+    """(REALTIME − MONOTONIC, width of the bracket it was taken in), both in ns."""
     best_width, best = 1 << 62, 0
     for _ in range(BRACKETED_READS):
         before = time.monotonic_ns()

@@ -44,7 +44,7 @@ class Site:
     answered: int = 0  # requests seen so far; numbers the ids that clients are given
 
     def next_id(self, request: Request) -> str:
-        """Return the request's own id, or a fresh one."""
+        """The request's own id, or a fresh one."""
         self.answered += 1
         given = request.header(b"x-request-id")
         return given.decode("latin-1") if given else f"{self.answered:012x}"
@@ -84,25 +84,25 @@ class Generation:
         return "stop" if self.ended_itself else "length"
 
     def preface(self, job: Job) -> list[bytes]:
-        """Return the events that leave with the head, where the head leaves early."""
+        """The events that leave with the head, where the head leaves early."""
         return []
 
     def opening(self, job: Job) -> list[bytes]:
-        """Return the events that precede the first token and are sent with it."""
+        """The events that precede the first token and are sent with it."""
         return []
 
     def event(self, first: int, count: int) -> bytes:
-        """Return the event that carries tokens `first` to `first + count - 1`; never the last ones."""
+        """The event that carries tokens `first` to `first + count - 1`; never the last ones."""
         return self.before + words(first, count) + self.after
 
     def ending(self, first: int, count: int, job: Job) -> list[bytes]:
-        """Return the events from the last tokens to the terminal marker; the first carries the tokens."""
+        """The events from the last tokens to the terminal marker; the first carries the tokens."""
         raise NotImplementedError
 
     def whole(self, job: Job) -> Reply:
-        """Return the answer in one piece, for a request that did not ask for a stream."""
+        """The answer in one piece, for a request that did not ask for a stream."""
         raise NotImplementedError
 
     def failure(self, message: str) -> list[bytes]:
-        """Return the events by which this server reports an error inside a stream."""
+        """The events by which this server reports an error inside a stream."""
         raise NotImplementedError

@@ -65,7 +65,7 @@ def _fault(name: str, arg: str) -> Fault:
 
 
 def from_header(value: bytes) -> Fault | None:
-    """Return the fault a request asks for; "none" shields it from those given by rate."""
+    """The fault a request asks for; "none" shields it from those given by rate."""
     name, _, arg = value.decode("latin-1").strip().partition("=")
     return None if name == "none" else _fault(name, arg)
 
@@ -97,7 +97,7 @@ class FaultPlan:
         return self._draw(True, self._accepts) is not None
 
     def for_request(self) -> Fault | None:
-        """Return the fault of the next request that generates."""
+        """The fault of the next request that generates."""
         self._requests += 1
         return self._draw(False, self._requests)
 
@@ -111,7 +111,7 @@ class FaultPlan:
 
 
 def cut_short(payload: bytes) -> bytes:
-    """Return an event whose JSON breaks off; it still ends as an event does."""
+    """An event whose JSON breaks off; it still ends as an event does."""
     body = payload.rstrip(b"\n")
     return body[: len(body) * 2 // 3] + payload[len(body) :]
 

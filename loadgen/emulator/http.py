@@ -39,16 +39,16 @@ class Request:
         self.instance = 0
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the value of a header, `name` in lower case."""
+        """The value of a header, `name` in lower case."""
         return _header(self._head, self._lower, name)
 
     def id(self, seq: int) -> str:
-        """Return the id under which the truth of this request is filed."""
+        """The id under which the truth of this request is filed."""
         given = self.header(b"x-request-id")
         return given.decode("latin-1") if given else f"#{seq}"
 
     def json(self) -> dict[str, Any]:
-        """Return the body as an object. Raises ValueError if it is anything else."""
+        """The body as an object. Raises ValueError if it is anything else."""
         value = orjson.loads(self.body)
         if not isinstance(value, dict):
             raise ValueError("the body must be a JSON object")
@@ -83,7 +83,7 @@ class Reply:
 
 @cache
 def stream_head(content_type: str, *, keep_alive: bool, extra: str = "") -> bytes:
-    """Return the head of a chunked answer; `extra` is whole header lines."""
+    """The head of a chunked answer; `extra` is whole header lines."""
     close = "" if keep_alive else "connection: close\r\n"
     return (
         f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\n"
@@ -92,7 +92,7 @@ def stream_head(content_type: str, *, keep_alive: bool, extra: str = "") -> byte
 
 
 def chunk(payload: bytes) -> bytes:
-    """Return one chunk of a chunked body."""
+    """One chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
@@ -105,7 +105,7 @@ def _header(head: bytes, lower: bytes, name: bytes) -> bytes | None:
 
 
 def parse(data: bytes | bytearray) -> tuple[Request, int] | None:
-    """Return the first request in `data` and how many bytes it took, or None while it is incomplete."""
+    """The first request in `data` and how many bytes it took, or None while it is incomplete."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         if len(data) > MAX_HEAD_BYTES:

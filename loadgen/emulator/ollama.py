@@ -43,7 +43,7 @@ def parse_keep_alive(value: object) -> int | None:
 
 
 def timestamp(wall_ns: int | None = None) -> str:
-    """Return an RFC 3339 instant with nine decimals, as Go prints it."""
+    """An RFC 3339 instant with nine decimals, as Go prints it."""
     wall_ns = time.time_ns() if wall_ns is None else wall_ns
     seconds, rest = divmod(wall_ns, NS_PER_S)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

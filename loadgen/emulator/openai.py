@@ -79,7 +79,7 @@ _FALLBACK_TYPE = {"vllm": "InternalServerError", "openai": "server_error", "llam
 
 
 def error_body(presents: str, status: int, message: str) -> Any:
-    """Return the error object of a server."""
+    """The error object of a server."""
     if presents == "lmstudio":
         return {"error": message}
     kind = _TYPES[presents].get(status, _FALLBACK_TYPE.get(presents, "api_error"))
@@ -92,7 +92,7 @@ def error_body(presents: str, status: int, message: str) -> Any:
 
 
 def error(presents: str, status: int, message: str) -> Reply:
-    """Return an error answer in a server's own words."""
+    """An error answer in a server's own words."""
     return Reply(status, error_body(presents, status, message))
 
 

@@ -89,7 +89,7 @@ _NUMBERS: tuple[tuple[str, type, float | None, str], ...] = (
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Return the options of `loadgen emulate`. Raises OptionsError or ValueError with one line of text."""
+    """The options of `loadgen emulate`. Raises OptionsError or ValueError with one line of text."""
     summary = "Serve answers of exactly known timing in the dialect of an LLM inference server."
     faults = "\n".join(f"  {name:<14}{meaning} (ARG {arg:g})" for name, (arg, meaning) in FAULTS.items())
     parser = _Parser(
@@ -121,7 +121,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def arguments(options: Options) -> list[str]:
-    """Return the command line that `parse` turns into these options again."""
+    """The command line that `parse` turns into these options again."""
     renamed = {"presents": "as", "faults": "fault", "ttft_s": "ttft_ms", "gap_s": "gap_ms"}
     renamed["batch_slope_s"] = "batch_slope_ms"
     words: list[str] = []

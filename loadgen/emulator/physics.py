@@ -176,7 +176,7 @@ class Prefixes:
         self._blocks = blocks
 
     def lookup(self, tokens: list[int]) -> int:
-        """Return how many leading tokens are cached, and remember the prompt. The last token is never cached."""
+        """The number of leading tokens in the cache; the prompt is remembered. The last token is never cached."""
         size, cached, chain, hit = self.BLOCK_TOKENS, 0, 0, True
         for at in range(0, len(tokens) - size + 1, size):
             chain = hash((chain, *tokens[at : at + size]))
@@ -211,13 +211,13 @@ class Physics:
         self.flood = self._gap_ns == 0 and not self._coupled and law.mm1_rate is None
 
     def next_due(self) -> int | None:
-        """Return the instant of the next event, or None while nothing runs."""
+        """The instant of the next event, or None while nothing runs."""
         if self._ring:
             return min(self._ring[0][0], self._heap[0][0]) if self._heap else self._ring[0][0]
         return self._heap[0][0] if self._heap else None
 
     def output_length(self, limit: int | None, *, ignore_eos: bool = False) -> tuple[int, bool]:
-        """Return (tokens, ended by itself) of an answer whose request allows at most `limit` tokens."""
+        """(tokens, ended by itself) of an answer whose request allows at most `limit` tokens."""
         bound = self.law.output_tokens if limit is None else limit
         mean = self.law.eos_mean_tokens
         if mean is None or ignore_eos:
@@ -271,7 +271,7 @@ class Physics:
             instance.prefixes = Prefixes()
 
     def advance(self, now_ns: int, limit: int = 1 << 30) -> list[Job]:
-        """Return the jobs with an event due by `now_ns`, in order of their deadlines, one entry an event.
+        """The jobs with an event due by `now_ns`, in order of their deadlines, one entry an event.
 
         At most about `limit` entries; call again for the rest. A flooding job is returned once for all its events.
         """

@@ -70,7 +70,7 @@ _TABLES = {name: _EVERYWHERE | own for name, own in _OWN.items()}
 
 
 def route(site: Site, request: Request) -> Answer:
-    """Return the answer to a request."""
+    """The answer to a request."""
     method = "GET" if request.method == "HEAD" else request.method
     handler = _TABLES[site.presents].get((method, request.path))
     if handler is None:
@@ -82,7 +82,7 @@ def route(site: Site, request: Request) -> Answer:
 
 
 def error(site: Site, request: Request, status: int, message: str) -> Reply:
-    """Return an error in the words of the dialect the path belongs to."""
+    """An error in the words of the dialect the path belongs to."""
     if request.path.startswith("/api/v1/"):
         return Reply(status, {"error": {"type": "internal_error", "message": message}})
     if request.path.startswith("/api/"):

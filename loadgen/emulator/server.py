@@ -58,7 +58,7 @@ monotonic_ns = time.monotonic_ns
 
 
 def realtime_offset_ns() -> int:
-    """Return REALTIME - MONOTONIC, from the tightest of 50 bracketed readings."""
+    """REALTIME - MONOTONIC, from the tightest of 50 bracketed readings."""
     best, offset = 1 << 62, 0
     for _ in range(50):
         before = monotonic_ns()

@@ -19,17 +19,17 @@ assert len(set(WORDS)) == 256
 
 
 def words(first: int, count: int) -> bytes:
-    """Return the text of `count` generated tokens, beginning with number `first` of an answer."""
+    """The text of `count` generated tokens, beginning with number `first` of an answer."""
     return b"".join([WORDS[i & 255] for i in range(first, first + count)])
 
 
 def ids(first: int, count: int) -> list[int]:
-    """Return the ids of the same tokens."""
+    """The ids of the same tokens."""
     return [FIRST_ID + (i & 255) for i in range(first, first + count)]
 
 
 def token_id(word: str) -> int:
-    """Return the id of any word; words outside the vocabulary get ids above it."""
+    """The id of any word; words outside the vocabulary get ids above it."""
     index = _INDEX.get(word)
     return FIRST_ID + index if index is not None else FIRST_ID + 256 + crc32(word.encode()) % 8000
 

@@ -72,7 +72,7 @@ class TruthLog:
 
 
 def read_truth(path: str | Path) -> dict[str, Truth]:
-    """Return the log by request id, in order of completion. Where an id repeats, the last one stays."""
+    """The log by request id, in order of completion. Where an id repeats, the last one stays."""
     entries: dict[str, Truth] = {}
     for line in Path(path).read_bytes().splitlines():
         fields = orjson.loads(line)

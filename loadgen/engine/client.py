@@ -102,7 +102,7 @@ class Client:
         record.server_eval_ns = decoded.server_eval_ns
 
     def text(self, answer: Answer) -> str | None:
-        """Return the text of an answer, None if it failed. Its record may be made later.
+        """The text of an answer, None if it failed. Its record may be made later.
 
         The answer is decoded for this alone, so ask only where a later call needs it.
         """

@@ -159,7 +159,7 @@ class Engine:
         return health
 
     def due(self) -> int:
-        """Return how many requests the schedule wanted sent by now; without a schedule, how many were begun."""
+        """The number of requests the schedule wanted sent by now; without a schedule, how many were begun."""
         plan = self._plan
         if plan.offsets_ns is None:
             return self.begun

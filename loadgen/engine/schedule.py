@@ -54,7 +54,7 @@ def offsets(load: Load, seed: int, run: int = 0) -> Int64:
 
 
 def concurrency_steps(load: Load) -> list[tuple[int, int]]:
-    """Return how many requests a closed loop keeps in flight, and from when: [(at_ns, concurrency), ...].
+    """The number of requests a closed loop keeps in flight, and from when: [(at_ns, concurrency), ...].
 
     Each value holds until the next; the first is at 0 and covers the warm-up. A ramp is a staircase of single steps,
     each half-way between the instants at which its line reaches whole numbers, so that the integral is the line's.
@@ -173,7 +173,7 @@ class _Bursts:
 
 
 def _warmup(load: Load) -> Stage | None:
-    """Return the stage that a warm-up amounts to: the load's first rate, held."""
+    """The stage that a warm-up amounts to: the load's first rate, held."""
     rate_per_s = load.parts[0].rate_per_s
     if load.warmup_requests:
         return Stage(rate_per_s=rate_per_s, requests=load.warmup_requests)
@@ -181,7 +181,7 @@ def _warmup(load: Load) -> Stage | None:
 
 
 def _stage_offsets(stage: Stage, arrivals: _UnitArrivals, most: int | None) -> tuple[Float64, float]:
-    """Return the arrivals of a stage, `most` at most, in seconds from its start, and how long it lasts."""
+    """The arrivals of a stage, `most` at most, in seconds from its start, and how long it lasts."""
     start = arrivals.now
     if stage.duration_s is not None:
         within = arrivals.until(start + stage.mean_rate_per_s * stage.duration_s, most) - start

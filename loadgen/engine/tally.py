@@ -85,7 +85,7 @@ class Buckets:
 
 
 def quantile_ms(fine: Int64, q: float) -> float | None:
-    """Return the middle of the fine bucket that holds the q-quantile, in ms; None where all are empty."""
+    """The middle of the fine bucket that holds the q-quantile, in ms; None where all are empty."""
     cumulative = np.cumsum(fine)
     if cumulative[-1] == 0:
         return None
@@ -178,11 +178,11 @@ class Tally:
         series.add(record)
 
     def total(self) -> Series:
-        """Return the sum over endpoints and agents."""
+        """The sum over endpoints and agents."""
         return reduce(Series.plus, list(self.series.values()), Series())
 
     def plus(self, other: Tally) -> Tally:
-        """Return the sum, for the tallies of several processes or of runs one after the other."""
+        """The sum, for the tallies of several processes or of runs one after the other."""
         flying, keys = {*self.in_flight, *other.in_flight}, {*self.series, *other.series}
         return Tally(
             {who: self.in_flight.get(who, 0) + other.in_flight.get(who, 0) for who in sorted(flying)},

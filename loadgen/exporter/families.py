@@ -97,7 +97,7 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
 
 
 def names() -> set[str]:
-    """Return the name of every series that /metrics may hold."""
+    """The name of every series that /metrics may hold."""
     series = set()
     for name, metric in METRICS.items():
         match metric.kind:

@@ -95,7 +95,7 @@ class Transport(Protocol):
 
 
 def tls_context(*, verify: bool = True, ca_file: str | None = None) -> ssl.SSLContext:
-    """Return a client context that verifies unless told otherwise and speaks HTTP/1.1."""
+    """A client context that verifies unless told otherwise and speaks HTTP/1.1."""
     context = ssl.create_default_context(cafile=ca_file)
     if not verify:
         context.check_hostname = False

@@ -73,7 +73,7 @@ class TlsLayer:
         return self._out.read()
 
     def decrypt(self, ciphertext: bytes) -> bytes:
-        """Return the plaintext that is complete now, b"" if none is. Raises ssl.SSLError."""
+        """The plaintext that is complete now, b"" if none is. Raises ssl.SSLError."""
         self._in.write(ciphertext)
         pieces = []
         try:

@@ -10,7 +10,7 @@ __all__ = ["choose_tier"]
 
 
 def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
-    """Return (tier, why not a better one)."""
+    """(tier, why not a better one)."""
     if proxy is not None:
         return "aiohttp", "a proxy stands between"
     if asked != "auto" and asked != "kernel":

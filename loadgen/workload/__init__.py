@@ -28,7 +28,7 @@ class Workload(Protocol):
         """Return what request `seq` asks: a pure function of the workload, the seed, the run and `seq`."""
 
     def for_run(self, run: int) -> Self:
-        """Return the same workload for another run: other draws and other unique prefixes, the costly parts shared."""
+        """The same workload for another run: other draws and other unique prefixes, the costly parts shared."""
 
     def learn(self, tokens_per_word: float) -> None:
         """Size prompts by this ratio from now on; without effect where a tokenizer tells lengths.
@@ -43,7 +43,7 @@ class Workload(Protocol):
 def open_workload(
     work: Work, seed: int, *, run: int = 0, count: Count | None = None, method: str = "exact-tokenizer"
 ) -> Workload:
-    """Return the workload that a profile's `work` asks for.
+    """The workload that a profile's `work` asks for.
 
     count: token counts of a batch of texts, from `tokenizer_count(directory)` or from the server's own tokenizer; used
     here and not kept, so that the result can be pickled. None sizes prompts by a ratio of tokens to words.

@@ -158,7 +158,7 @@ class Dataset:
 
 
 def _headed(messages: list[dict[str, Any]], first: int, head: str) -> list[dict[str, Any]]:
-    """Return a copy of `messages` whose message `first` begins with `head`."""
+    """A copy of `messages` whose message `first` begins with `head`."""
     out = messages.copy()
     content = out[first]["content"]
     text = {"type": "text", "text": head}
@@ -190,7 +190,7 @@ def _with_system(entry: _Entry, system: str) -> _Entry:
 
 
 def _parsed(place: str, form: str) -> tuple[list[_Entry], str, int]:
-    """Return the entries of a file, its format, and how many conversations were left out."""
+    """The entries of a file, its format, and how many conversations were left out."""
     entries: list[_Entry] = []
     skipped = 0
     for where, raw in _objects(place):

@@ -53,7 +53,7 @@ class Lengths:
         self._blocks: dict[int, list[int]] = {}
 
     def at(self, seq: int) -> int:
-        """Return the length of request `seq`."""
+        """The length of request `seq`."""
         if self._fixed is not None:
             return self._fixed
         block = self._blocks.get(seq >> BLOCK_BITS)

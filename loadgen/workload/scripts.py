@@ -173,7 +173,7 @@ class AgentsWork:
 
 
 def describe_files(names: Sequence[str]) -> str:
-    """Return how many files there are of each type, and the first few names."""
+    """The number of files of each type, and the first few names."""
     lines = [f"{len(names)} files"]
     for kind in TYPES:
         mine = [name for name in names if name.lower().endswith(f".{kind}")]
@@ -185,7 +185,7 @@ def describe_files(names: Sequence[str]) -> str:
 
 
 def files_in(folder: Path) -> tuple[str, ...]:
-    """Return the csv, json and md files below `folder`, by name. Raises UsageError if there are none."""
+    """The csv, json and md files below `folder`, by name. Raises UsageError if there are none."""
     try:
         if not folder.is_dir():
             raise UsageError(f"--data {folder}: is not a folder; name one that holds csv, json or md files")
@@ -199,7 +199,7 @@ def files_in(folder: Path) -> tuple[str, ...]:
 
 
 def sample_files() -> tuple[str, ...]:
-    """Return the names of a folder of 101 benchmark files: 48 csv, 42 json, 11 md. There are no such files."""
+    """The names of a folder of 101 benchmark files: 48 csv, 42 json, 11 md. There are no such files."""
     servers, sizes = ("alpha", "beta", "gamma"), ("1b", "4b", "8b", "14b")
     loads = ("idle", "steady", "burst", "ramp")
     csv = [f"{server}/latency_{size}_{load}.csv" for server in servers for size in sizes for load in loads]

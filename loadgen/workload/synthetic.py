@@ -55,7 +55,7 @@ class Synthetic:
         self._least_tokens = self._tokens(self._least_words)
 
     def _words(self, tokens: int) -> int:
-        """Return how many words make a text of `tokens`, at least one."""
+        """The number of words make a text of `tokens`, at least one."""
         return max(1, round((tokens - self._vocabulary.first_tokens) / self._tokens_per_word) + 1)
 
     def _tokens(self, words: int) -> int:

@@ -82,7 +82,7 @@ class Text:
         self._starts: list[int] = np.concatenate([[0], np.cumsum(spans)]).tolist()
 
     def cut(self, start: int, count: int) -> str:
-        """Return `count` >= 1 words from word `start` < LENGTH on, without a space at either end."""
+        """`count` >= 1 words from word `start` < LENGTH on, without a space at either end."""
         if count <= self.LENGTH:
             starts = self._starts
             return self._text[starts[start] : starts[start + count] - 1]
@@ -110,6 +110,6 @@ class Unique:
         self._tail = " ".join([self._digits[run & self._mask], *of_seed])
 
     def at(self, seq: int) -> str:
-        """Return the prefix of request `seq`, without a space at either end."""
+        """The prefix of request `seq`, without a space at either end."""
         digits, bits, mask = self._digits, self._bits, self._mask
         return f"{digits[seq & mask]} {digits[seq >> bits & mask]} {digits[seq >> 2 * bits & mask]} {self._tail}"

@@ -13,7 +13,7 @@ Count = Callable[[Sequence[str]], Sequence[int]]  # token counts of a batch of t
 
 
 def tokenizer_count(directory: str | Path) -> Count:
-    """Return a counter that uses the tokenizer.json in `directory`. Needs the extra `tokenizers`.
+    """A counter that uses the tokenizer.json in `directory`. Needs the extra `tokenizers`.
 
     Special tokens are not counted: they belong to the server's template, not to the prompt.
     """
