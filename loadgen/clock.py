@@ -54,7 +54,7 @@ def wall_ns() -> int:
 
 
 def clock_source() -> str:
-    """Name what the kernel counts with (tsc, kvm-clock, …); 'unknown' where it does not tell."""
+    """The kernel's clock source (tsc, kvm-clock, …); 'unknown' where it is not exposed."""
     path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     return path.read_text().strip() if path.exists() else "unknown"
 

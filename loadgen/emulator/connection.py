@@ -35,7 +35,7 @@ class Timers:
         heappush(self._heap, (at_ns, self._count, callback))
 
     def next_ns(self) -> int | None:
-        """Return when the next callback is due."""
+        """The instant of the next callback."""
         return self._heap[0][0] if self._heap else None
 
     def run(self, now_ns: int) -> None:

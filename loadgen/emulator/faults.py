@@ -117,7 +117,7 @@ def cut_short(payload: bytes) -> bytes:
 
 
 def rewrite(fault: Fault | None, payloads: list[bytes], number: int, *, sse: bool) -> list[bytes]:
-    """Return events as the fault wants them; `number` is that of the token event among them."""
+    """The events with the fault applied; `number` is that of the token event among them."""
     if fault is None:
         return payloads
     if fault.name == "bad-json" and number == int(fault.arg):

@@ -24,7 +24,7 @@ class BadRequest(Exception):
 
 
 class Request:
-    """One request, complete. Headers are looked up in the raw head when somebody asks for one: few are."""
+    """One request, complete. Headers are searched in the raw head on demand: few are needed."""
 
     __slots__ = ("_head", "_lower", "arrived_ns", "body", "instance", "keep_alive", "method", "path")
 
@@ -69,7 +69,7 @@ class Reply:
         self.headers = headers
 
     def encode(self, *, keep_alive: bool, length: int | None = None, body: bool = True) -> bytes:
-        """Return head and body. `length` overrides the declared Content-Length; HEAD wants no body."""
+        """Head and body. `length` overrides the declared Content-Length; HEAD wants no body."""
         lines = [
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Unknown')}",
             f"content-type: {self.content_type}",

@@ -28,7 +28,7 @@ _SIZE_BYTES = 1_000_000_000
 
 
 def parse_keep_alive(value: object) -> int | None:
-    """Return nanoseconds, None for ever. Accepts a number of seconds or a Go duration; raises ValueError."""
+    """Nanoseconds; None for ever. Accepts a number of seconds or a Go duration; raises ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return None if value < 0 else round(value * NS_PER_S)
     if isinstance(value, str):

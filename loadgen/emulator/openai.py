@@ -101,7 +101,7 @@ def _data(value: Any) -> bytes:
 
 
 def timings(job: Job) -> dict[str, Any]:
-    """Return llama.cpp's `timings` of a finished job."""
+    """llama.cpp's `timings` of a finished job."""
     decode_ns = job.last_due_ns - job.first_due_ns
     prompt_n, predicted_n = job.prompt_tokens - job.cached_tokens, job.output_tokens
     prompt_ms, predicted_ms = job.prefill_ns / 1e6, decode_ns / 1e6
@@ -229,7 +229,7 @@ class OpenAIAnswer(Generation):
         return _data(value)
 
     def last_fields(self, job: Job) -> dict[str, Any]:
-        """Return what the last event with a choice, or the whole answer, carries besides."""
+        """The extra fields of the last event with a choice, or of the whole answer."""
         fields: dict[str, Any] = {}
         if self.flavour.fingerprint:
             fields["system_fingerprint"] = self.flavour.fingerprint
@@ -281,7 +281,7 @@ class OpenAIAnswer(Generation):
 
 
 def prompt_ids(prompt: object) -> list[int]:
-    """Return token ids of a prompt, by the same law as its count."""
+    """The token ids of a prompt, by the same law as its count."""
     if isinstance(prompt, str):
         return [token_id(word) for word in prompt.split()]
     if isinstance(prompt, int):

@@ -1,4 +1,4 @@
-"""What the emulator is told on its command line, as one frozen value; both ways, for a parent that spawns it."""
+"""The emulator's command line as one frozen value; both ways, because a parent that spawns it writes one."""
 
 from __future__ import annotations
 

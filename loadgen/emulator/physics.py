@@ -395,7 +395,7 @@ class Physics:
             self._start(job, instance, start_ns)
 
     def _start_ns(self, instance: Instance, job: Job) -> int | None:
-        """Return when the head of the queue can start, or None if it must wait for another to finish."""
+        """The instant at which the head of the queue can start; None if it must wait for another job to finish."""
         start_ns = max(job.arrived_ns, instance.ready_ns)
         if instance.free_ns is not None:
             if not instance.free_ns:

@@ -91,7 +91,7 @@ def error(site: Site, request: Request, status: int, message: str) -> Reply:
 
 
 def unknown(site: Site, request: Request) -> Reply:
-    """Return what the server says to a path it does not know."""
+    """The answer to an unknown path."""
     if site.presents == "lmstudio":
         text = f"Unexpected endpoint or method. ({request.method} {request.path})"
         return Reply(200, {"error": text})

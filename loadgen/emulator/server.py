@@ -70,7 +70,7 @@ def realtime_offset_ns() -> int:
 
 
 class Server:
-    """Listening sockets, connections and streams. `run` returns when told to stop."""
+    """Listening sockets, connections and streams. `run` returns after `stop`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -32,7 +32,7 @@ class Emulator:
         self.truth_path = truth_path
 
     def truth(self) -> dict[str, Truth]:
-        """Return what is known of every finished request, by its X-Request-Id (else "#<seq>")."""
+        """The truth of every finished request, by its X-Request-Id (else "#<seq>")."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

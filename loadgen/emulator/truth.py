@@ -1,4 +1,4 @@
-"""What the emulator truly did: one line of JSON a finished request, appended to a file.
+"""What the emulator truly did: one line of JSON per finished request, appended to a file.
 
 Lines are buffered and written when the server is about to sleep or the buffer is large, so the log costs no system
 call on the path of a token, and memory does not grow with the number of requests.

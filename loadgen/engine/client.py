@@ -120,13 +120,13 @@ class Client:
 
 
 def _as_uuid(request_id: str) -> str:
-    """Return "run-seq" in the shape of a UUID, both numbers legible in it."""
+    """ "run-seq" in the shape of a UUID, both numbers legible in it."""
     run, _, seq = request_id.partition("-")
     return f"{run:>08}-0000-4000-8000-{seq:>012}"
 
 
 def _explains_more(failure: Outcome, record: Record) -> bool:
-    """Whether the transport's word beats the dialect's: an error the server told before it left says more."""
+    """Whether the transport's error is shown and not the dialect's: an error that the server sent explains more."""
     told = record.outcome in (Outcome.SERVER_ERROR, Outcome.HTTP_ERROR)
     # A server may close right after its terminal marker without ending the chunked body (seen: none; allowed: yes).
     marked = record.outcome is Outcome.OK and failure is Outcome.TRUNCATED

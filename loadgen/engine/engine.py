@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Health:
-    """How the instrument itself did during a run."""
+    """The state of the instrument itself during a run."""
 
     loop_lag_ns: list[int] = field(default_factory=list)  # one a heartbeat
     cpu_share: float = 0.0  # CPU seconds per second, of this process
@@ -159,7 +159,7 @@ class Engine:
         return health
 
     def due(self) -> int:
-        """The number of requests the schedule wanted sent by now; without a schedule, how many were begun."""
+        """The number of requests the schedule wanted sent by now; without a schedule, the number begun."""
         plan = self._plan
         if plan.offsets_ns is None:
             return self.begun
@@ -178,7 +178,7 @@ class Engine:
         self.stop()
 
     async def _until_done(self, feeder: asyncio.Task[None]) -> None:
-        """Return when every request is answered, or may be given up."""
+        """Wait until every request is answered, or may be given up."""
         plan, first = self._plan, asyncio.FIRST_COMPLETED
         # An uncapped open loop ends with its schedule: a dispatcher that is late at the very end still sends.
         scheduled = plan.offsets_ns is not None and plan.max_in_flight is None
@@ -205,7 +205,7 @@ class Engine:
         return self._loop.call_later(max(remaining_ns, 0) / NS_PER_S, self._close)
 
     async def _emptied_or(self, other: asyncio.Future[None], timeout_s: float | None = None) -> None:
-        """Return when nothing is in flight, `other` is done, or the time is over. Nothing may be begun meanwhile."""
+        """Wait until nothing is in flight, `other` is done, or the time is over. Nothing may begin meanwhile."""
         if self._tasks:
             self._emptied = self._loop.create_future()
             await asyncio.wait({self._emptied, other}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -413,7 +413,7 @@ class Engine:
         await asyncio.wait({self._closed}, timeout=max(at_ns - now_ns(), 0) / NS_PER_S)
 
     def _leave_out(self, client: Client, seq: int, due_ns: int) -> None:
-        """Record a call that cannot be made, for the answer it needs did not come."""
+        """Record a call that cannot be made because the answer it needs did not come."""
         why = "the call whose answer it needs failed"
         self.health.left_out += 1
         try:
@@ -426,7 +426,7 @@ class Engine:
     # The instrument's own health
 
     async def _heartbeat(self) -> None:
-        """Sample how late the loop is; once a second look at the clocks and for any sign of progress."""
+        """Sample how late the loop is; once per second check the clocks and the progress."""
         try:
             with closing(Sleeper()) as alarm:
                 await self._beat(alarm)
@@ -455,7 +455,7 @@ class Engine:
                 self._cancel_all()
 
     def _progressed(self) -> bool:
-        """Whether anything finished or arrived since the last call. Streams are looked at only if nothing finished."""
+        """Whether anything finished or arrived since the last call. Streams are checked only if nothing finished."""
         seen = self._seen
         self._seen = self._finished, 0
         if self._finished == seen[0]:
@@ -484,7 +484,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def lag_quantiles_ms(lags_ns: Sequence[int]) -> dict[str, float]:
-    """Return p50, p99 and max of loop lags, in ms; empty without samples."""
+    """The p50, p99 and max of loop lags, ms; empty without samples."""
     if not lags_ns:
         return {}
     p50, p99 = np.quantile(lags_ns, (0.5, 0.99))

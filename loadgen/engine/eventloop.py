@@ -1,4 +1,4 @@
-"""Which event loop: uvloop where there is one, unless told otherwise."""
+"""Which event loop: uvloop where it is installed, unless the profile names another."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 
 
 def offsets(load: Load, seed: int, run: int = 0) -> Int64:
-    """Return when each request of an open loop should be sent, warm-up included.
+    """The instants at which the requests of an open loop are due, warm-up included.
 
     Shape (requests,), ns from the start of the run, ascending. A load bounded by requests has exactly that many, one
     bounded by time as many as fall into it, which may be none. Raises ValueError for a closed loop.
@@ -54,7 +54,7 @@ def offsets(load: Load, seed: int, run: int = 0) -> Int64:
 
 
 def concurrency_steps(load: Load) -> list[tuple[int, int]]:
-    """The number of requests a closed loop keeps in flight, and from when: [(at_ns, concurrency), ...].
+    """The concurrency of a closed loop over time: [(at_ns, concurrency), ...].
 
     Each value holds until the next; the first is at 0 and covers the warm-up. A ramp is a staircase of single steps,
     each half-way between the instants at which its line reaches whole numbers, so that the integral is the line's.
@@ -159,7 +159,7 @@ class _Bursts:
         self._ends = np.zeros(1)  # and when, in operational time
 
     def at(self, cumulative: Float64) -> Float64:
-        """Return when the cumulative rate reaches each of `cumulative`, shape (n,), ascending over all calls."""
+        """The times at which the cumulative rate reaches `cumulative`, s, shape (n,), ascending over all calls."""
         reached, ends = [self._reached], [self._ends]
         while reached[-1][-1] <= cumulative[-1]:
             lengths = self._rng.exponential(self._lengths)

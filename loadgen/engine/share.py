@@ -57,13 +57,13 @@ class Running(Protocol):
 
 
 class Job(Protocol):
-    """What one process is to do in one run: a value that can be pickled, for it may be a process of its own."""
+    """The work of one process in one run: a value that can be pickled, because the process may be another one."""
 
     def start(self) -> Running:
         """Open the transports in the running event loop."""
 
     def sockets(self) -> int:
-        """Return the most connections it can have open."""
+        """The largest number of connections it can have open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Live counters of a campaign: what a progress line or an exporter reads while records go to disk.
 
-One `add` a request, nothing a token. What can be told apart is told apart by endpoint and agent. Latencies are counted
+One `add` per request, nothing per token, by endpoint and agent. Latencies are counted
 twice: in few buckets with round bounds, which dashboards add up, and in buckets 2 % wide, from which a live quantile
 comes. The report uses neither.
 """
@@ -39,7 +39,7 @@ Request = tuple[int, int]  # (run, seq)
 
 @dataclass(slots=True)
 class Buckets:
-    """Counts of durations. `add` only notes one down; whoever looks has them counted first, many at once."""
+    """Counts of durations. `add` only appends; readers call `counted` first, which counts many at once."""
 
     round: Int64 = field(default_factory=lambda: np.zeros(len(BOUNDS_NS) + 1, np.int64))  # the last: above all bounds
     fine: Int64 = field(default_factory=lambda: np.zeros(HIGHEST - LOWEST + 1, np.int64))
@@ -68,7 +68,7 @@ class Buckets:
         return at
 
     def counted(self) -> Buckets:
-        """Return itself with nothing left to count."""
+        """The same buckets with every duration counted."""
         if self._noted:
             places = self.add_many(np.array(self._noted, np.int64)).tolist()
             self.exemplars.update(zip(places, zip(self._by, self._noted, strict=True), strict=True))
@@ -129,7 +129,7 @@ class Series:
         self.e2e.add(latency.e2e(record.intended_ns, last_ns), request)
 
     def _add_gaps(self, record: Record, first_ns: int) -> int:
-        """Count what several events with tokens tell; return when the last of them came."""
+        """The time of the last token; counts the gaps and the TPOT of an answer with several events of tokens."""
         bearing = latency.bears_token(record.event_kind)
         stamps, reads = record.event_ns[bearing], record.event_read[bearing]
         last_ns = int(stamps[-1])
@@ -182,7 +182,7 @@ class Tally:
         return reduce(Series.plus, list(self.series.values()), Series())
 
     def plus(self, other: Tally) -> Tally:
-        """The sum, for the tallies of several processes or of runs one after the other."""
+        """The sum of two tallies, of several processes or of successive runs."""
         flying, keys = {*self.in_flight, *other.in_flight}, {*self.series, *other.series}
         return Tally(
             {who: self.in_flight.get(who, 0) + other.in_flight.get(who, 0) for who in sorted(flying)},
@@ -195,7 +195,7 @@ class Tally:
         )
 
     def at_rest(self) -> Tally:
-        """Return what stays of it once its run is over."""
+        """A copy with the gauges at zero, for when the run is over."""
         return replace(self, in_flight=dict.fromkeys(self.in_flight, 0), loop_lag_ns=0, send_lag_ns=0)
 
 

@@ -157,7 +157,7 @@ class Exporter:
         self._agents = section
 
     def show_look(self, source: str, look: Look) -> None:
-        """Take over what was seen of the host and of GPUs; servers tell Prometheus themselves."""
+        """Take over a sample of the host and of GPUs; servers export their own metrics."""
         prefix = LOOKED_AT.get(source)
         if prefix is not None:
             self._looks[source] = tuple(value._replace(name=prefix + value.name) for value in look.values)
@@ -171,7 +171,7 @@ class Exporter:
         return self._over
 
     def wait_for_last_scrape(self, limit_s: float) -> bool:
-        """Return once the final counts were fetched, or False after `limit_s`."""
+        """Whether the final counts were fetched within `limit_s`; waits for it."""
         return self._seen_final.wait(limit_s)
 
     def note_scrape(self, *, final: bool) -> None:

@@ -1,6 +1,6 @@
 """How live counters get out: /metrics on a port of its own, a push gateway, remote write.
 
-The server lives in threads of its own, for a scrape has to be answered while the loop is overloaded.
+The server has threads of its own, because a scrape has to be answered while the loop is overloaded.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def remote_write(exporter: Exporter, url: str, instance: str) -> None:
 
 
 def _host(option: str, url: str) -> str:
-    """Return host and port of an absolute URL, which is as much of it as holds no secret. Raises ExportError."""
+    """Host and port of an absolute URL: the part of it that holds no secret. Raises ExportError."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -141,7 +141,7 @@ def _host(option: str, url: str) -> str:
 
 
 def _refusal(error: Exception) -> str:
-    """Return why a write failed, without the URL that the library repeats: it may hold a secret."""
+    """The reason why a write failed, without the URL that the library repeats: it may hold a secret."""
     cause = error.__cause__
     if cause is None:
         return str(error)

@@ -23,7 +23,7 @@ __all__ = ["Address", "Answer", "Limits", "Transport", "tls_context"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait, in seconds. Checked to the tenth of a second; never per token."""
+    """How long to wait, in seconds. Checked every tenth of a second, never per token."""
 
     connect_s: float = 10.0
     first_token_s: float = 120.0
@@ -88,14 +88,14 @@ class Transport(Protocol):
         ...
 
     def catch_up(self) -> None:
-        """Read what has arrived, where that can be done at once and nobody has for a while."""
+        """Read what has arrived, if nothing was read for a while. Does not wait."""
         ...
 
     async def close(self) -> None: ...
 
 
 def tls_context(*, verify: bool = True, ca_file: str | None = None) -> ssl.SSLContext:
-    """A client context that verifies unless told otherwise and speaks HTTP/1.1."""
+    """A client context that verifies the server unless `verify` is false and speaks HTTP/1.1."""
     context = ssl.create_default_context(cafile=ca_file)
     if not verify:
         context.check_hostname = False

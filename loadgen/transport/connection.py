@@ -121,7 +121,7 @@ class Connection(ABC):
         self._tls, self.deliver, self._handshake = tls, self._take_ciphertext, None
 
     def start(self, exchange: Exchange, request: bytes) -> None:
-        """Send `request`; `exchange.done` tells the end. The stamp is taken just before the first byte."""
+        """Send `request`; `exchange.done` is set at its end. The stamp is taken just before the first byte."""
         self.exchange = exchange
         self.used += 1
         payload = request if self._tls is None else self._tls.encrypt(request)
@@ -136,7 +136,7 @@ class Connection(ABC):
             exchange.finish(failure, error)
 
     def look(self) -> None:
-        """See whether the latest read was the last of the answer, if nobody has."""
+        """Check whether the latest read was the last of the answer, unless that is known."""
         if self.unseen:
             self.unseen = False
             if self.exchange is not None:

@@ -1,4 +1,4 @@
-"""Limits without a timer a request: a wheel of tenths of a second.
+"""Limits without a timer per request: a wheel of tenths of a second.
 
 Adding and removing are a dictionary operation each, nothing is re-armed per token, and a finished exchange leaves no
 trace, so a million short requests under a two-minute limit cost no memory.

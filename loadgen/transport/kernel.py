@@ -99,7 +99,7 @@ class Poller:
         self._streams.pop(fd, None)
 
     def catch_up(self, present_ns: int) -> None:
-        """Read what is ready if nobody has for a while: sending many requests in a row must not merge tokens."""
+        """Read what is ready if nothing was read for a while: sending many requests in a row must not merge tokens."""
         if present_ns - self._drained_ns > CATCH_UP_NS:
             self._drain()
 
@@ -317,7 +317,7 @@ _kept: list[socket.socket] = []
 
 
 def stamping_works() -> str | None:
-    """Return None if reads over loopback bring right kernel stamps, otherwise one line saying what is wrong.
+    """The fault of kernel stamps over loopback in one line; None where reads bring right ones.
 
     Linux switches stamping on a moment after the first socket asks for it, by a work queue, and off again when the last
     such socket is closed. So one socket that asks stays open for the life of the process, each test waits until stamps

@@ -130,7 +130,7 @@ class SocketTransport:
             connection.close()
 
     def _check(self, exchange: Exchange) -> int | None:
-        """A limit may have passed: say when to look again, or end the exchange."""
+        """The time of the next check of an exchange's limits; ends the exchange where one has passed."""
         limits, connection, sent = self._limits, exchange.connection, exchange.sent_ns
         assert connection is not None
         assert sent is not None

@@ -25,19 +25,19 @@ class Workload(Protocol):
     """A source of requests."""
 
     def ask(self, seq: int) -> Ask:
-        """Return what request `seq` asks: a pure function of the workload, the seed, the run and `seq`."""
+        """The content of request `seq`: a pure function of the workload, the seed, the run and `seq`."""
 
     def for_run(self, run: int) -> Self:
         """The same workload for another run: other draws and other unique prefixes, the costly parts shared."""
 
     def learn(self, tokens_per_word: float) -> None:
-        """Size prompts by this ratio from now on; without effect where a tokenizer tells lengths.
+        """Size prompts by this ratio from now on; without effect where a tokenizer gives lengths.
 
         Call it between runs, in every worker: changed half-way, it would make `ask` depend on when it is called.
         """
 
     def describe(self) -> dict[str, Any]:
-        """Return what is sent and how its lengths come about, as plain JSON types, for the manifest."""
+        """The workload's description for the manifest: what is sent and how its lengths come about."""
 
 
 def open_workload(

@@ -38,7 +38,7 @@ KEYS = {"conversations": "sharegpt", "messages": "openai", "prompt": "prompt"}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One request as the file tells it: a prompt, or messages and which of them takes the prefix."""
+    """One request of the file: a prompt, or messages and which of them takes the prefix."""
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
@@ -167,7 +167,7 @@ def _headed(messages: list[dict[str, Any]], first: int, head: str) -> list[dict[
 
 
 def _counted(entries: list[_Entry], count: Count) -> list[_Entry]:
-    """Replace answers by their length in tokens, and tell the length of prompts."""
+    """The entries with answers replaced by their length in tokens, and the length of prompts filled in."""
     prompts = [i for i, entry in enumerate(entries) if entry.prompt is not None]
     answers = [i for i, entry in enumerate(entries) if entry.answer is not None]
     out = list(entries)

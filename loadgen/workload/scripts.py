@@ -123,7 +123,7 @@ class AgentsWork:
         return self._stages[call % len(self._stages)]
 
     def ask(self, seq: int) -> Ask:
-        """See `Workload.ask`; for a call that follows another, that one's answer must have been heard."""
+        """See `Workload.ask`. A call that builds on another needs that one's answer first."""
         agent, call = divmod(seq, self.calls_each)
         prompt = f"{self._unique.at(seq)}\n\n{self._prompt(agent, call, seq)}"
         return Ask(prompt=prompt, output_tokens=self._output_tokens, turn=call)
