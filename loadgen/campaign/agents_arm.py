@@ -16,7 +16,8 @@ from loadgen.campaign.arm import Arm, Occasion, limits_of
 from loadgen.campaign.rundir import ARTIFACTS
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.engine.client import Client
-from loadgen.engine.engine import Call, Health, Plan, Script
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Call, Plan, Script
 from loadgen.engine.share import Job, Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import Agents, Member, Profile, without_secrets

@@ -10,7 +10,8 @@ from typing import Any
 
 from loadgen.clock import NS_PER_S
 from loadgen.engine import schedule
-from loadgen.engine.engine import Health, Plan
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan
 from loadgen.engine.share import Job, Share, ShareJob
 from loadgen.profile.profile import Load, Profile
 from loadgen.servers.endpoint import Endpoint

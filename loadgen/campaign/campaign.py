@@ -40,7 +40,7 @@ from loadgen.campaign.rundir import (
     write_text,
 )
 from loadgen.clock import clock_source, now_ns, wall_iso
-from loadgen.engine.engine import Health, lag_quantiles_ms
+from loadgen.engine.health import Health, lag_quantiles_ms
 from loadgen.engine.share import Running
 from loadgen.engine.tally import Tally
 from loadgen.errors import NotCleared, Unreachable, UsageError, WorkerDied

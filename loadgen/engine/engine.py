@@ -17,18 +17,19 @@ import gc
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from loadgen.clock import NS_PER_MS, NS_PER_S, RealtimeOffset, Sleeper, cpu_ns, now_ns
 from loadgen.engine.client import Client
-from loadgen.record import Int64, Outcome, Record
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan, Script
+from loadgen.record import Outcome, Record
 from loadgen.transport import Answer
 from loadgen.wire import Ask
 
-__all__ = ["Call", "Engine", "Health", "Plan", "Script"]
+__all__ = ["Engine"]
 
 HEARTBEAT_NS = 20 * NS_PER_MS
 BACKLOG = 32  # answers decoded together
@@ -36,67 +37,6 @@ MOST_BACKLOG = 256  # beyond that decoding has to keep up with the answers, whoe
 DECODE_NS = 2 * NS_PER_MS  # at a stretch; an answer of tens of thousands of tokens takes longer all the same
 BACKLOG_S = 0.05  # but no later than this
 SENDS_BEFORE_YIELD = 32  # a late dispatcher lets reads in between
-
-
-class Call(NamedTuple):
-    """One request of a script."""
-
-    seq: int
-    follows: bool = False  # it needs the text of the answer before it, and is left out if that failed
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What one agent does in a run: its calls in order, all through one client."""
-
-    client: int  # index into the engine's clients
-    calls: tuple[Call, ...]
-    think_ns: int = 0  # from the end of a call to the next
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one process sends in one run: exactly one of offsets_ns (open loop), steps (closed loop) and scripts."""
-
-    run: int
-    zero_ns: int  # the run's start, absolute monotonic; the same in every process
-    seqs: Sequence[int]  # in order; a closed loop may stop before it has used them all
-    offsets_ns: Int64 | None = None  # shape (len(seqs),), ascending
-    steps: Sequence[tuple[int, int]] | None = None  # (from this instant of the run, this many workers)
-    scripts: Sequence[Script] = ()  # one an agent
-    permits: int | None = None  # scripts only: agents that may be at work at once; None: all
-    keep_text: bool = False  # scripts only: hand every answer's text on, not just those a later call needs
-    duration_ns: int | None = None  # no request is begun later
-    max_in_flight: int | None = None  # open loop only
-    warmup_requests: int = 0  # seqs below this are not measured
-    drain_ns: int = 30 * NS_PER_S
-    no_progress_ns: int = 180 * NS_PER_S
-
-    def __post_init__(self) -> None:
-        if self.max_in_flight is not None and self.max_in_flight < 1:
-            raise ValueError("max_in_flight must be at least 1: nothing would ever be sent")
-        if self.permits is not None and self.permits < 1:
-            raise ValueError("permits must be at least 1: no agent would ever begin")
-
-
-@dataclass(slots=True)
-class Health:
-    """The state of the instrument itself during a run."""
-
-    loop_lag_ns: list[int] = field(default_factory=list)  # one a heartbeat
-    cpu_share: float = 0.0  # CPU seconds per second, of this process
-    peak_in_flight: int = 0
-    offered: int = 0  # requests the schedule had for this process
-    began_ns: int = 0  # relative to the run's start
-    ended_ns: int = 0
-    interrupted: bool = False
-    no_progress: bool = False
-    left_out: int = 0  # calls of scripts not made, for the answer they needed never came
-    first_intended_ns: int | None = None  # of the requests that are not warm-up
-    last_sent_ns: int | None = None
-    last_done_ns: int | None = None
-    clock_jump_ns: int = 0  # the largest step of the wall clock against the monotonic one
-    unstamped_reads: int = 0  # reads the kernel gave no stamp for
 
 
 class Engine:
@@ -481,11 +421,3 @@ def _no_garbage_collection() -> Iterator[None]:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def lag_quantiles_ms(lags_ns: Sequence[int]) -> dict[str, float]:
-    """The p50, p99 and max of loop lags, ms; empty without samples."""
-    if not lags_ns:
-        return {}
-    p50, p99 = np.quantile(lags_ns, (0.5, 0.99))
-    return {"p50": p50 / NS_PER_MS, "p99": p99 / NS_PER_MS, "max": max(lags_ns) / NS_PER_MS}

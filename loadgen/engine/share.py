@@ -11,7 +11,9 @@ from typing import Protocol
 
 from loadgen.clock import cpu_ns
 from loadgen.engine.client import Client
-from loadgen.engine.engine import Engine, Health, Plan
+from loadgen.engine.engine import Engine
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import REDACTED
 from loadgen.record import Record

@@ -16,8 +16,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from loadgen.engine.engine import Health
 from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.health import Health
 from loadgen.engine.share import Job
 from loadgen.engine.tally import Tally
 from loadgen.errors import WorkerDied

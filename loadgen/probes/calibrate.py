@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from loadgen import latency
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.emulator import Law, Truth, spawn
-from loadgen.engine.engine import Health, Plan
 from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import Work

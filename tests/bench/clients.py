@@ -22,8 +22,8 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.emulator import read_truth
-from loadgen.engine.engine import Plan
 from loadgen.engine.eventloop import loop_factory
+from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.exporter import Exporter, serve

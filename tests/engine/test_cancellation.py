@@ -13,7 +13,8 @@ from collections import Counter
 import pytest
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.engine.engine import Engine, Plan
+from loadgen.engine.engine import Engine
+from loadgen.engine.plan import Plan
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes import engine_runs

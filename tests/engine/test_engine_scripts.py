@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from loadgen.clock import NS_PER_S
-from loadgen.engine.engine import Call, Engine, Plan, Script
+from loadgen.engine.engine import Engine
+from loadgen.engine.plan import Call, Plan, Script
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes.engine_runs import ZERO_NS, Ran, run_engine

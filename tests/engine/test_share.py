@@ -12,7 +12,7 @@ import pytest
 
 from loadgen.clock import now_ns
 from loadgen.emulator import Law, spawn
-from loadgen.engine.engine import Plan
+from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import TargetSpec, Work

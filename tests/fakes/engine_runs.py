@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from loadgen.clock import NS_PER_S
-from loadgen.engine.engine import Engine, Health, Plan
+from loadgen.engine.engine import Engine
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan
 from loadgen.record import Outcome, Record
 from loadgen.wire import Ask
 from tests.fakes.scripted import ScriptedTransport, Serve

@@ -20,7 +20,8 @@ import pytest
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
-from loadgen.engine.engine import Health, Plan
+from loadgen.engine.health import Health
+from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareJob
 from loadgen.engine.tally import Tally
 from loadgen.errors import WorkerDied
