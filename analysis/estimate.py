@@ -57,6 +57,58 @@ class NoteCode(StrEnum):
     # --- records and windows (records)
     # --- order, arrivals, the campaign as a whole (figures)
     # --- agents
+    NO_SOLO_RUNS = "no-solo-runs", "no solo runs: overlap is all that can be told, and overlap is no speedup"
+    NO_CONCURRENT_RUN = "no-concurrent-run", "no concurrent run finished with all its calls answered"
+    NO_COMPLETE_BLOCK = "no-complete-block", "no complete block"
+    NO_COMPLETE_RUN = "no-complete-run", "no complete run"
+    NO_PAIR_OF_RUNS = "no-pair-of-runs", "no pair of runs"
+    ZERO_VALUE = "zero-value", "a value of zero has no ratio"
+    NOT_BLOCKED = "not-blocked", "solo and concurrent runs are not of the same blocks: Welch's t on logs"
+    TOKENS_UNKNOWN = "tokens-unknown", "output tokens unknown"
+    UNEQUAL_WORK = "unequal-work", "unequal work ({agents}): token rates are compared instead of times"
+    UNEQUAL_TIMES = "unequal-times", "unequal work ({agents}): the times are of different work"
+    WORK_UNCHECKED = (
+        "work-unchecked",
+        "output tokens of {agents} are not known in all runs: equal work cannot be checked",
+    )
+    ABOVE_IDEAL = "above-ideal", "above the ideal speedup: {agents} ran faster than alone"
+    ABOVE_IDEAL_BY_NOISE = (
+        "above-ideal-by-noise",
+        "above the ideal speedup: {agents} ran faster than alone; within the noise",
+    )
+    GUIDE_FORMULA = (
+        "guide-formula",
+        "the guide's formula, (d1 + d2) / wall / N with d while both run: overlap, blind to both slowing down",
+    )
+    VOID = "void", "void: {verdict}"
+    RUN_LEFT_OUT = "run-left-out", "run {run} left out: {why}"
+    NO_SOLO_RUNS_OF = "no-solo-runs-of", "no solo runs of {agents}: no speedup"
+    RUNS_WITHOUT_SOLO = (
+        "runs-without-solo",
+        "runs {runs} have no complete set of solo runs in their block: not in the speedup",
+    )
+    FEW_GAPS = "few-gaps", "no call has {least} gaps inside and outside of an overlap"
+    # contention: why a stretch is refused, and what the stretches say
+    NEVER_ALONE = "never-alone", "no solo runs"
+    NEVER_TOGETHER = "never-together", "no concurrent runs"
+    NOT_STAMPED_ALONE = "not-stamped-alone", "cannot be told from the solo runs"
+    NOT_STAMPED_TOGETHER = "not-stamped-together", "cannot be told from the concurrent runs"
+    NO_OVERLAP = "no-overlap", "no call overlapped one of another agent"
+    METHOD = "method", "{method}"
+    STRETCH_REFUSED = "stretch-refused", "{what}: {why}"
+    STRETCH_WITHOUT_BOUNDS = "stretch-without-bounds", "{what} took {stretch:.3g} × solo; {why}"
+    STRETCH_ABOVE = "stretch-above", "{what} took {stretch:.3g} × solo, at least {lower:.3g} ×"
+    STRETCH_UNDECIDED = (
+        "stretch-undecided",
+        "{what} took between {lower:.3g} and {upper:.3g} × solo: {threshold:g} lies inside",
+    )
+    STRETCH_BELOW = "stretch-below", "{what} took at most {upper:#.3g} × solo"
+    NOT_COMPARED = "not-compared", "{what}: {agents} not compared, for want of solo runs"
+    NO_FLAGS = "no-flags", "{agent}: no flags, {calls} solo calls are too few or all alike"
+    SMALL_BASELINE = (
+        "small-baseline",
+        "{agent}: baseline of {calls} solo calls in {runs} runs, {calls_wanted} in {runs_wanted} wanted",
+    )
     # --- comparisons
     # --- telemetry and energy
     SHORT_ENERGY_WINDOW = "short-energy-window", "a window of {window_s:.3g} s: energy needs {least_s:g} s or more"

@@ -117,19 +117,11 @@ def _sections(m: Measured, frame: Frame | None, context: Context, verdict: Verdi
     if len(m.requests.endpoints) > 1:
         sections["endpoints"] = _endpoints(m.counted, context)
     if frame is not None and m.manifest.get("agents"):
-        sections["agents"] = _marked(agents_section(frame), verdict)
+        void = verdict.name if verdict.forbids_percentiles else None
+        sections["agents"] = msgspec.to_builtins(agents_section(frame, void))
     energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
     beside = {"telemetry": msgspec.to_builtins(telemetry_of(m)), "energy": msgspec.to_builtins(energy)}
     return sections | {name: section for name, section in beside.items() if section is not None}
-
-
-def _marked(section: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Say beside each figure of the agents that its campaign is void, where the verdict says so."""
-    if verdict.forbids_percentiles:
-        for figure in section.values():
-            if isinstance(figure, dict) and "notes" in figure:
-                figure["notes"] = [*figure["notes"], f"void: {verdict.name}"]
-    return section
 
 
 def to_json(summary: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Did agents slow each other down, how much, when, and by what? METHODOLOGY 11.
 
-The verdict is over runs: the stretch of TTFT and TPOT, concurrent against measured solo, with a one-sided lower bound
-above 1.05. Flags on single calls say where to look; they are held to a false discovery rate of 5 % and compared with
-the flags that the solo runs themselves would get, for a server with a slow tail of its own has some when alone.
+The verdict is over runs: the stretch of service TTFT and TPOT, concurrent against measured solo, with a one-sided
+lower bound above 1.05. Flags on single calls say where to look; they are held to a false discovery rate of 5 % and
+compared with the flags that the solo runs themselves would get, because a server with a slow tail has some when alone.
 
 The rules of earlier tools stand beside this, each under its own name: they are absolute limits or a measure of
 balance, and see moderate contention not at all.
@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from analysis.agents.overlap import Busy, inside_and_touching
-from analysis.estimate import Estimate, refused
+from analysis.estimate import Bool, Estimate, Float64, Note, NoteCode, note, refused
 from analysis.records.calls import Calls
-from analysis.records.requests import ABSENT, Bool
+from analysis.records.requests import ABSENT
 from analysis.stats import planning, ratio
 from analysis.stats.distributions import scipy_stats
 from analysis.stats.equivalence import benjamini_hochberg
@@ -33,6 +33,7 @@ __all__ = [
     "TAIL_P",
     "THRESHOLD",
     "Baseline",
+    "ContentionVerdict",
     "Fit",
     "Flags",
     "Rules",
@@ -48,8 +49,6 @@ __all__ = [
     "verdict_of",
 ]
 
-Float64 = NDArray[np.float64]
-
 THRESHOLD = 1.05
 BOUNDS = 0.90  # two one-sided bounds of 95 %
 FALSE_DISCOVERIES = 0.05
@@ -59,6 +58,15 @@ WANTED_CALLS, WANTED_RUNS = 30, 5  # METHODOLOGY 11.1, of the solo baseline
 LENGTHS_DIFFER = 1.1  # longest over shortest prompt, from which TTFT is fitted to the prompt's length
 FIT_LEAST = 10
 PAIRS_FROM = 500  # calls: Theil and Sen look at every pair
+
+
+class ContentionVerdict(StrEnum):
+    """Whether agents slowed each other down."""
+
+    CONTENTION = "contention"
+    NONE = "none"
+    INCONCLUSIVE = "inconclusive"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ class Fit:
     longest: float = 0.0
 
     def log(self, prompt_tokens: Float64) -> Float64:
-        """Return the logarithm of the expected ns, shape as `prompt_tokens`; NaN lengths count as the shortest."""
+        """The logarithm of the expected ns, shape as `prompt_tokens`; NaN lengths count as the shortest."""
         if self.per_token_ns == 0:
             return np.full(len(prompt_tokens), np.log(self.fixed_ns))
         known = np.where(np.isnan(prompt_tokens), self.shortest, prompt_tokens)
@@ -106,20 +114,20 @@ class Baseline:
         return np.exp(self.fit.log(prompt_tokens) + self.centre)
 
     def p(self, values_ns: Float64, prompt_tokens: Float64) -> Float64:
-        """Return the upper p of each call being like the solo ones: t with n/2 degrees, for MAD is known badly."""
+        """The upper p of each call being like the solo ones: t with n/2 degrees, because MAD is a rough estimate."""
         z = self.residual(values_ns, prompt_tokens) / self.scale
         return np.asarray(special.stdtr(self.n / 2, -z), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Which calls are slower than solo ones are. Shape (n,), a place a call; NaN, False where it was not looked at."""
+    """Which calls are slower than solo ones. Shape (n,), an element per call; NaN, False where it was not judged."""
 
     looked_at: Bool
     flagged: Bool
     p: Float64
     stretch: Float64  # against what the fit expects
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,50 +143,56 @@ class Rules:
 
 
 def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool, confidence: float = CONFIDENCE) -> Stretch:
-    """Return the stretch of `values_ns`, shape (n,): geometric means of runs, concurrent against solo.
+    """The stretch of `values_ns`, shape (n,): geometric means of runs, concurrent against solo.
 
     chosen: which concurrent calls count (those that overlapped another agent's). A call is compared with the solo
     calls of the same agent at the same place, so that work of different kinds never meets; agents count alike.
     """
     usable = (values_ns > 0) & (~calls.concurrent | chosen)  # NaN > 0 is False
-    logs = np.log(np.where(usable, values_ns, 1.0))
     key = calls.agent * (int(calls.turn.max(initial=0)) + 1) + calls.turn
     alone = usable & ~calls.concurrent
-    if not alone.any():
-        answered = (~calls.concurrent & calls.ok).any()
-        return Stretch(refused("cannot be told from the solo runs" if answered else "no solo runs"))
-    if not (calls.concurrent & (values_ns > 0)).any():
-        together_answered = (calls.concurrent & calls.ok).any()
-        reason = "cannot be told from the concurrent runs" if together_answered else "no concurrent runs"
-        return Stretch(refused(reason))
     together = usable & calls.concurrent & np.isin(key, key[alone])
-    if not together.any():
-        return Stretch(refused("no call overlapped one of another agent"))
-    measured_alone = set(calls.agent[~calls.concurrent & calls.ok].tolist())
-    missing = tuple(calls.agents[one] for one in np.unique(calls.agent[calls.concurrent]) if one not in measured_alone)
+    refusal = _refusal(calls, values_ns, alone, together)
+    if refusal is not None:
+        return Stretch(refused(refusal))
+    logs = np.log(np.where(usable, values_ns, 1.0))
     sums = np.bincount(key[alone], weights=logs[alone], minlength=int(key.max()) + 1)
     counts = np.bincount(key[alone], minlength=len(sums))
     residual = logs - (sums / np.maximum(counts, 1))[key]
     per_run = {int(run): together & (calls.run == run) for run in np.unique(calls.run[together])}
-    slower = {run: _mean_of_agents(residual, mine, calls.agent) for run, mine in per_run.items()}
-    blocks = {run: int(calls.block[mine][0]) for run, mine in per_run.items()}
+    slower = {run: _mean_of_agents(residual, here, calls.agent) for run, here in per_run.items()}
+    blocks = {run: int(calls.block[here][0]) for run, here in per_run.items()}
     solo = {}
     for block in np.unique(calls.block[alone]).tolist():
         partner = together & (calls.block == block)
         # A block whose concurrent run is missing still says what is usual when alone.
-        kept = alone & (calls.block == block) & np.isin(key, key[partner if partner.any() else together])
-        if kept.any():
-            solo[block] = _mean_of_agents(residual, kept, calls.agent)
-    pairs = [run for run in slower if blocks[run] in solo and blocks[run] != ABSENT]
-    if len(pairs) == len(slower):
-        top, bottom = [slower[run] for run in pairs], [solo[blocks[run]] for run in pairs]
+        baseline = alone & (calls.block == block) & np.isin(key, key[partner if partner.any() else together])
+        if baseline.any():
+            solo[block] = _mean_of_agents(residual, baseline, calls.agent)
+    measured_alone = set(calls.agent[~calls.concurrent & calls.ok].tolist())
+    missing = tuple(
+        calls.agents[agent] for agent in np.unique(calls.agent[calls.concurrent]) if agent not in measured_alone
+    )
+    if all(blocks[run] in solo and blocks[run] != ABSENT for run in slower):
+        top, bottom = list(slower.values()), [solo[blocks[run]] for run in slower]
         return replace(_stretch(np.array(top), np.array(bottom), confidence, blocked=True), not_compared=missing)
     unblocked = _stretch(np.array(list(slower.values())), np.array(list(solo.values())), confidence, blocked=False)
     return replace(unblocked, not_compared=missing)
 
 
+def _refusal(calls: Calls, values_ns: Float64, alone: Bool, together: Bool) -> Note | None:
+    """Why there is no stretch, None where there is one. alone, together: shape (n,), which calls would be compared."""
+    if not alone.any():
+        answered = (~calls.concurrent & calls.ok).any()
+        return note(NoteCode.NOT_STAMPED_ALONE if answered else NoteCode.NEVER_ALONE)
+    if not (calls.concurrent & (values_ns > 0)).any():
+        answered = (calls.concurrent & calls.ok).any()
+        return note(NoteCode.NOT_STAMPED_TOGETHER if answered else NoteCode.NEVER_TOGETHER)
+    return None if together.any() else note(NoteCode.NO_OVERLAP)
+
+
 def _mean_of_agents(residual: Float64, chosen: Bool, agent: Int64) -> float:
-    return float(np.mean([residual[chosen & (agent == one)].mean() for one in np.unique(agent[chosen])]))
+    return float(np.mean([residual[chosen & (agent == code)].mean() for code in np.unique(agent[chosen])]))
 
 
 def _stretch(top: Float64, bottom: Float64, confidence: float, *, blocked: bool) -> Stretch:
@@ -190,70 +204,84 @@ def _stretch(top: Float64, bottom: Float64, confidence: float, *, blocked: bool)
     found = compare(np.exp(top), np.exp(bottom), confidence)
     one_sided = found.at(BOUNDS)
     assert one_sided is not None  # both methods work on logarithms
-    notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *(() if blocked else (found.method,)))
+    method = () if blocked else (note(NoteCode.METHOD, method=found.method),)
+    notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *method)
     estimate = Estimate(found.value, found.low, found.high, found.confidence, n, notes)
     runs = (n, None) if blocked else (len(top), len(bottom))
     return Stretch(estimate, *one_sided, log=found.log, runs=runs)
 
 
-def detectable(one: Stretch, threshold: float = THRESHOLD) -> planning.Detectable | None:
-    """Return what stretch beyond `threshold` so many runs would have found; None unless these could not tell.
+def detectable(stretch: Stretch, threshold: float = THRESHOLD) -> planning.Detectable | None:
+    """The stretch beyond `threshold` that these runs can detect; None unless they left it undecided.
 
     As many runs as find a stretch of threshold squared are as likely to rule the threshold out where there is none.
     """
-    undecided = one.lower is not None and one.upper is not None and one.lower <= threshold <= one.upper
-    if not undecided or one.log is None:
+    lower, upper = stretch.lower, stretch.upper
+    undecided = lower is not None and upper is not None and lower <= threshold <= upper
+    if not undecided or stretch.log is None:
         return None
-    return planning.detectable(one.log, *one.runs, math.log(threshold), size=1 - BOUNDS)
+    return planning.detectable(stretch.log, *stretch.runs, math.log(threshold), size=1 - BOUNDS)
 
 
-def verdict_of(stretches: Mapping[str, Stretch], threshold: float = THRESHOLD) -> tuple[str, tuple[str, ...]]:
-    """Return (contention | none | inconclusive | unknown, reasons). stretches: by what was stretched, such as TTFT."""
-    reasons, known = [], 0
-    verdict = "none"
-    for name, one in stretches.items():
-        estimate = one.estimate
+def verdict_of(
+    stretches: Mapping[str, Stretch], threshold: float = THRESHOLD
+) -> tuple[ContentionVerdict, tuple[Note, ...]]:
+    """The verdict and its reasons. stretches: by the printed name of what was stretched, such as TPOT."""
+    verdict, known = ContentionVerdict.NONE, 0
+    reasons: list[Note] = []
+    for name, stretch in stretches.items():
+        estimate = stretch.estimate
         if estimate.value is None:
-            reasons.append(f"{name}: {estimate.sentences[0]}")
+            reasons.append(note(NoteCode.STRETCH_REFUSED, what=name, why=estimate.sentences[0]))
             continue
         known += 1
-        if one.lower is None or one.upper is None:
-            reasons.append(f"{name} took {estimate.value:.3g} × solo; {estimate.sentences[0]}")
-            verdict = "inconclusive" if verdict == "none" else verdict
-        elif one.lower > threshold:
-            reasons.append(f"{name} took {estimate.value:.3g} × solo, at least {one.lower:.3g} ×")
-            verdict = "contention"
-        elif one.upper >= threshold:
-            reasons.append(f"{name} took between {one.lower:.3g} and {one.upper:.3g} × solo: {threshold:g} lies inside")
-            verdict = "inconclusive" if verdict == "none" else verdict
-        else:
-            reasons.append(f"{name} took at most {one.upper:#.3g} × solo")
-            if one.not_compared:  # no finding about those that were looked at speaks for the others
-                verdict = "inconclusive" if verdict == "none" else verdict
-        if one.not_compared:
-            reasons.append(f"{name}: {', '.join(one.not_compared)} not compared, for want of solo runs")
+        answer, reason = _answer(name, estimate.value, stretch, threshold)
+        reasons.append(reason)
+        if verdict is not ContentionVerdict.CONTENTION and answer is not ContentionVerdict.NONE:
+            verdict = answer
+        if stretch.not_compared:
+            reasons.append(note(NoteCode.NOT_COMPARED, what=name, agents=", ".join(stretch.not_compared)))
     if known:
         return verdict, tuple(reasons)
-    unread = tuple(dict.fromkeys(stretch.estimate.sentences[0] for stretch in stretches.values()))
-    apart = bool(unread) and all("no call overlapped" in reason for reason in unread)
-    return ("none" if apart else "unknown"), unread
+    refusals: list[Note] = []
+    for stretch in stretches.values():
+        refusal = stretch.estimate.figure().note_codes[0]
+        refusals += [refusal] if refusal not in refusals else []
+    apart = bool(refusals) and all(refusal.code is NoteCode.NO_OVERLAP for refusal in refusals)
+    return ContentionVerdict.NONE if apart else ContentionVerdict.UNKNOWN, tuple(refusals)
+
+
+def _answer(name: str, value: float, stretch: Stretch, threshold: float) -> tuple[ContentionVerdict, Note]:
+    """The verdict on one stretch, and its reason. Findings on some agents do not rule contention out for others."""
+    lower, upper = stretch.lower, stretch.upper
+    if lower is None or upper is None:
+        why = stretch.estimate.sentences[0]
+        reason = note(NoteCode.STRETCH_WITHOUT_BOUNDS, what=name, stretch=value, why=why)
+        return ContentionVerdict.INCONCLUSIVE, reason
+    if lower > threshold:
+        return ContentionVerdict.CONTENTION, note(NoteCode.STRETCH_ABOVE, what=name, stretch=value, lower=lower)
+    if upper >= threshold:
+        bounds = {"lower": lower, "upper": upper, "threshold": threshold}
+        return ContentionVerdict.INCONCLUSIVE, note(NoteCode.STRETCH_UNDECIDED, what=name, **bounds)
+    all_compared = ContentionVerdict.INCONCLUSIVE if stretch.not_compared else ContentionVerdict.NONE
+    return all_compared, note(NoteCode.STRETCH_BELOW, what=name, upper=upper)
 
 
 # --- single calls ----------------------------------------------------------------------------------------------------
 
 
 def overlapping(calls: Calls, busy: Busy, begin_ns: Int64, end_ns: Int64) -> Bool:
-    """Return which concurrent calls had another agent's request out during [begin, end], shape (n,) each."""
-    found = np.zeros(len(calls), np.bool_)
+    """Which concurrent calls had another agent's request out during [begin, end], shape (n,) each."""
+    overlapped = np.zeros(len(calls), np.bool_)
     known = calls.concurrent & (begin_ns != ABSENT) & (end_ns != ABSENT)
     for (run, agent), intervals in busy.requests.items():
-        mine = known & (calls.run == run) & (calls.agent == agent)
-        found[mine] = inside_and_touching(begin_ns[mine], end_ns[mine], intervals)[1]
-    return found
+        here = known & (calls.run == run) & (calls.agent == agent)
+        overlapped[here] = inside_and_touching(begin_ns[here], end_ns[here], intervals)[1]
+    return overlapped
 
 
 def baseline_of(values_ns: Float64, prompt_tokens: Float64 | None = None) -> Baseline | None:
-    """Return the yardstick made of solo calls, or None if there are too few, or none that differ.
+    """The yardstick made of solo calls, or None if there are too few, or none that differ.
 
     prompt_tokens: shape (n,), NaN where unknown; None: whatever this is does not depend on them.
     """
@@ -270,7 +298,7 @@ def baseline_of(values_ns: Float64, prompt_tokens: Float64 | None = None) -> Bas
 
 
 def _fit(values: Float64, prompts: Float64 | None) -> Fit:
-    """Fit time to prompt length: Theil-Sen, which a slow tail does not move, then once more with weights.
+    """The fit of time to prompt length: Theil-Sen, which a slow tail does not move, then once more with weights.
 
     Spread grows with the time itself, so the second round takes both as shares of the first fit.
     """
@@ -302,7 +330,7 @@ def _fit(values: Float64, prompts: Float64 | None) -> Fit:
 
 
 def flag(p: Float64, stretch: Float64, q: float = FALSE_DISCOVERIES) -> Bool:
-    """Return which calls of one run are flagged: Benjamini and Hochberg at `q`, and at least 5 % slower.
+    """Which calls of one run are flagged: Benjamini and Hochberg at `q`, and at least 5 % slower.
 
     The second condition is there because next to a very steady server even a thousandth is significant.
     """
@@ -312,56 +340,57 @@ def flag(p: Float64, stretch: Float64, q: float = FALSE_DISCOVERIES) -> Bool:
 
 
 def flag_calls(calls: Calls, values_ns: Float64, chosen: Bool, *, by_prompt: bool) -> tuple[Flags, Flags]:
-    """Return the flags of the `chosen` concurrent calls, and those of the solo calls of each run against the others.
+    """The flags of the `chosen` concurrent calls, and those of the solo calls of each run against the others.
 
     by_prompt: whether the value depends on the prompt's length. The unit of the false discovery rate is the run.
     """
     prompts = np.where(calls.input_tokens == ABSENT, np.nan, calls.input_tokens).astype(np.float64)
     alone = ~calls.concurrent & (values_ns > 0)
-    notes: list[str] = []
+    notes: list[Note] = []
     p, stretch = np.full(len(calls), np.nan), np.full(len(calls), np.nan)
 
-    def judge(mine: Bool, against: Bool) -> bool:
+    def judge(calls_judged: Bool, against: Bool) -> bool:
         yardstick = baseline_of(values_ns[against], prompts[against] if by_prompt else None)
         if yardstick is None:
             return False
-        p[mine] = yardstick.p(values_ns[mine], prompts[mine])
-        stretch[mine] = np.exp(yardstick.residual(values_ns[mine], prompts[mine]))
+        p[calls_judged] = yardstick.p(values_ns[calls_judged], prompts[calls_judged])
+        stretch[calls_judged] = np.exp(yardstick.residual(values_ns[calls_judged], prompts[calls_judged]))
         return True
 
     for agent, name in enumerate(calls.agents):
         solo = alone & (calls.agent == agent)
-        runs = len(np.unique(calls.run[solo]))
+        n, runs = int(solo.sum()), np.unique(calls.run[solo])
         if not judge(chosen & calls.concurrent & (calls.agent == agent) & (values_ns > 0), solo):
-            notes.append(f"{name}: no flags, {int(solo.sum())} solo calls are too few or all alike")
+            notes.append(note(NoteCode.NO_FLAGS, agent=name, calls=n))
             continue
-        if solo.sum() < WANTED_CALLS or runs < WANTED_RUNS:
-            wanted = f"{WANTED_CALLS} in {WANTED_RUNS} wanted"
-            notes.append(f"{name}: baseline of {int(solo.sum())} solo calls in {runs} runs, {wanted}")
-        for run in np.unique(calls.run[solo]):
+        if n < WANTED_CALLS or len(runs) < WANTED_RUNS:
+            wanted = {"calls_wanted": WANTED_CALLS, "runs_wanted": WANTED_RUNS}
+            notes.append(note(NoteCode.SMALL_BASELINE, agent=name, calls=n, runs=len(runs), **wanted))
+        for run in runs:
             held_out = solo & (calls.run == run)
             judge(held_out, solo & ~held_out)
     flagged = np.zeros(len(calls), np.bool_)
     looked_at = ~np.isnan(p)
     for run in np.unique(calls.run[looked_at]):
-        mine = looked_at & (calls.run == run)
-        flagged[mine] = flag(p[mine], stretch[mine])
-    told = tuple(notes)
-    return tuple(  # type: ignore[return-value]
-        Flags(looked_at & kind, flagged & kind, p, stretch, told) for kind in (calls.concurrent, ~calls.concurrent)
+        here = looked_at & (calls.run == run)
+        flagged[here] = flag(p[here], stretch[here])
+    together, by_themselves = (
+        Flags(looked_at & kind, flagged & kind, p, stretch, tuple(notes))
+        for kind in (calls.concurrent, ~calls.concurrent)
     )
+    return together, by_themselves
 
 
 def natural_tail_p(together: Flags, alone: Flags, run: Bool | None = None) -> float:
-    """Return the p of the flags being the server's own slow tail, which it has when alone as well.
+    """The p of the flags being the server's own slow tail, which it has when alone as well.
 
     Fisher's exact test, one-sided, of the share flagged among concurrent calls (of one `run`: which calls are of it)
     against that among solo ones. Below 5 % the flags are called contention: single flags come without it too.
     """
-    mine = together.looked_at if run is None else together.looked_at & run
+    judged = together.looked_at if run is None else together.looked_at & run
     rows = [
         [int((flagged & those).sum()), int((those & ~flagged).sum())]
-        for flagged, those in ((together.flagged, mine), (alone.flagged, alone.looked_at))
+        for flagged, those in ((together.flagged, judged), (alone.flagged, alone.looked_at))
     ]
     return float(scipy_stats().fisher_exact(rows, alternative="greater").pvalue)
 
@@ -370,10 +399,10 @@ def natural_tail_p(together: Flags, alone: Flags, run: Bool | None = None) -> fl
 
 
 def legacy_rules(overlap: Float64, ttft_s: Float64, rules: Rules | None = None) -> dict[str, Bool]:
-    """Return for each rule, by name, which runs it labels.
+    """The runs that each rule labels, by the rule's name.
 
     overlap: shape (runs,), the guide's "speedup", sum of the agents' own walls over the makespan. ttft_s: shape
-    (runs, agents), client TTFT; NaN where unknown.
+    (runs, agents), client TTFT from the sending; NaN where unknown.
     """
     rules = rules or Rules()
     known = ~np.isnan(ttft_s)

@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
+from analysis.estimate import Bool, Float64
 from analysis.records.calls import Calls
 from analysis.records.frame import Frame
-from analysis.records.requests import ABSENT, Bool
+from analysis.records.requests import ABSENT
+from analysis.records.tokens import token_events
 from loadgen import latency
 from loadgen.record import Int64
 
 __all__ = ["BIN_NS", "Busy", "Gaps", "busy_beside", "inside_and_touching", "read_gaps"]
-
-Float64 = NDArray[np.float64]
 
 BIN_NS = 1_000_000_000
 
@@ -39,7 +37,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """What the gaps between token events sum up to. Shape (n,), a place a call."""
+    """Sums over the gaps between token events. Shape (n,), an element per call."""
 
     inside_ns: Int64  # gaps wholly inside the intervals in which another agent had a request out
     inside: Int64
@@ -51,7 +49,7 @@ class Gaps:
 
 
 def busy_beside(calls: Calls) -> Busy:
-    """Return for each agent of each concurrent run when the others were busy."""
+    """When the other agents were busy, for each agent of each concurrent run."""
     requests, prefills = {}, {}
     known = calls.concurrent & (calls.sent_ns != ABSENT) & (calls.done_ns != ABSENT)
     for run in np.unique(calls.run[known]).tolist():
@@ -65,34 +63,39 @@ def busy_beside(calls: Calls) -> Busy:
 
 
 def read_gaps(frame: Frame, calls: Calls, busy: Busy, expected_ns: Float64) -> Gaps:
-    """Read the events once more and sort the gaps of each call by what the others did meanwhile.
+    """The gaps of each concurrent call, sorted by what the other agents did meanwhile. The events are read once more.
 
     expected_ns: shape (agents,), the gap that each agent has when alone; NaN where not known.
     """
-    n = len(calls)
-    sums = {name: np.zeros(n, np.int64) for name in Gaps.__dataclass_fields__ if name != "bins"}
+    sums = {name: np.zeros(len(calls), np.int64) for name in Gaps.__dataclass_fields__ if name != "bins"}
     bins: dict[int, tuple[Float64, Float64]] = {}
     for run in np.unique(calls.run[calls.concurrent]).tolist():
         size = int(calls.done_ns[calls.run == run].max()) // BIN_NS + 1
         bins[run] = (np.zeros(size), np.zeros(size))
-    place_of = {row: place for place, row in enumerate(calls.row.tolist())}
+    place_of = np.full(int(calls.row.max(initial=-1)) + 1, -1)  # of a row of the records; -1 where it is no such call
+    usable = calls.concurrent & calls.ok
+    place_of[calls.row[usable]] = np.flatnonzero(usable)
     start = 0
     for batch in frame.batches(("event_ns", "event_kind")):
-        for index in range(batch.num_rows):
-            place = place_of.get(start + index)
-            if place is None or not calls.concurrent[place] or not calls.ok[place]:
-                continue
-            stamps = _stamps(batch, index)
-            if len(stamps) > 1:
-                run, agent = int(calls.run[place]), int(calls.agent[place])
-                _sort_gaps(sums, place, stamps, busy.requests[run, agent], busy.prefills[run, agent])
-                _into_bins(bins[run], stamps, expected_ns[agent])
+        row, stamps = token_events(batch)
+        row += start
         start += batch.num_rows
+        followed = np.flatnonzero((row[1:] == row[:-1]) & (row[1:] < len(place_of)))
+        place = place_of[row[followed]]
+        followed, place = followed[place >= 0], place[place >= 0]
+        begin, gaps = stamps[followed], latency.gaps(stamps)[followed]
+        # One pass per agent and run, because each has neighbours of its own.
+        who = calls.run[place], calls.agent[place]
+        for run, agent in sorted(set(zip(*(codes.tolist() for codes in who), strict=True))):
+            here = (who[0] == run) & (who[1] == agent)
+            beside = busy.requests[run, agent], busy.prefills[run, agent]
+            _sort_gaps(sums, place[here], begin[here], gaps[here], *beside)
+            _into_bins(bins[run], begin[here], gaps[here], float(expected_ns[agent]))
     return Gaps(**sums, bins=bins)
 
 
 def inside_and_touching(begin: Int64, end: Int64, intervals: Int64) -> tuple[Bool, Bool]:
-    """Return which [begin, end] lie wholly inside one of `intervals`, and which touch any."""
+    """Which [begin, end] lie wholly inside one of `intervals`, and which touch any; shape (n,) each."""
     if not len(intervals):
         none = np.zeros(len(begin), np.bool_)
         return none, none
@@ -105,7 +108,7 @@ def inside_and_touching(begin: Int64, end: Int64, intervals: Int64) -> tuple[Boo
 
 
 def _merged(starts: Int64, ends: Int64) -> Int64:
-    """Return the union of intervals as ascending disjoint ones, shape (k, 2)."""
+    """The union of intervals as ascending disjoint ones, shape (k, 2)."""
     merged: list[list[int]] = []
     for begin, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
         if merged and begin <= merged[-1][1]:
@@ -115,29 +118,21 @@ def _merged(starts: Int64, ends: Int64) -> Int64:
     return np.array(merged, np.int64).reshape(-1, 2)
 
 
-def _stamps(batch: pa.RecordBatch, index: int) -> Int64:
-    """Return when the token-bearing events of one row came."""
-    kinds, stamps = batch.column("event_kind")[index].values, batch.column("event_ns")[index].values
-    if kinds is None or stamps is None:
-        return np.empty(0, np.int64)
-    bearing = latency.bears_token(kinds.to_numpy(zero_copy_only=False))
-    return np.asarray(stamps.to_numpy(zero_copy_only=False), np.int64)[bearing]
-
-
-def _sort_gaps(sums: dict[str, Int64], place: int, stamps: Int64, requests: Int64, prefills: Int64) -> None:
-    gaps, begin, end = latency.gaps(stamps), stamps[:-1], stamps[1:]
-    inside, touching = inside_and_touching(begin, end, requests)
-    _, prefilling = inside_and_touching(begin, end, prefills)
+def _sort_gaps(
+    sums: dict[str, Int64], place: Int64, begin: Int64, gaps: Int64, requests: Int64, prefills: Int64
+) -> None:
+    """Add the gaps of one agent, ns from `begin` on, to the sums of their calls; place: shape (gaps,), of the calls."""
+    inside, touching = inside_and_touching(begin, begin + gaps, requests)
+    _, prefilling = inside_and_touching(begin, begin + gaps, prefills)
     for name, chosen in (("inside", inside), ("outside", ~touching), ("prefill", prefilling)):
-        sums[name][place] = int(chosen.sum())
-        sums[f"{name}_ns"][place] = int(gaps[chosen].sum())
+        np.add.at(sums[name], place[chosen], 1)
+        np.add.at(sums[f"{name}_ns"], place[chosen], gaps[chosen])
 
 
-def _into_bins(bins: tuple[Float64, Float64], stamps: Int64, expected_ns: float) -> None:
+def _into_bins(bins: tuple[Float64, Float64], begin: Int64, gaps: Int64, expected_ns: float) -> None:
     if np.isnan(expected_ns):
         return
     measured, expected = bins
-    gaps, at = latency.gaps(stamps), stamps[1:] // BIN_NS
-    at = np.minimum(at, len(measured) - 1)
+    at = np.minimum((begin + gaps) // BIN_NS, len(measured) - 1)
     measured += np.bincount(at, weights=gaps, minlength=len(measured))
     expected += np.bincount(at, minlength=len(expected)) * expected_ns

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.agents.section import grade
+from analysis.agents.grades import grade
 from analysis.estimate import significant
 from analysis.records.calls import Calls, read_calls
 from analysis.records.frame import load

@@ -1,8 +1,8 @@
 """What the agents of a campaign did: one place a call, over the solo arms and the concurrent one.
 
 An arm with one agent is that agent's solo arm, the primary one is the concurrent one; other arms (a control) are left
-out. TTFT counts from when a call was sent: its wait for a permit is told apart. Calls of an agent are numbered within
-their run, so that the same place in a solo run and in a concurrent one is the same work.
+out. Calls of an agent are numbered within their run, so that the same place in a solo run and in a concurrent one is
+the same work.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from analysis.records.requests import ABSENT, Bool, Requests
 from loadgen import latency
 from loadgen.record import Int64
 
-__all__ = ["Gaps", "Series", "Tokens", "read_tokens"]
+__all__ = ["Gaps", "Series", "Tokens", "read_tokens", "token_events"]
 
 SERIES_BINS = 240
 
@@ -113,6 +113,17 @@ def read_tokens(
         _add_to_series(series, flat, requests.run[rows])
         start = rows.stop
     return Tokens(**columns), gaps, series
+
+
+def token_events(batch: pa.RecordBatch) -> tuple[Int64, Int64]:
+    """(row in the batch, stamp) of each token-bearing event, both of shape (events,), the stamp in ns.
+
+    The batch must have the columns event_ns and event_kind.
+    """
+    stamps, kind = (_values(batch.column(name)) for name in ("event_ns", "event_kind"))
+    row = np.repeat(np.arange(batch.num_rows), _lengths(batch.column("event_ns")))
+    bearing = latency.bears_token(kind)
+    return row[bearing], stamps[bearing]
 
 
 def _flatten(batch: pa.RecordBatch) -> _Flat:

@@ -31,6 +31,7 @@ CAUSES = {
 }
 COLUMNS = {"wall_s": "wall s", "ttft_ms": "TTFT ms", "tpot_ms": "TPOT ms", "output_tokens_per_s": "tokens/s"}
 ARMS = {"solo": "alone", "concurrent": "together"}
+STRETCHED = {"ttft": "TTFT service", "tpot": "TPOT"}
 RUNS_SHOWN = 5  # of those that something happened in
 
 Content = Mapping[str, Any]
@@ -203,7 +204,11 @@ def _more(told: Content) -> Iterator[str]:
                 yield f"wall time stands out, and is kept: {name} {ARMS[arm]}, {runs}{rest}"
 
 
-DIFFERENCES = {"ttft_ms_": ("TTFT", "ms"), "output_tokens_per_s_": ("output", "tokens/s")}
+DIFFERENCES = {
+    "ttft_ms_": ("TTFT", "ms"),
+    "ttft_service_ms_": ("TTFT service", "ms"),
+    "output_tokens_per_s_": ("output", "tokens/s"),
+}
 
 
 def _difference(key: str) -> str:
@@ -225,7 +230,7 @@ def _contention(told: Content) -> Iterator[str]:
         if seen is not None:
             least = f"{seen['least']:.3g} × solo"
             wanted = f"{limit**2:.3g} ×, or to rule {limit:g} × out where there is none"
-            yield f"{name.upper()}: {detectable_in_words(seen, least, wanted)}"
+            yield f"{STRETCHED[name]}: {detectable_in_words(seen, least, wanted)}"
     gaps = found["gap_stretch_inside_over_outside"]
     if gaps["value"] is not None:
         yield f"gaps while another was busy {_whole(gaps)} × those while none was"
@@ -233,7 +238,7 @@ def _contention(told: Content) -> Iterator[str]:
     if flags["looked_at"]:
         share = flags["runs_contended"]
         solo = flags["solo"]
-        slow = f"TTFT of {flags['flagged']} of {flags['looked_at']} overlapping calls is slow (FDR 5 %)"
+        slow = f"TTFT service of {flags['flagged']} of {flags['looked_at']} overlapping calls is slow (FDR 5 %)"
         if solo["looked_at"]:
             beyond = "a larger share than" if flags["beyond_natural_tail"] else "no larger share than"
             yield (

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from analysis.estimate import Note, NoteCode, note
 from analysis.stats.intervals import CONFIDENCE, t_quantile
 
 __all__ = ["Difference", "Ratio", "fieller_paired", "fieller_unpaired", "log_paired", "log_welch", "paired", "welch"]
@@ -24,7 +25,7 @@ Float64 = NDArray[np.float64]
 Values = Sequence[float] | Float64
 
 ROUNDING = 1e-12  # of a mean: a smaller standard error is that of values which are all the same
-UNBOUNDED = "unbounded: the denominator may be zero"
+UNBOUNDED = note(NoteCode.UNBOUNDED, why="the denominator may be zero")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Ratio:
     df: float
     method: str
     log: Difference | None = None  # of the logarithms, where the method works on them
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def p(self) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.agents.section import grade
+from analysis.agents.grades import grade
 from analysis.agents.speedup import ratio_of
 from analysis.estimate import significant
 from analysis.stats import scaling

@@ -50,7 +50,7 @@ def covered(campaigns: int, blocks: int, cv: float, rho: float, seed: int) -> di
             (False, ("Welch on logs", "Fieller, unpaired")),
         ):
             found = parts_over_blocks(campaign(rng, blocks, cv, rho, blocked=blocked))
-            for name, one in zip(names, (found["speedup"], found["fieller_speedup"]), strict=True):
+            for name, one in zip(names, (found.speedup, found.fieller_speedup), strict=True):
                 # No bound is a bound that holds the truth.
                 held[name] += (one.low is None or one.low <= TRUE) and (one.high is None or one.high >= TRUE)
     return held

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
+from analysis.agents.contention_section import BySamples
 from analysis.agents.section import agents_section
 from analysis.records.frame import load
 from analysis.report.agents import agents_text
@@ -49,13 +51,13 @@ def findings(tmp_path, slow, told=(), solo=None, what="ttft", **manifest):
     if told:
         write(path / "telemetry.parquet", list(told))
     section = agents_section(load(path))
-    mine = [one for one in section["contention"]["findings"] if (one["agent"], one["what"]) == ("collector", what)]
+    mine = [finding for finding in section.contention.findings if (finding.agent, finding.what) == ("collector", what)]
     assert len(mine) == CALLS * len(CONCURRENT)
     return mine, section
 
 
 def causes(found):
-    return {one["cause"] for one in found}
+    return {finding.cause for finding in found}
 
 
 def everywhere(name, value, runs=CONCURRENT, *, kind="gauge", source="server", **labels):
@@ -77,19 +79,19 @@ def looked():
 def test_without_samples_it_is_a_guess_by_what_the_others_did(tmp_path):
     found, section = findings(tmp_path, late)
     assert causes(found) == {"slower_decode"}
-    assert {one["sampling_gap_s"] for one in found} == {None}
-    assert section["contention"]["attribution_by_samples"] == {"findings": 0, "sampling_gap_s": None}
-    assert "by samples" not in agents_text(section)
+    assert {finding.sampling_gap_s for finding in found} == {None}
+    assert section.contention.attribution_by_samples == BySamples(findings=0, sampling_gap_s=None)
+    assert "by samples" not in agents_text(msgspec.to_builtins(section))
 
 
 def test_requests_seen_in_the_servers_queue_are_a_queue(tmp_path):
     told = [*looked(), *everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a", engine="0")]
     found, section = findings(tmp_path, late, told)
     assert causes(found) == {"queue"}
-    assert {one["sampling_gap_s"] for one in found} == {0.25}
-    assert section["contention"]["attribution"]["queue"] == 40
-    assert section["contention"]["attribution_by_samples"] == {"findings": 40, "sampling_gap_s": 0.25}
-    text = " ".join(agents_text(section).split())
+    assert {finding.sampling_gap_s for finding in found} == {0.25}
+    assert section.contention.attribution["queue"] == 40
+    assert section.contention.attribution_by_samples == BySamples(findings=40, sampling_gap_s=0.25)
+    text = " ".join(agents_text(msgspec.to_builtins(section)).split())
     assert "end 40; 40 of these by samples up to 0.25 s apart" in text
 
 
@@ -129,7 +131,7 @@ def test_the_calls_own_queue_time_goes_before_the_servers_gauges(tmp_path):
     assert causes(found) == {"slower_decode"}
     found, _ = findings(tmp_path / "2", lambda f: late(f, server_queue_ns=190_000_000), told)
     assert causes(found) == {"queue"}
-    assert {one["sampling_gap_s"] for one in found} == {None}
+    assert {finding.sampling_gap_s for finding in found} == {None}
 
 
 @pytest.mark.parametrize(("full", "cause"), [(0.96, "kv_pressure"), (0.94, "slower_decode")])
@@ -143,7 +145,7 @@ def test_requests_put_back_for_want_of_cache(tmp_path):
     told += everywhere("vllm:num_preemptions_total", lambda t: 10, SOLO, endpoint="a", kind="counter")
     found, _ = findings(tmp_path, late, [*looked(), *told])
     assert causes(found) == {"kv_pressure"}
-    assert {one["sampling_gap_s"] for one in found} == {0.25}
+    assert {finding.sampling_gap_s for finding in found} == {0.25}
 
 
 def test_queue_goes_before_cache_and_cache_before_clocks(tmp_path):
@@ -177,7 +179,7 @@ def test_clocks_that_account_for_half_of_it(tmp_path):
     """A clock lower by a third makes everything half as slow again: enough for 1.6 times, not for three times."""
     found, _ = findings(tmp_path / "1", lambda f: late(f, ttft=160), clocks(1 / 3))
     assert causes(found) == {"clocks"}
-    assert {one["sampling_gap_s"] for one in found} == {0.25}
+    assert {finding.sampling_gap_s for finding in found} == {0.25}
     assert causes(findings(tmp_path / "2", late, clocks(1 / 3))[0]) == {"slower_decode"}
 
 
@@ -239,7 +241,7 @@ def sent_for(ms):
 def test_a_request_that_the_socket_took_slowly(tmp_path, ms, cause):
     found, _ = findings(tmp_path, sent_for(ms))
     assert causes(found) == {cause}
-    assert {one["sampling_gap_s"] for one in found} == {None}
+    assert {finding.sampling_gap_s for finding in found} == {None}
 
 
 def test_what_the_network_took_is_not_the_servers_queue(tmp_path):
@@ -261,7 +263,7 @@ def test_segments_sent_again(tmp_path):
     quiet = everywhere("tcp_retransmitted_segments_total", lambda t: 5, SOLO, source="host", kind="counter")
     found, _ = findings(tmp_path / "1", late, told + quiet)
     assert causes(found) == {"network"}
-    assert {one["sampling_gap_s"] for one in found} == {0.25}
+    assert {finding.sampling_gap_s for finding in found} == {0.25}
     noisy = everywhere(
         "tcp_retransmitted_segments_total", lambda t: 8 * (t + 1), range(15), source="host", kind="counter"
     )
@@ -279,12 +281,12 @@ def test_lost_segments_come_after_a_queue_that_shows_in_the_times(tmp_path):
         made.append({**solo, "concurrent": {"collector": behind, "insight": first}})
     path = campaign(tmp_path / "run", made)
     write(path / "telemetry.parquet", told)
-    found = agents_section(load(path))["contention"]["findings"]
-    assert {one["cause"] for one in found if (one["agent"], one["what"]) == ("collector", "ttft")} == {"queue"}
+    found = agents_section(load(path)).contention.findings
+    assert {finding.cause for finding in found if (finding.agent, finding.what) == ("collector", "ttft")} == {"queue"}
 
 
 def test_the_section_is_json_where_looks_are_too_few_to_have_a_gap(tmp_path):
     told = [row for run in CONCURRENT for row in rows("vllm:num_requests_waiting", {0: 1.0}, number=run, endpoint="a")]
     _, section = findings(tmp_path, late, told)
-    assert section["contention"]["attribution_by_samples"] == {"findings": 10, "sampling_gap_s": None}
-    json.dumps(section, allow_nan=False)
+    assert section.contention.attribution_by_samples == BySamples(findings=10, sampling_gap_s=None)
+    json.dumps(msgspec.to_builtins(section), allow_nan=False)

@@ -3,6 +3,7 @@ import pytest
 
 from analysis.agents import speedup
 from analysis.agents.speedup import Walls
+from analysis.estimate import NoteCode
 
 SOLO = [20.1, 19.6, 20.4, 19.9, 20.3]
 MAKESPAN = np.array([11.2, 10.9, 11.5, 11.0, 11.3])
@@ -36,35 +37,35 @@ def test_time_slicing_overlaps_and_gains_nothing():  # K21
 
 def test_speedup_over_blocks():  # K14, K15
     found = speedup.parts_over_blocks(walls())
-    assert told(found["speedup"]) == pytest.approx((1.794418, 1.778574, 1.810403), abs=1e-6)
-    assert told(found["efficiency"]) == pytest.approx((0.897209, 0.889287, 0.905201), abs=1e-6)
-    assert told(found["fieller_speedup"]) == pytest.approx((1.794275, 1.778538, 1.810711), abs=1e-6)
-    assert told(found["overlap"]) == (2, 2, 2)
-    assert found["speedup"].value == pytest.approx(found["overlap"].value / found["stretch"].value)
-    assert (found["speedup"].n, found["speedup"].sentences) == (5, (UNKNOWN,))
+    assert told(found.speedup) == pytest.approx((1.794418, 1.778574, 1.810403), abs=1e-6)
+    assert told(found.efficiency) == pytest.approx((0.897209, 0.889287, 0.905201), abs=1e-6)
+    assert told(found.fieller_speedup) == pytest.approx((1.794275, 1.778538, 1.810711), abs=1e-6)
+    assert told(found.overlap) == (2, 2, 2)
+    assert found.speedup.value == pytest.approx(found.overlap.value / found.stretch.value)
+    assert (found.speedup.n, found.speedup.sentences) == (5, (UNKNOWN,))
 
 
 def test_speedup_of_runs_that_are_not_blocked():  # K16
     found = speedup.parts_over_blocks(walls(blocked=False))
-    assert told(found["speedup"])[1:] == pytest.approx((1.745043, 1.845190), abs=1e-6)
-    assert told(found["fieller_speedup"])[1:] == pytest.approx((1.745752, 1.844540), abs=1e-6)
-    assert any("not of the same blocks" in note for note in found["speedup"].sentences)
+    assert told(found.speedup)[1:] == pytest.approx((1.745043, 1.845190), abs=1e-6)
+    assert told(found.fieller_speedup)[1:] == pytest.approx((1.745752, 1.844540), abs=1e-6)
+    assert found.speedup.has(NoteCode.NOT_BLOCKED)
 
 
 def test_more_solo_than_concurrent_runs():
     found = speedup.parts_over_blocks(
         walls(concurrent=walls().concurrent[:4], makespan=MAKESPAN[:4], blocked=False),
     )
-    assert found["speedup"].n == 4
-    assert found["speedup"].value == pytest.approx(np.exp(np.log(SOLO).mean() - np.log(MAKESPAN[:4]).mean()))
+    assert found.speedup.n == 4
+    assert found.speedup.value == pytest.approx(np.exp(np.log(SOLO).mean() - np.log(MAKESPAN[:4]).mean()))
 
 
 def test_without_solo_runs_there_is_no_speedup():
     found = speedup.parts_over_blocks(walls(solo=None))
     for name in ("speedup", "efficiency", "ideal_speedup", "heterogeneous_efficiency", "stretch", "combined_over_solo"):
-        assert found[name].value is None, name
-        assert "no solo runs" in found[name].sentences[0]
-    assert (found["overlap"].value, found["balance"].value) == (2, 1)
+        assert getattr(found, name).value is None, name
+        assert getattr(found, name).has(NoteCode.NO_SOLO_RUNS)
+    assert (found.overlap.value, found.balance.value) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -81,33 +82,33 @@ def test_few_blocks_have_no_interval_or_a_marked_one(blocks, interval, note):
     found = speedup.parts_over_blocks(
         walls(concurrent=one.concurrent[:blocks], makespan=one.makespan[:blocks], solo=one.solo[:blocks])
     )
-    assert (found["speedup"].low is not None) == interval
-    assert found["speedup"].value == pytest.approx(1.7944, abs=0.01)
-    assert note is None or found["speedup"].sentences[0].startswith(note)
+    assert (found.speedup.low is not None) == interval
+    assert found.speedup.value == pytest.approx(1.7944, abs=0.01)
+    assert note is None or found.speedup.sentences[0].startswith(note)
 
 
 def test_faster_than_alone_is_flagged():
     quick = np.column_stack([MAKESPAN, MAKESPAN]) * 0.8
     found = speedup.parts_over_blocks(walls(concurrent=quick, makespan=MAKESPAN * 0.8))
-    assert found["speedup"].value > found["ideal_speedup"].value
-    assert "above the ideal speedup: a, b ran faster than alone" in found["speedup"].sentences
+    assert found.speedup.value > found.ideal_speedup.value
+    assert "above the ideal speedup: a, b ran faster than alone" in found.speedup.sentences
 
 
 def test_unequal_work_compares_token_rates():
     """The agents write half as much together as alone: twice the speedup of the times, none in the tokens."""
     both, alone = np.full((5, 2), 100.0), np.full((5, 2), 200.0)
     found = speedup.parts_over_blocks(walls(concurrent_tokens=both, solo_tokens=alone))
-    assert found["speedup"].value == pytest.approx(1.794418 / 2, abs=1e-6)
-    assert found["speedup"].sentences[0].startswith("unequal work (a: 100 tokens against 200 alone; b: 100")
-    assert found["efficiency"].value == pytest.approx(1.794418 / 4, abs=1e-6)
+    assert found.speedup.value == pytest.approx(1.794418 / 2, abs=1e-6)
+    assert found.speedup.sentences[0].startswith("unequal work (a: 100 tokens against 200 alone; b: 100")
+    assert found.efficiency.value == pytest.approx(1.794418 / 4, abs=1e-6)
 
 
 def test_equal_work_makes_token_rates_and_times_agree():
     tokens = np.full((5, 2), 100.0)
     found = speedup.parts_over_blocks(walls(concurrent_tokens=tokens * 1.02, solo_tokens=tokens))
-    assert found["combined_over_solo"].value == pytest.approx(1.794418 * 1.02, abs=1e-6)
-    assert found["speedup"].value == pytest.approx(1.794418, abs=1e-6)
-    assert found["speedup"].sentences == ()
+    assert found.combined_over_solo.value == pytest.approx(1.794418 * 1.02, abs=1e-6)
+    assert found.speedup.value == pytest.approx(1.794418, abs=1e-6)
+    assert found.speedup.sentences == ()
 
 
 @pytest.mark.parametrize("where", ["solo_tokens", "concurrent_tokens"])
@@ -118,25 +119,25 @@ def test_an_agent_whose_tokens_one_run_does_not_tell_is_named_beside_one_that_di
     found = speedup.parts_over_blocks(walls(**tokens))
     assert speedup.tokens_differ(walls(**tokens)) == ["a: 150 tokens against 100 alone"]
     for name in ("speedup", "efficiency", "ideal_speedup", "heterogeneous_efficiency", "stretch"):
-        assert UNKNOWN.replace("a, b", "b") in found[name].sentences, name
-        assert any(note.startswith("unequal work (a: 150 tokens") for note in found[name].sentences), name
+        assert UNKNOWN.replace("a, b", "b") in getattr(found, name).sentences, name
+        assert getattr(found, name).has(NoteCode.UNEQUAL_WORK, NoteCode.UNEQUAL_TIMES), name
 
 
 def test_unknown_tokens_are_no_rate():
     found = speedup.parts_over_blocks(walls(concurrent_tokens=np.full((5, 2), np.nan), solo_tokens=np.ones((5, 2))))
-    assert (found["combined_over_solo"].value, found["combined_over_solo"].sentences) == (
+    assert (found.combined_over_solo.value, found.combined_over_solo.sentences) == (
         None,
         ("output tokens unknown",),
     )
-    assert found["speedup"].value == pytest.approx(1.794418, abs=1e-6)
+    assert found.speedup.value == pytest.approx(1.794418, abs=1e-6)
 
 
 def test_makespans_that_may_be_anything_leave_the_speedup_unbounded():
     found = speedup.parts_over_blocks(
         Walls(np.array([[5.0], [200.0], [1.0]]), np.array([5.0, 200.0, 1.0]), np.array([[10.0], [10.0], [10.0]]))
     )
-    assert (found["speedup"].low, found["speedup"].high) == (None, None)
-    assert any("unbounded" in note for note in found["speedup"].sentences)
+    assert (found.speedup.low, found.speedup.high) == (None, None)
+    assert found.speedup.has(NoteCode.UNBOUNDED)
 
 
 def test_fairness():
