@@ -37,7 +37,6 @@ from loadgen.campaign.rundir import (
     seal,
     whole_runs,
     write_manifest,
-    write_text,
 )
 from loadgen.clock import clock_source, now_ns, wall_iso
 from loadgen.engine.health import Health, lag_quantiles_ms
@@ -53,6 +52,7 @@ from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import describe_endpoint, resolve
 from loadgen.store.journal import warm_up
 from loadgen.store.lock import held
+from loadgen.store.whole import write_text
 from loadgen.telemetry import Look
 from loadgen.telemetry.sampler import Sampler, start_sampler
 from loadgen.transport.room import make_room_for_sockets

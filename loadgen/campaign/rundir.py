@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.store.journal import close_segments, reopen, segments
+from loadgen.store.whole import write_text
 from loadgen.telemetry.log import close_log, reopen_log
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "seal",
     "whole_runs",
     "write_manifest",
-    "write_text",
 ]
 
 MANIFEST, RECORDS, SUMMARY, REPORT, JOURNAL = (
@@ -97,17 +96,6 @@ def file_sha256(path: Path) -> str:
 
 def write_manifest(directory: Path, manifest: dict[str, Any], name: str = MANIFEST) -> None:
     write_text(directory / name, _pretty(manifest))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _pretty(data: Any) -> str:

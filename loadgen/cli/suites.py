@@ -64,7 +64,8 @@ def suite_in(directory: Path) -> Suite | None:
 def publish(suite: Suite) -> dict[str, Any]:
     """Write what stands at the top, seal it, and return the summary. Raises OSError."""
     import analysis
-    from loadgen.campaign.rundir import SUMMARY, seal, write_text
+    from loadgen.campaign.rundir import SUMMARY, seal
+    from loadgen.store.whole import write_text
 
     directory = suite.directory
     manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
