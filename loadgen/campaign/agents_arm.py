@@ -21,6 +21,7 @@ from loadgen.engine.plan import Call, Plan, Script
 from loadgen.engine.share import Job, Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.profile.profile import Agents, Member, Profile, without_secrets
+from loadgen.record import WARM_UP_RUN
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_transport
 from loadgen.transport import Limits
@@ -35,7 +36,6 @@ __all__ = ["CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
 
 CONCURRENT = "concurrent"
 SOLO = "solo:"
-WARM_UP_RUN = 99_999_998  # a number that no run has; it keeps the words of warm-up calls apart from measured ones
 TAKES_NO_SEED = frozenset({"lmstudio", "transformers"})
 
 

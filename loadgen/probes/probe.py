@@ -16,7 +16,7 @@ import numpy as np
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
 from loadgen.profile.profile import REDACTED
-from loadgen.record import Record
+from loadgen.record import PROBE_RUN, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_poller, open_transport
 from loadgen.transport import Limits
@@ -26,9 +26,6 @@ from loadgen.wire.dialects import dialect
 from loadgen.workload.text import WORDS
 
 __all__ = ["ClockJumped", "Send", "open_sender", "prompt"]
-
-# A number that no run has: a request id is "run-seq", and some servers want digits only.
-PROBE_RUN = 99_999_998
 
 Send = Callable[[Sequence[Ask]], Awaitable[list[Record]]]
 

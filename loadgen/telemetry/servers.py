@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from loadgen.clock import now_ns
+from loadgen.clock import NS_PER_S, now_ns
 from loadgen.profile.profile import without_secret_query
 from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Look, Missed, Source, Value, labelled
@@ -174,7 +174,7 @@ async def _ask(
         raise _Refused(str(error)) from None
     if not values:
         raise _Refused("no metric in it")
-    took = Value("scrape_duration_seconds", labelled(**labels), (after - before) / 1e9)
+    took = Value("scrape_duration_seconds", labelled(**labels), (after - before) / NS_PER_S)
     return Look((before + after) // 2, [*values, took])
 
 
