@@ -184,7 +184,6 @@ def _arm(
             tier=campaign.tier,
             journal=occasion.journal,
             writer=occasion.writer,
-            proxy=profile.proxy,
             read_bytes=profile.read_bytes,
         )
         kept = keep and 0 <= occasion.block < campaign.design.blocks  # not of a control
@@ -193,9 +192,7 @@ def _arm(
         return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files)]
 
     async def warm_up() -> None:
-        await asyncio.gather(
-            *(_warm_up(everyones[i], work, i, agents.warmup_requests, limits, profile.proxy) for i in chosen)
-        )
+        await asyncio.gather(*(_warm_up(everyones[i], work, i, agents.warmup_requests, limits) for i in chosen))
 
     def facts(healths: Sequence[Health]) -> dict[str, Any]:
         return _facts(healths, concurrency_asked=min(permits, len(chosen)))
@@ -257,14 +254,12 @@ def _files(agent: str, work: AgentsWork) -> list[str]:
     return names
 
 
-async def _warm_up(
-    endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits, proxy: str | None
-) -> None:
+async def _warm_up(endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits) -> None:
     """Have an agent's server load its model with that agent's options: answers of one token, in no record.
 
     A failure here says nothing; the measured calls will tell.
     """
-    transport = open_transport(endpoint, "callback" if proxy is None else "aiohttp", limits, None, proxy)
+    transport = open_transport(endpoint, "callback" if endpoint.access.proxy is None else "aiohttp", limits, None)
     target, seq = endpoint.target, agent * work.calls_each
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport, endpoint.agent)
     ask = replace(work.for_run(WARM_UP_RUN).ask(seq), output_tokens=1)

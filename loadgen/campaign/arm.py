@@ -74,7 +74,6 @@ def load_arm(
                     tier=tier,
                     journal=occasion.journal,
                     writer=occasion.writer + index,
-                    proxy=profile.proxy,
                     read_bytes=profile.read_bytes,
                 ),
                 work,

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 
 import analysis
@@ -46,10 +45,12 @@ from loadgen.errors import NotCleared, Unreachable, UsageError, WorkerDied
 from loadgen.fleet.local import run_workers
 from loadgen.probes import calibrate, sizing
 from loadgen.profile.profile import Profile
-from loadgen.servers.discover import LENDS_TOKENIZER, ask_server, token_counter
+from loadgen.servers.control import NoAnswer
+from loadgen.servers.discover import ask_again
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import describe_endpoint, resolve
+from loadgen.servers.tokenizer import LENDS_TOKENIZER, token_counter
 from loadgen.store.journal import warm_up
 from loadgen.store.lock import held
 from loadgen.store.whole import write_text
@@ -354,15 +355,8 @@ async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), campaign.design.cooldown_s)
     servers = {endpoint.route(): endpoint for endpoint in _arm(campaign, planned).endpoints}
-    for url, endpoint in servers.items() if not stop.is_set() else ():
-        await ask_server(
-            url,
-            headers=endpoint.headers,
-            api_key_env=endpoint.api_key_env,
-            verify_tls=endpoint.verify_tls,
-            ca_file=endpoint.ca_file,
-            proxy=campaign.profile.proxy,
-        )
+    for endpoint in servers.values() if not stop.is_set() else ():
+        await ask_again(endpoint)
     return not stop.is_set()
 
 
@@ -373,7 +367,7 @@ async def _isolate(campaign: Campaign, planned: Planned) -> None:
     cleared: dict[str, str] = campaign.manifest.setdefault("cleared", {})
     loaded = {(endpoint.route(), endpoint.target.model): endpoint for endpoint in _arm(campaign, planned).endpoints}
     for endpoint in loaded.values():
-        done = await clear(endpoint, campaign.profile.proxy)
+        done = await clear(endpoint)
         if done is None and endpoint.name not in cleared:
             campaign.say(f"{endpoint.name}: {endpoint.label} offers no way to unload a model or to empty its cache")
         cleared[endpoint.name] = done or "offers no way"
@@ -414,9 +408,7 @@ def _told(campaign: Campaign, error: OSError) -> str:
 async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
     """Ask the first server how many tokens a word is; `stop` interrupts, and so does a server that stays silent."""
     profile = campaign.profile
-    probing = asyncio.create_task(
-        sizing.learn(campaign.endpoints[0], limits_of(profile), campaign.seed, profile.proxy), name="probes"
-    )
+    probing = asyncio.create_task(sizing.learn(campaign.endpoints[0], limits_of(profile), campaign.seed), name="probes")
     stopped = asyncio.create_task(stop.wait())
     # Nobody sees these requests in the live line, so they must not wait as long as a measured one may.
     patience_s = min(profile.limits.no_progress_s, PROBE_PATIENCE_S)
@@ -539,23 +531,11 @@ async def _sized_workload(profile: Profile, endpoints: Sequence[Endpoint], seed:
     if tokenizer is not None:
         return await asyncio.to_thread(open_workload, profile.work, seed, count=tokenizer_count(tokenizer)), True
     if counting is not None:
-        counter = token_counter(
-            counting.route(),
-            counting.target.kind,
-            counting.target.model,
-            headers=counting.request_headers(),
-            verify_tls=counting.verify_tls,
-            ca_file=counting.ca_file,
-            proxy=profile.proxy,
-        )
-        try:
-            async with counter as count:
+        # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
+        with contextlib.suppress(NoAnswer):
+            async with token_counter(counting) as count:
                 work = await asyncio.to_thread(open_workload, profile.work, seed, count=count, method="server-tokenize")
                 return work, True
-        except (aiohttp.ClientError, KeyError, TypeError, ValueError, TimeoutError) as error:
-            if isinstance(error, UsageError):
-                raise
-            # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
     return await asyncio.to_thread(open_workload, profile.work, seed), False
 
 

@@ -36,7 +36,7 @@ class ClockJumped(Exception):
 
 @asynccontextmanager
 async def open_sender(
-    endpoint: Endpoint, tier: str, *, most: int = 1, limits: Limits | None = None, proxy: str | None = None
+    endpoint: Endpoint, tier: str, *, most: int = 1, limits: Limits | None = None
 ) -> AsyncIterator[Send]:
     """Yield a function that sends requests at one instant and returns their records when all have ended.
 
@@ -45,8 +45,8 @@ async def open_sender(
     """
     make_room_for_sockets(most)
     poller = open_poller(tier)
-    transport = open_transport(endpoint, tier, limits or Limits(), poller, proxy)
-    target, secrets = endpoint.target, endpoint.secrets()
+    transport = open_transport(endpoint, tier, limits or Limits(), poller)
+    target, secrets = endpoint.target, endpoint.access.secrets()
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport)
     numbers = itertools.count()
 

@@ -35,15 +35,15 @@ class Learnt:
     how: str
 
 
-async def learn(endpoint: Endpoint, limits: Limits, seed: int, proxy: str | None = None) -> Learnt:
+async def learn(endpoint: Endpoint, limits: Limits, seed: int) -> Learnt:
     """Send the probes, one after the other. A probe that fails is an answer, not an exception.
 
     seed: chooses the words. Another seed begins with other words, so that no cache of an earlier run answers, which
     some servers leave out of their count.
     """
     # Stamps are of no use here, so neither are kernel stamps.
-    tier = "callback" if proxy is None else "aiohttp"
-    transport = open_transport(endpoint, tier, limits, None, proxy)
+    tier = "callback" if endpoint.access.proxy is None else "aiohttp"
+    transport = open_transport(endpoint, tier, limits, None)
     target = endpoint.target
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport)
     order = np.random.default_rng(seed).permutation(len(WORDS))[: SHORT + LONG]

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from loadgen.record import NS_PER_MS, NS_PER_S
+
 __all__ = ["NS_PER_MS", "NS_PER_S", "count", "error_in", "number", "one_line", "parse", "reason_in_body", "span_ns"]
 
 LONGEST = 300  # characters of a server's message that a record keeps

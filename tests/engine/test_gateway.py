@@ -13,10 +13,11 @@ from loadgen.campaign.campaign import Campaign, measure, prepare
 from loadgen.emulator import Law, spawn
 from loadgen.errors import Unreachable
 from loadgen.profile.profile import TargetSpec, load
-from loadgen.servers.discover import TOKENIZE_AT_ONCE, slots_of
+from loadgen.servers.discover import slots_of
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import resolve
+from loadgen.servers.tokenizer import TOKENIZE_AT_ONCE
 from loadgen.wire import Target
 from loadgen.workload.text import WORDS
 from tests.fakes.gateway import gateway
@@ -57,7 +58,7 @@ async def test_slots_are_asked_for_with_the_query() -> None:
     with spawn(Law(slots=3), presents="llamacpp") as emulator:
         async with gateway(emulator.url, QUERY) as between:
             endpoint = await resolve(TargetSpec.model_validate({"url": f"{between.url}/v1?{QUERY}"}))
-            told = await slots_of(endpoint.route(), "llamacpp", endpoint.target.model, headers={})
+            told = await slots_of(endpoint)
             assert (told, between.refused) == ((3, "/props total_slots"), {})
 
 
