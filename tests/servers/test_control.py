@@ -92,7 +92,7 @@ async def test_a_redirect_is_an_answer_and_clears_nothing(serve: Serve) -> None:
     url = await serve(answer)
     async with Control(url) as control:
         assert (await control.get("/here")).status == 307
-    with pytest.raises(NotCleared, match="/reset_prefix_cache answered HTTP 307$"):
+    with pytest.raises(NotCleared, match=r"/reset_prefix_cache answered HTTP 307$"):
         await clear(Endpoint("a", url, Target("openai", "vllm", "m", "/v1/chat/completions")))
     assert asked == ["/here", "/reset_prefix_cache"]
 
@@ -104,7 +104,7 @@ async def test_an_answer_that_lists_no_tokens_is_none(serve: Serve, body: str) -
 
     endpoint = Endpoint("a", await serve(answer), Target("openai", "vllm", "m", "/v1/chat/completions"))
     async with token_counter(endpoint) as count:
-        with pytest.raises(NoAnswer, match="^HTTP 200, and no list of tokens$"):
+        with pytest.raises(NoAnswer, match=r"^HTTP 200, and no list of tokens$"):
             await asyncio.to_thread(count, ["a text"])
 
 
