@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from loadgen.cli import options
@@ -174,7 +175,7 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         "schema": "loadgen.slots/1",
         "loadgen": __version__,
         "wall": wall_iso(),
-        "target": {**describe_endpoint(endpoint)},
+        "target": msgspec.to_builtins(describe_endpoint(endpoint)),
         "tier": tier,
         "seed": seed,
         "most": wanted.most,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
 
 from loadgen.errors import UsageError
+from loadgen.manifest import TargetFacts
 from loadgen.profile.profile import TargetSpec, without_secret_query
 from loadgen.servers.access import Access
 from loadgen.servers.discover import ask_server
@@ -59,19 +59,19 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
     )
 
 
-def describe_endpoint(endpoint: Endpoint) -> Mapping[str, object]:
+def describe_endpoint(endpoint: Endpoint) -> TargetFacts:
     """The facts of an endpoint that the manifest keeps: no header, no key."""
     target = endpoint.target
-    return {
-        "name": endpoint.name,
-        "url": endpoint.url,
-        "version": endpoint.label,
-        "kind": target.kind,
-        "api": target.api,
-        "path": without_secret_query(target.path),
-        "model": target.model,
-        "force_length": target.force_length,
-    }
+    return TargetFacts(
+        name=endpoint.name,
+        url=endpoint.url,
+        version=endpoint.label,
+        kind=target.kind,
+        api=target.api,
+        path=without_secret_query(target.path),
+        model=target.model,
+        force_length=target.force_length,
+    )
 
 
 def _check_key(spec: TargetSpec) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from loadgen.campaign.campaign import Campaign, measure, prepare
+from loadgen.campaign.campaign import Campaign
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.errors import Unreachable
+from loadgen.manifest import TelemetryFacts
 from loadgen.profile.profile import TargetSpec, load
 from loadgen.servers.discover import slots_of
 from loadgen.servers.endpoint import Endpoint
@@ -51,7 +54,9 @@ async def test_every_call_of_a_campaign_carries_the_query(presents: str, asked: 
             assert between.refused == {}
             assert set(between.passed) >= asked
     assert (finished.halted, finished.error, finished.missing) == (None, None, 0)
-    assert {one["source"] for one in campaign.manifest["telemetry"]["sources"]} >= {"server"}
+    telemetry = campaign.manifest.telemetry
+    assert isinstance(telemetry, TelemetryFacts)
+    assert "server" in {source["source"] for source in telemetry.sources}
 
 
 async def test_slots_are_asked_for_with_the_query() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen.campaign.campaign import Campaign, measure, prepare
+from loadgen.campaign.campaign import Campaign
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.probes import sizing
