@@ -300,7 +300,7 @@ def _with_health(before: InstrumentFacts, healths: Sequence[Health]) -> Instrume
     shares = [before.cpu_share, *(health.cpu_share for health in healths)]
     return msgspec.structs.replace(
         before,
-        loop_lag_ms={name: max(lag, earlier.get(name, lag)) for name, lag in lags.items()},
+        loop_lag_ms={name: float(max(lag, earlier.get(name, lag))) for name, lag in lags.items()},
         cpu_share=max((share for share in shares if share is not None), default=None),
         clock_jump_us=max(jump_us, before.clock_jump_us or 0.0),
         unstamped_reads=before.unstamped_reads + sum(health.unstamped_reads for health in healths),

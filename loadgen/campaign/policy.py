@@ -73,7 +73,7 @@ class UntilNarrow:
             known = [value for value in values[metric] if value is not None]
             if len(known) == len(values[metric]) and any(known):
                 looks[metric] = look(known, self.within)
-        widths = {metric: looks[metric].half_width if metric in looks else None for metric in self.metrics}
+        widths = {metric: _width(looks.get(metric)) for metric in self.metrics}
         unknown = [metric for metric in self.metrics if metric not in looks]
         if unknown:
             words = f"no more, for a run has no {unknown[0]} and its width cannot be known"
@@ -88,6 +88,10 @@ class UntilNarrow:
         end = "narrow enough" if reached else "no look is left"
         going = f"going on to {later} runs" if later is not None else end
         return f"{widths} (97 %, wanted {100 * self.within:g} %); {going}"
+
+
+def _width(found: Look | None) -> float | None:
+    return None if found is None or found.half_width is None else float(found.half_width)
 
 
 def policy_of(profile: Profile) -> Policy:
