@@ -291,6 +291,19 @@ def test_a_campaign_killed_while_it_was_closed_is_closed_when_its_sweep_goes_on(
     assert told.code == 0, told.out
 
 
+def test_a_matrix_called_a_sweep_goes_on_under_its_new_name(sweep: tuple[Path, Result], tmp_path: Path) -> None:
+    out = shutil.copytree(sweep[0], tmp_path / "copy")
+    manifest = manifest_in(out, "matrix.json")
+    del manifest["sha256"], manifest["manifest_sha256"]
+    (out / "matrix.json").unlink()
+    (out / "sweep.json").write_text(json.dumps(manifest | {"schema": "loadgen.sweep/1"}))
+    assert run_here("resume", out, "--quiet").code in MEASURED
+    assert not (out / "sweep.json").exists()
+    assert manifest_in(out, "matrix.json")["schema"] == "loadgen.matrix/1"
+    assert manifest_in(out, "summary.json")["schema"] == "loadgen.matrix-summary/1"
+    assert run_here("verify", out).code == 0
+
+
 def test_a_sweep_whose_server_is_gone_or_another_stays_as_it_was(tmp_path: Path) -> None:
     out, law = tmp_path / "sweep", Law(ttft_s=0.03, gap_s=0.01)
     with spawn(law, presents="ollama") as mortal:
