@@ -20,6 +20,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadgen.record import NS_PER_MS, NS_PER_S
+
 __all__ = [
     "NS_PER_MS",
     "NS_PER_S",
@@ -32,9 +34,6 @@ __all__ = [
     "wall_iso",
     "wall_ns",
 ]
-
-NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
 
 now_ns = time.monotonic_ns
 cpu_ns = time.process_time_ns

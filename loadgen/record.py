@@ -15,11 +15,34 @@ from enum import IntEnum, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IS_TOKEN", "TOKEN_KINDS", "Int32", "Int64", "Kind", "Outcome", "Record", "TokensFrom", "UInt8"]
+__all__ = [
+    "IS_TOKEN",
+    "NOT_MEASURED_RUNS",
+    "NS_PER_MS",
+    "NS_PER_S",
+    "PROBE_RUN",
+    "SIZING_RUN",
+    "TOKEN_KINDS",
+    "WARM_UP_RUN",
+    "Int32",
+    "Int64",
+    "Kind",
+    "Outcome",
+    "Record",
+    "TokensFrom",
+    "UInt8",
+]
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
+
+# Numbers that no run of a campaign has, for requests outside it: a request id is "run-seq", some servers want digits
+# only, and the number keeps the words of such a request apart from measured ones.
+WARM_UP_RUN, PROBE_RUN, SIZING_RUN = NOT_MEASURED_RUNS = (99_999_997, 99_999_998, 99_999_999)
 
 NO_INT64: Int64 = np.empty(0, np.int64)
 NO_INT32: Int32 = np.empty(0, np.int32)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from loadgen.campaign.rundir import JOURNAL
 from loadgen.cli.app import app, run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
+from loadgen.manifest import JOURNAL
 from loadgen.profile.profile import load, shipped
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,6 +21,7 @@ from analysis.estimate import significant
 from analysis.records.calls import Calls, read_calls
 from analysis.records.frame import load
 from analysis.records.requests import ABSENT
+from loadgen.manifest import matrix_path
 
 __all__ = ["FOLDER", "write_artifacts", "write_suite"]
 
@@ -69,7 +70,7 @@ def write_artifacts(directory: Path) -> None:
 
 def write_suite(directory: Path) -> None:
     """Write what the guide keeps of a sweep: `comprehensive_test_summary.json` and a log. Raises OSError."""
-    manifest = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
+    manifest = json.loads(matrix_path(directory).read_text(encoding="utf-8"))
     ended = {str(one["id"]): one for one in manifest["tests"]}
     tests = [_test(directory, one, ended[str(one["id"])], manifest["blocks"]) for one in manifest["configurations"]]
     done = [test for test in tests if test["summary"] is not None]

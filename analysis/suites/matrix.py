@@ -1,8 +1,8 @@
-"""What a sweep over configurations of agents shows: a line a configuration, and what goes across them.
+"""What a matrix of configurations of agents shows: a line a configuration, and what goes across them.
 
-Made from `sweep.json` and the summaries of the configurations' own directories, killed ones too, and from nothing
-else. The figures of a configuration are those of its summary; across configurations each counts once, whatever its
-runs.
+Made from `matrix.json` (or an older `sweep.json`) and the summaries of the configurations' own directories, killed ones
+too, and from nothing else. The figures of a configuration are those of its summary; across configurations each counts
+once, whatever its runs.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from analysis.agents.speedup import ratio_of
 from analysis.estimate import significant
 from analysis.stats import scaling
 from analysis.suites.suite import missing_in, summary_in
+from loadgen.manifest import SWEEP, matrix_path
 
-__all__ = ["SWEEP", "SWEEP_SUMMARY", "summarise_sweep"]
+__all__ = ["MATRIX_SUMMARY", "SWEEP_SUMMARY", "summarise_matrix"]
 
-SWEEP = "sweep.json"
-SWEEP_SUMMARY = "loadgen.campaign.matrix-summary/1"
+MATRIX_SUMMARY = "loadgen.matrix-summary/1"
+SWEEP_SUMMARY = "loadgen.sweep-summary/1"  # of a directory made while a matrix was called a sweep
 FIGURES = ("speedup", "efficiency", "stretch", "balance", "overlap_efficiency", "combined_over_solo", "fairness")
 LABEL = "speedup<1.5"
 LEAST_LEVELS = 3  # numbers of agents, one of them 1, for a law to be fitted
 
 
-def summarise_sweep(directory: Path) -> dict[str, Any]:
-    """Return the summary of the sweep in `directory`. Raises OSError, or ValueError for files that are not ours."""
-    manifest = json.loads((directory / SWEEP).read_text(encoding="utf-8"))
+def summarise_matrix(directory: Path) -> dict[str, Any]:
+    """The summary of the matrix in `directory`. Raises OSError, or ValueError for files that are not ours."""
+    path = matrix_path(directory)
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     ended = {str(one["id"]): one for one in manifest.get("tests", [])}
     lines = []
     for one in manifest["configurations"]:
         lines.append(_line(one, ended.get(str(one["id"]), {}), summary_in(directory / one["directory"])))
     measured = [line for line in lines if line["agents"] is not None]
     return {
-        "schema": SWEEP_SUMMARY,
+        "schema": SWEEP_SUMMARY if path.name == SWEEP else MATRIX_SUMMARY,
         "seed": manifest["seed"],
         "order": manifest["order"],
         "blocks": manifest["blocks"],

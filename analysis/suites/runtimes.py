@@ -27,7 +27,7 @@ from analysis.suites.suite import missing_in, summary_in
 __all__ = ["RUNTIMES", "RUNTIMES_SUMMARY", "summarise_runtimes"]
 
 RUNTIMES = "runtimes.json"
-RUNTIMES_SUMMARY = "loadgen.campaign.runtimes-summary/1"
+RUNTIMES_SUMMARY = "loadgen.runtimes-summary/1"
 RULE = "speedup<1.5"  # SYSTEMS 1.5: what the guide calls contended
 FIGURES = ("efficiency", "overlap_efficiency", "makespan_s")
 CONTROL_TOLERANCE = 0.005  # of an efficiency: the control's is 50.0 %

@@ -10,17 +10,20 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from loadgen.campaign.arm import Arm, Occasion, limits_of
-from loadgen.campaign.rundir import ARTIFACTS
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.engine.client import Client
 from loadgen.engine.health import Health
 from loadgen.engine.plan import Call, Plan, Script
 from loadgen.engine.share import Job, Share, ShareRun
 from loadgen.engine.tally import Tally
+from loadgen.manifest import AgentFacts, Manifest, RunFacts
 from loadgen.profile.profile import Agents, Member, Profile, without_secrets
+from loadgen.record import WARM_UP_RUN
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_transport
 from loadgen.transport import Limits
@@ -28,14 +31,10 @@ from loadgen.wire.dialects import dialect
 from loadgen.workload.scripts import AgentsWork
 from loadgen.workload.synthetic import Synthetic
 
-if TYPE_CHECKING:
-    from loadgen.campaign.campaign import Campaign
-
-__all__ = ["CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work"]
+__all__ = ["CONCURRENT", "SOLO", "AgentsJob", "agents_arms", "agents_work", "with_agents"]
 
 CONCURRENT = "concurrent"
 SOLO = "solo:"
-WARM_UP_RUN = 99_999_998  # a number that no run has; it keeps the words of warm-up calls apart from measured ones
 TAKES_NO_SEED = frozenset({"lmstudio", "transformers"})
 
 
@@ -81,7 +80,7 @@ class _AgentsRun(ShareRun):
 
 
 def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:
-    """Return what the agents of `profile` ask. Raises UsageError if the folder they list cannot be read."""
+    """The work of the agents of `profile`. Raises UsageError if the folder they list cannot be read."""
     agents, work = _agents(profile), profile.work
     assert work.output_tokens is not None
     assert work.output_tokens.fixed is not None
@@ -96,18 +95,44 @@ def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -
     )
 
 
-def agents_arms(campaign: Campaign) -> list[Arm]:
-    """Return an arm for each agent alone, unless that is not wanted, and one for all; describe them in the manifest."""
-    agents, work = _agents(campaign.profile), campaign.workload
-    assert isinstance(work, AgentsWork)
+def agents_arms(profile: Profile, seed: int, servers: Sequence[Endpoint], work: AgentsWork, tier: str) -> list[Arm]:
+    """An arm for each agent alone, unless that is not wanted, and one for all."""
+    agents = _agents(profile)
     crew = agents.crew
-    endpoints = _endpoints(campaign.profile, crew, campaign.endpoints, campaign.seed)
-    campaign.manifest |= _description(agents, endpoints, work)
+    cast = _Cast(profile, work, _endpoints(profile, crew, servers, seed), tier)
     everyone = tuple(range(len(crew)))
     arms = []
     if agents.solo and len(crew) > 1:
-        arms = [_arm(f"{SOLO}{crew[i].name}", (i,), campaign, endpoints, work, keep=False) for i in everyone]
-    return [*arms, _arm(CONCURRENT, everyone, campaign, endpoints, work, keep=agents.artifacts)]
+        arms = [_arm(f"{SOLO}{crew[i].name}", (i,), cast, keep=False) for i in everyone]
+    return [*arms, _arm(CONCURRENT, everyone, cast, keep=agents.artifacts)]
+
+
+def with_agents(
+    manifest: Manifest, profile: Profile, seed: int, servers: Sequence[Endpoint], work: AgentsWork
+) -> Manifest:
+    """`manifest` with what it says of the agents of `profile`."""
+    agents = _agents(profile)
+    endpoints = _endpoints(profile, agents.crew, servers, seed)
+    return manifest.with_(
+        scenario=agents.scenario,
+        permits=agents.permits or len(endpoints),
+        agents=tuple(
+            AgentFacts(
+                name=endpoint.agent,
+                endpoint=endpoint.name,
+                role=member.role,
+                options=without_secrets({k: v for k, v in endpoint.target.options.items() if v is not None}),
+                asked_options=without_secrets(member.options),
+                workload=agents.workload,
+                calls=tuple(work.stage(call) for call in range(work.calls_each)),
+                think_ms=agents.think_ms,
+                model=endpoint.target.model,
+                files=tuple(_files(endpoint.agent, work)) if agents.artifacts else None,
+            )
+            for member, endpoint in zip(agents.crew, endpoints, strict=True)
+        ),
+        agents_warmup_requests=agents.warmup_requests,
+    )
 
 
 def _agents(profile: Profile) -> Agents:
@@ -118,13 +143,13 @@ def _agents(profile: Profile) -> Agents:
 def _endpoints(
     profile: Profile, crew: Sequence[Member], servers: Sequence[Endpoint], seed: int
 ) -> tuple[Endpoint, ...]:
-    """Return one endpoint an agent."""
+    """One endpoint per agent."""
     names = [server.name for server in servers]
     endpoints = []
     for index, member in enumerate(crew):
         wanted = index % len(servers) if member.target is None else member.target
         server = servers[names.index(wanted) if isinstance(wanted, str) else wanted]
-        # What the server's own default is shall hold where nobody says otherwise; only the work is made the same.
+        # The server's own default holds unless the profile sets a temperature; only the work is made the same.
         options: dict[str, Any] = {"temperature": None}
         if not {server.target.api, server.target.kind} & TAKES_NO_SEED:
             options["seed"] = seed % 2**31
@@ -135,79 +160,61 @@ def _endpoints(
     return tuple(endpoints)
 
 
-def _description(agents: Agents, endpoints: Sequence[Endpoint], work: AgentsWork) -> dict[str, Any]:
-    return {
-        "scenario": agents.scenario,
-        "permits": agents.permits or len(endpoints),
-        "agents": [
-            {
-                "name": endpoint.agent,
-                "endpoint": endpoint.name,
-                "role": member.role,
-                "options": without_secrets({k: v for k, v in endpoint.target.options.items() if v is not None}),
-                "asked_options": without_secrets(member.options),
-                "workload": agents.workload,
-                "calls": [work.stage(call) for call in range(work.calls_each)],
-                "think_ms": agents.think_ms,
-                "model": endpoint.target.model,
-                "files": _files(endpoint.agent, work) if agents.artifacts else None,
-            }
-            for member, endpoint in zip(agents.crew, endpoints, strict=True)
-        ],
-        "agents_warmup_requests": agents.warmup_requests,
-    }
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """What the arms of a campaign have in common. endpoints: of every agent, in the order of the crew."""
+
+    profile: Profile
+    work: AgentsWork
+    endpoints: tuple[Endpoint, ...]
+    tier: str
+
+    @property
+    def permits(self) -> int:
+        return _agents(self.profile).permits or len(self.endpoints)
+
+    @property
+    def limits(self) -> Limits:
+        limits = limits_of(self.profile)
+        if _agents(self.profile).workload == "single":
+            # The whole answer is one piece, and the first token comes with the last.
+            return replace(limits, first_token_s=limits.total_s)
+        return limits
 
 
-def _arm(
-    name: str,
-    chosen: tuple[int, ...],
-    campaign: Campaign,
-    everyones: tuple[Endpoint, ...],
-    work: AgentsWork,
-    *,
-    keep: bool,
-) -> Arm:
-    profile, agents = campaign.profile, _agents(campaign.profile)
-    endpoints = tuple(everyones[i] for i in chosen)
-    permits = agents.permits or len(everyones)
-    limits = limits_of(profile)
-    if agents.workload == "single":
-        # The whole answer is one piece, and the first token comes with the last.
-        limits = replace(limits, first_token_s=limits.total_s)
+def _arm(name: str, chosen: tuple[int, ...], cast: _Cast, *, keep: bool) -> Arm:
+    """The arm in which the agents at the places `chosen` work. keep: leave the text of their answers on disk."""
+    work, warmup_requests = cast.work, _agents(cast.profile).warmup_requests
+    endpoints = tuple(cast.endpoints[i] for i in chosen)
 
     def jobs(occasion: Occasion) -> list[Job]:
         share = Share(
-            plan=_plan(occasion, chosen, profile, work, permits, keep=keep),
+            plan=_plan(occasion, chosen, cast, keep=keep),
             endpoints=endpoints,
             deal=(0,),
-            limits=limits,
-            tier=campaign.tier,
+            limits=cast.limits,
+            tier=cast.tier,
             journal=occasion.journal,
             writer=occasion.writer,
-            proxy=profile.proxy,
-            read_bytes=profile.read_bytes,
+            read_bytes=cast.profile.read_bytes,
         )
-        kept = keep and 0 <= occasion.block < campaign.design.blocks  # not of a control
-        answers = campaign.directory / ARTIFACTS / f"run_{occasion.block + 1}" if kept else None
-        files = _files_by_seq(chosen, everyones, work) if keep else ()
+        answers = occasion.artifacts if keep else None
+        files = _files_by_seq(chosen, cast.endpoints, work) if keep else ()
         return [AgentsJob(share, work.for_run(occasion.run, max(occasion.block, 0)), answers, files)]
 
     async def warm_up() -> None:
-        await asyncio.gather(
-            *(_warm_up(everyones[i], work, i, agents.warmup_requests, limits, profile.proxy) for i in chosen)
-        )
+        await asyncio.gather(*(_warm_up(cast.endpoints[i], work, i, warmup_requests, cast.limits) for i in chosen))
 
-    def facts(healths: Sequence[Health]) -> dict[str, Any]:
-        return _facts(healths, concurrency_asked=min(permits, len(chosen)))
+    def facts(begun: RunFacts, healths: Sequence[Health]) -> RunFacts:
+        return _facts(begun, healths, concurrency_asked=min(cast.permits, len(chosen)))
 
     names = tuple(endpoint.agent for endpoint in endpoints)
-    return Arm(name, jobs, facts, endpoints, names, warm_up if agents.warmup_requests else None)
+    return Arm(name, jobs, facts, endpoints, names, warm_up if warmup_requests else None)
 
 
-def _plan(
-    occasion: Occasion, chosen: Sequence[int], profile: Profile, work: AgentsWork, permits: int, *, keep: bool
-) -> Plan:
-    """Return a script for each agent of `chosen`; an agent's calls have the same numbers in every arm."""
+def _plan(occasion: Occasion, chosen: Sequence[int], cast: _Cast, *, keep: bool) -> Plan:
+    """A script for each agent of `chosen`; an agent's calls have the same numbers in every arm."""
+    profile, work = cast.profile, cast.work
     each, think_ns = work.calls_each, round(_agents(profile).think_ms * NS_PER_MS)
     scripts = [
         Script(at, tuple(Call(agent * each + call, work.follows(call)) for call in range(each)), think_ns)
@@ -218,24 +225,25 @@ def _plan(
         zero_ns=occasion.zero_ns,
         seqs=[call.seq for script in scripts for call in script.calls],
         scripts=scripts,
-        permits=permits,
+        permits=cast.permits,
         keep_text=keep,
         drain_ns=round(profile.limits.drain_s * NS_PER_S),
         no_progress_ns=round(profile.limits.no_progress_s * NS_PER_S),
     )
 
 
-def _facts(healths: Sequence[Health], concurrency_asked: int) -> dict[str, Any]:
-    return {
-        "measured_from_ns": 0,
+def _facts(begun: RunFacts, healths: Sequence[Health], concurrency_asked: int) -> RunFacts:
+    return msgspec.structs.replace(
+        begun,
+        measured_from_ns=0,
         # From the barrier to the last answer: the work is the whole run, and nothing of it ramp or drain.
-        "measured_to_ns": max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
-        "offered": sum(h.offered for h in healths),
-        "open_loop": False,
-        "concurrency_asked": concurrency_asked,
-        "concurrency_reached": sum(h.peak_in_flight for h in healths),
-        "left_out": sum(h.left_out for h in healths),
-    }
+        measured_to_ns=max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
+        offered=sum(h.offered for h in healths),
+        open_loop=False,
+        concurrency_asked=concurrency_asked,
+        concurrency_reached=sum(h.peak_in_flight for h in healths),
+        left_out=sum(h.left_out for h in healths),
+    )
 
 
 def _files_by_seq(
@@ -249,7 +257,7 @@ def _files_by_seq(
 
 
 def _files(agent: str, work: AgentsWork) -> list[str]:
-    """Return the names of the files that keep an agent's answers, call by call."""
+    """The names of the files that keep an agent's answers, call by call."""
     names = []
     for call in range(work.calls_each):
         around = call // work.calls_a_round
@@ -257,14 +265,12 @@ def _files(agent: str, work: AgentsWork) -> list[str]:
     return names
 
 
-async def _warm_up(
-    endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits, proxy: str | None
-) -> None:
+async def _warm_up(endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits) -> None:
     """Have an agent's server load its model with that agent's options: answers of one token, in no record.
 
-    A failure here says nothing; the measured calls will tell.
+    A failure here is ignored: the measured calls will show it.
     """
-    transport = open_transport(endpoint, "callback" if proxy is None else "aiohttp", limits, None, proxy)
+    transport = open_transport(endpoint, "callback" if endpoint.access.proxy is None else "aiohttp", limits, None)
     target, seq = endpoint.target, agent * work.calls_each
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport, endpoint.agent)
     ask = replace(work.for_run(WARM_UP_RUN).ask(seq), output_tokens=1)

@@ -10,68 +10,41 @@ Randomised order: a random permutation and in the next block its reverse, drawn 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
-__all__ = ["CONTROL", "Design", "Planned", "planned"]
+from loadgen.manifest import CONTROL, DesignFacts, Manifest, Planned
 
-Planned = tuple[int, str]  # (block, arm)
+__all__ = ["SEED_BITS", "missing", "planned", "with_blocks", "with_plan"]
 
+SEED_BITS = 62  # of a seed that is drawn
 ORDER_STREAM = 0x0DE5  # keeps these draws apart from others of the same seed
-CONTROL = "control:"  # before an arm's name: its repetition at the start (block -1) and the end (block = blocks)
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
-    """What a campaign sets out to measure; the manifest's `design`."""
+def with_plan(design: DesignFacts) -> DesignFacts:
+    """`design` with its runs planned: every arm in every block, and the control before and after them."""
+    runs = planned([arm.name for arm in design.arms], design.blocks, design.order, design.order_seed)
+    if design.control is not None:
+        name = CONTROL + design.control
+        runs = ((-1, name), *runs, (design.blocks, name))
+    return msgspec.structs.replace(design, planned=runs)
 
-    arms: tuple[tuple[str, tuple[str, ...]], ...]  # (name, its agents), in the order listed
-    primary: str  # the arm that the summary's figures are about
-    blocks: int
-    order: str = "randomised"  # or fixed: as listed, in every block
-    order_seed: int = 0
-    isolation: str = "none"  # none | unload | process
-    cooldown_s: float = 0.0
-    control: str | None = None  # this arm also runs first and last, under the name CONTROL + arm
-    until: float | None = None  # relative half-width at which to stop
 
-    @property
-    def planned(self) -> tuple[Planned, ...]:
-        names = [name for name, _ in self.arms]
-        runs = planned(names, self.blocks, self.order, self.order_seed)
-        if self.control is None:
-            return runs
-        return ((-1, CONTROL + self.control), *runs, (self.blocks, CONTROL + self.control))
+def with_blocks(design: DesignFacts, blocks: int) -> DesignFacts:
+    """`design` with another number of blocks. Its plan begins with the same runs."""
+    return with_plan(msgspec.structs.replace(design, blocks=blocks))
 
-    def with_blocks(self, blocks: int) -> Design:
-        return replace(self, blocks=blocks)
 
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Design:
-        """Return the design that `to_json` told of."""
-        arms = tuple((arm["name"], tuple(arm["agents"])) for arm in told["arms"])
-        return cls(arms, **{key: value for key, value in told.items() if key not in ("arms", "planned")})
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "arms": [{"name": name, "agents": list(agents)} for name, agents in self.arms],
-            "primary": self.primary,
-            "blocks": self.blocks,
-            "order": self.order,
-            "order_seed": self.order_seed,
-            "planned": [list(one) for one in self.planned],
-            "isolation": self.isolation,
-            "cooldown_s": self.cooldown_s,
-            "control": self.control,
-            "until": self.until,
-        }
+def missing(manifest: Manifest) -> list[tuple[int, Planned]]:
+    """(number, (block, arm)) of the planned runs that were not made to their end, in order of execution."""
+    made = {(run.block, run.arm) for run in manifest.runs if run.whole}
+    return [(run, planned) for run, planned in enumerate(manifest.planned_design.planned) if planned not in made]
 
 
 def planned(arms: Sequence[str], blocks: int, order: str, seed: int) -> tuple[Planned, ...]:
-    """Return (block, arm) of every run, in order of execution."""
+    """(block, arm) of every run, in order of execution. order: randomised, or fixed: as listed, in every block."""
     runs: list[Planned] = []
     for block in range(blocks):
         places = list(range(len(arms)))

@@ -11,19 +11,30 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
 from pydantic import ValidationError
 
-from loadgen.campaign.rundir import MANIFEST, whole_runs
 from loadgen.errors import UsageError
+from loadgen.manifest import MANIFEST, Manifest
 from loadgen.profile.profile import REDACTED, Profile, without_secret_query
 
-__all__ = ["is_finished", "missing_runs", "profile_of", "read_manifest"]
+__all__ = ["is_finished", "profile_of", "read_manifest", "read_suite_manifest"]
 
 NEEDED = ("design", "profile", "runs", "seed", "targets", "withheld", "workload")
 
 
-def read_manifest(directory: Path, name: str = MANIFEST, needed: Collection[str] = NEEDED) -> dict[str, Any]:
-    """Return the manifest of a directory that can be resumed."""
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a campaign that can be resumed. Raises UsageError."""
+    plain = read_suite_manifest(directory, MANIFEST, NEEDED)
+    try:
+        return Manifest.from_json(plain)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{directory / MANIFEST}: {error}; it cannot be resumed, start a new campaign") from None
+
+
+def read_suite_manifest(directory: Path, name: str, needed: Collection[str]) -> dict[str, Any]:
+    """The JSON of the manifest called `name`, which holds every key of `needed`. Raises UsageError."""
     path = directory / name
     try:
         manifest = json.loads(path.read_bytes())
@@ -33,25 +44,20 @@ def read_manifest(directory: Path, name: str = MANIFEST, needed: Collection[str]
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"{path}: is not JSON; start a new campaign") from None
-    missing = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
-    if missing:
-        raise UsageError(f"{path}: holds no {', '.join(missing)}; it cannot be resumed, start a new campaign")
+    lacking = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
+    if lacking:
+        raise UsageError(f"{path}: holds no {', '.join(lacking)}; it cannot be resumed, start a new campaign")
     return dict(manifest)
 
 
-def is_finished(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a campaign, or one of many, was made to its end and its directory closed."""
-    return bool(manifest.get("finished")) and "sha256" in manifest
-
-
-def missing_runs(manifest: Mapping[str, Any]) -> int:
-    """Return how many of the planned runs were not made to the end."""
-    made = {(entry["block"], entry["arm"]) for entry in whole_runs(manifest)}
-    return len(manifest["design"]["planned"]) - len(made)
+def is_finished(manifest: Manifest) -> bool:
+    """Whether the campaign was made to its end and its directory closed."""
+    return manifest.finished is True and manifest.sha256 is not UNSET
 
 
 def profile_of(
-    manifest: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    withheld: Sequence[str],
     *,
     headers: Mapping[str, str],
     options: Mapping[str, Any],
@@ -59,10 +65,14 @@ def profile_of(
     path: str | None = None,
     proxy: str | None = None,
 ) -> Profile:
-    """Return the profile that was measured, with what the manifest withheld filled in from the arguments."""
-    plain = json.loads(json.dumps(manifest["profile"]))
+    """The profile that was measured.
+
+    resolved, withheld: as the manifest keeps them; what was withheld is filled in from the other arguments.
+    Raises UsageError for what is missing there or does not belong there.
+    """
+    plain = json.loads(json.dumps(resolved))
     whole = {"--url": urls, "--path": path, "--proxy": proxy}
-    asked_for = [name for name in manifest["withheld"] if not _is_given(name, headers, options, whole)]
+    asked_for = [name for name in withheld if not _is_given(name, headers, options, whole)]
     if asked_for:
         raise UsageError(f"not kept, for it may be secret: give it again with {' '.join(asked_for)}")
     for key, given, option in (("headers", headers, "--header"), ("options", options, "--option")):
@@ -72,7 +82,7 @@ def profile_of(
         _fill_query(plain["target"], "url", url.rstrip("/"))
     if path is not None:
         _fill_query(plain["target"], "path", path)
-    if "--proxy" in manifest["withheld"]:
+    if "--proxy" in withheld:
         plain["proxy"] = proxy
     if REDACTED in json.dumps(plain):
         raise UsageError("manifest.json: its profile holds a secret that was not kept; start a new campaign")
@@ -94,12 +104,12 @@ def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any],
 
 def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str) -> None:
     """Put a value where it was withheld; nothing else may change, or the runs would not be of one kind."""
-    holders = [one for one in settings if name in one]
-    withheld = [one for one in holders if REDACTED in json.dumps(one[name])]
-    if not withheld and not any(one[name] == value for one in holders):
+    holders = [setting for setting in settings if name in setting]
+    withheld = [holder for holder in holders if REDACTED in json.dumps(holder[name])]
+    if not withheld and not any(holder[name] == value for holder in holders):
         raise UsageError(f"{option} {name}: was not part of the campaign like that; start a new campaign")
-    for one in withheld:
-        one[name] = value
+    for holder in withheld:
+        holder[name] = value
 
 
 def _fill_query(targets: Sequence[dict[str, Any]], key: str, given: str) -> None:

@@ -17,24 +17,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen.campaign.design import planned
-from loadgen.campaign.matrix import Tested, begin_again, closing, directory_of, measure_in_turns, opening, outcome
+import msgspec
+
 from loadgen.campaign.rundir import write_manifest
+from loadgen.campaign.suite import Tested, begin, begin_again, directory_of, end, measure_in_turns, order_of, outcome
 from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
 from loadgen.errors import UsageError
+from loadgen.manifest import RUNTIMES, CellFacts, RuntimesManifest, VariantFacts
 from loadgen.profile.profile import Configuration, Profile
 from loadgen.transport.tier import choose_tier
 
-__all__ = ["CONTROL", "MANIFEST", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
+__all__ = ["CONTROL", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]
 
-MANIFEST = "runtimes.json"
 CONTROL = "one-permit"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is set over the profile. read_bytes: None is the tier's own. permits: None is the profile's."""
+    """One runtime: the settings that go over the profile.
+
+    read_bytes: None is the tier's own. permits: None is the profile's.
+    """
 
     name: str
     tier: str = "kernel"
@@ -43,9 +47,11 @@ class Variant:
     permits: int | None = None
 
 
+_Cell = tuple[Variant, Configuration | None]
+
 VARIANTS = {
-    one.name: one
-    for one in (
+    variant.name: variant
+    for variant in (
         Variant("kernel"),
         Variant("uvloop", loop="uvloop"),
         Variant("asyncio", loop="asyncio"),
@@ -59,7 +65,7 @@ VARIANTS = {
 
 
 def unavailable(variant: Variant, proxy: str | None) -> str | None:
-    """Return why a variant cannot be measured here, in a line; None if it can."""
+    """The reason why a variant cannot be measured here, in one line; None if it can."""
     if variant.loop == "uvloop" and not _has_uvloop():
         return "uvloop is not installed"
     try:
@@ -82,54 +88,60 @@ async def measure_runtimes(
     against: str | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> list[Tested]:
-    """Measure every configuration with every variant; return when all are done, or `stop` is set.
+    """Measure every configuration with every variant until all are done, or `stop` is set.
 
     left_out: the variants that cannot be measured, each with the reason. chosen: empty, for the profile as it is.
     against: the variant that the others are to be compared with as well. before: the manifest of the same comparison,
     to make only what is missing in `directory`.
     `directory` must exist. Raises UsageError, after the rest was given up, for what cannot be measured as asked.
     """
-    assert profile.agents is not None
     configurations: list[Configuration | None] = [*chosen] or [None]
-    cells = [(variant, one) for one in configurations for variant in variants]
-    tested = [Tested(_configuration(variant, one), directory / _place(variant, one)) for variant, one in cells]
-    names = [str(place) for place in range(len(cells))]
-    order = [(block, int(name)) for block, name in planned(names, profile.runs, profile.campaign.order, seed)]
-    began_ns = now_ns()
-    manifest: dict[str, Any] = {
-        "schema": "loadgen.runtimes/1",
-        **opening(profile, seed),
-        "variants": [{**asdict(one), "loop": _loop_of(one)} for one in variants],
-        "control": CONTROL,
-        "against": against,
-        "left_out": left_out,
-        "planned": [[block, *_cell(*cells[place])] for block, place in order],
-        "cells": [
-            {
-                "variant": variant.name,
-                "configuration": _cell(variant, one)[1],
-                "directory": _place(variant, one),
-                "scenario": (one and one.scenario) or profile.agents.scenario,
-            }
-            for variant, one in cells
-        ],
-    }
+    cells = [(variant, configuration) for configuration in configurations for variant in variants]
+    order, began_ns = order_of(profile, len(cells), seed), now_ns()
     if before is not None:
-        manifest = begin_again(before, directory)
-    write_manifest(directory, manifest, MANIFEST)
-    took_s = manifest.get("duration_s", 0.0)
+        manifest = begin_again(RuntimesManifest.from_json(before), directory)
+    else:
+        manifest = _manifest(profile, seed, variants, left_out, cells, order).with_(against=against)
+    write_manifest(directory, manifest.to_json(), RUNTIMES)
+    tested = [Tested(_configuration(*cell), directory / _place(*cell)) for cell in cells]
     try:
-        profiles = [_with(profile, variant) for variant, _ in cells]
-        await measure_in_turns(profiles, tested, order, seed, tell, say, stop)
+        await measure_in_turns([_with(profile, cell[0]) for cell in cells], tested, order, seed, tell, say, stop)
     finally:
-        manifest |= {
-            **closing(tested, began_ns, took_s),
-            "tests": [
-                {**outcome(one), "id": cell["directory"]} for one, cell in zip(tested, manifest["cells"], strict=True)
-            ],
-        }
-        write_manifest(directory, manifest, MANIFEST)
+        tests = [
+            msgspec.structs.replace(outcome(test), id=cell.directory)
+            for test, cell in zip(tested, manifest.cells, strict=True)
+        ]
+        write_manifest(directory, end(manifest, tested, tests, began_ns).to_json(), RUNTIMES)
     return tested
+
+
+def _manifest(
+    profile: Profile,
+    seed: int,
+    variants: Sequence[Variant],
+    left_out: Mapping[str, str],
+    cells: Sequence[_Cell],
+    order: Sequence[tuple[int, int]],
+) -> RuntimesManifest:
+    assert profile.agents is not None
+    return begin(
+        RuntimesManifest,
+        profile,
+        seed,
+        variants=tuple(VariantFacts(**{**asdict(variant), "loop": _loop_of(variant)}) for variant in variants),
+        control=CONTROL,
+        left_out=dict(left_out),
+        planned=tuple((block, cells[place][0].name, _name(cells[place][1])) for block, place in order),
+        cells=tuple(
+            CellFacts(
+                variant=variant.name,
+                configuration=_name(configuration),
+                directory=_place(variant, configuration),
+                scenario=(configuration and configuration.scenario) or profile.agents.scenario,
+            )
+            for variant, configuration in cells
+        ),
+    )
 
 
 def _with(profile: Profile, variant: Variant) -> Profile:
@@ -145,17 +157,19 @@ def _with(profile: Profile, variant: Variant) -> Profile:
     )
 
 
-def _configuration(variant: Variant, one: Configuration | None) -> Configuration:
-    base = Configuration(id=variant.name) if one is None else one
+def _configuration(variant: Variant, configuration: Configuration | None) -> Configuration:
+    """The configuration to measure; without one, the profile as it is under the name of the variant."""
+    base = Configuration(id=variant.name) if configuration is None else configuration
     return base if variant.permits is None else base.model_copy(update={"permits": variant.permits})
 
 
-def _cell(variant: Variant, one: Configuration | None) -> tuple[str, str | None]:
-    return variant.name, None if one is None else str(one.id)
+def _name(configuration: Configuration | None) -> str | None:
+    return None if configuration is None else str(configuration.id)
 
 
-def _place(variant: Variant, one: Configuration | None) -> str:
-    return variant.name if one is None else f"{variant.name}/{directory_of(one)}"
+def _place(variant: Variant, configuration: Configuration | None) -> str:
+    """The directory of a cell."""
+    return variant.name if configuration is None else f"{variant.name}/{directory_of(configuration)}"
 
 
 def _loop_of(variant: Variant) -> str:

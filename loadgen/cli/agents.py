@@ -94,7 +94,7 @@ def agents(
     live: options.LiveTable = False,
 ) -> int:
     """Measure agents alone and at the same time, and what the company costs: speedup, efficiency, contention."""
-    from loadgen.campaign.campaign import prepare
+    from loadgen.campaign.prepare import prepare
 
     target = options.target_of(
         api=api,
@@ -152,9 +152,9 @@ def agents(
                 what, them = ("live counters are", "them") if outlets.any else ("the table of --live is", "it")
                 many = f"a profile with configurations makes many; leave {them} out"
                 raise Stop(Exit.USAGE, f"{what} of one campaign: {many}")
-            from loadgen.cli.matrix import sweep
+            from loadgen.cli.matrix import matrix
 
-            return sweep(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
+            return matrix(resolved, phases, directory, json_=json_, progress=progress, quiet=quiet)
         if phases is not None:
             raise Stop(Exit.USAGE, "--phases: there are no configurations; name a profile that has some, as agents-30")
         with exporting(outlets, profile or "command line", quiet=quiet) as exporter:

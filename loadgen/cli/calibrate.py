@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from typing import Annotated
 
+import msgspec
 import typer
 
 from loadgen.cli.exits import Exit, Stop
@@ -48,7 +48,7 @@ def calibrate(
         found.append(measuring.calibration(name, concurrency, gap_ms / 1e3, result, top))
     kept_in = measuring.store(found)
     if json_:
-        typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+        typer.echo(json.dumps([msgspec.to_builtins(one) for one in found], indent=1))
         return Exit.OK
     typer.echo(f"{'tier':9} {'TTFT error µs':>20} {'event gap error µs':>20} {'censored':>9} {'highest rate':>16}")
     for one in found:

@@ -72,8 +72,8 @@ def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
     exporter.describe(campaign.manifest)
 
     def made() -> None:
-        exporter.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned))
-        if campaign.manifest["runs"] and "agents" in campaign.manifest:
+        exporter.count_runs(len(campaign.manifest.runs), len(campaign.design.planned))
+        if campaign.manifest.runs and campaign.manifest.crew:
             exporter.show_agents(analysis.summarise(campaign.directory).get("agents") or {})
 
     campaign.call_after_runs(made)

@@ -17,16 +17,15 @@ from loadgen.cli.measuring import in_loop, judge
 if TYPE_CHECKING:
     import asyncio
 
-    from loadgen.campaign.matrix import Sweep
+    from loadgen.campaign.matrix import Matrix
     from loadgen.profile.profile import Configuration, Profile
 
-__all__ = ["choose", "kept_whole", "make_directory", "resume_sweep", "seed_of", "show", "sweep"]
+__all__ = ["choose", "kept_whole", "make_directory", "matrix", "resume_matrix", "seed_of", "show"]
 
 ALL = "all"
-SEED_BITS = 62
 
 
-def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool, progress: bool, quiet: bool) -> int:
+def matrix(profile: Profile, phases: str | None, directory: Path, *, json_: bool, progress: bool, quiet: bool) -> int:
     """Measure the configurations of the phases asked for; print the summary and return the exit code."""
     chosen = choose(profile, phases)
     if profile.campaign.until is not None:
@@ -37,10 +36,10 @@ def sweep(profile: Profile, phases: str | None, directory: Path, *, json_: bool,
     return _conclude(measured, directory)
 
 
-def resume_sweep(
+def resume_matrix(
     profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
 ) -> int:
-    """Make what the sweep in `directory` lacks; print the summary and return the exit code."""
+    """Make what the matrix in `directory` lacks; print the summary and return the exit code."""
     assert profile.agents is not None
     named = {one.id: one for one in profile.agents.configurations}
     chosen = [named[one["id"]] for one in before["configurations"]]
@@ -119,8 +118,8 @@ async def _measure(
     progress: bool,
     quiet: bool,
     before: dict[str, Any] | None = None,
-) -> Sweep:
-    from loadgen.campaign.matrix import measure_sweep
+) -> Matrix:
+    from loadgen.campaign.matrix import measure_matrix
     from loadgen.cli.progress import Progress
 
     draw = Progress(shown=progress)
@@ -132,7 +131,7 @@ async def _measure(
 
     seed = seed_of(profile, before)
     try:
-        return await measure_sweep(profile, chosen, directory, seed, draw, say, stop, before)
+        return await measure_matrix(profile, chosen, directory, seed, draw, say, stop, before)
     finally:
         draw.close()
 
@@ -141,10 +140,12 @@ def seed_of(profile: Profile, before: dict[str, Any] | None) -> int:
     """Return the seed of what is gone on with, or else the profile's, or a new one."""
     if before is not None:
         return int(before["seed"])
+    from loadgen.campaign.design import SEED_BITS
+
     return profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
 
 
-def _conclude(measured: Sweep, directory: Path) -> int:
+def _conclude(measured: Matrix, directory: Path) -> int:
     """Return 0, or raise what most deserves to be told: an interruption, then servers, our own limits, objectives."""
     kept = f"what was measured is in {directory}"
     tested = measured.tested

@@ -125,7 +125,7 @@ async def prepare_and_measure(
 
     live: draw the table instead of the line, where there is a terminal to draw it on.
     """
-    from loadgen.campaign.campaign import measure
+    from loadgen.campaign.measure import measure
     from loadgen.cli.exporting import export
 
     campaign = await prepared(prepare, stop, quiet=quiet)
@@ -158,7 +158,7 @@ def _live_view(campaign: Campaign) -> LiveView:
     from loadgen.cli.live import LiveView
 
     view = LiveView()
-    campaign.call_after_runs(lambda: view.count_runs(len(campaign.manifest["runs"]), len(campaign.design.planned)))
+    campaign.call_after_runs(lambda: view.count_runs(len(campaign.manifest.runs), len(campaign.design.planned)))
     return view
 
 

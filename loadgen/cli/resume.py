@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
-from loadgen.cli.matrix import resume_sweep
+from loadgen.cli.matrix import resume_matrix
 from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
 from loadgen.cli.report import Format, report
 from loadgen.cli.runtimes import resume_runtimes
@@ -37,23 +38,33 @@ def resume(
     no_progress: options.NoProgress = False,
 ) -> int:
     """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
-    from loadgen.campaign.campaign import resume as resumed
-    from loadgen.campaign.resume import is_finished, profile_of, read_manifest
+    from loadgen.campaign.prepare import resume as resumed
+    from loadgen.campaign.resume import is_finished, profile_of, read_manifest, read_suite_manifest
     from loadgen.errors import UsageError
 
     given = headers(header), pairs("--option", option)
     suite = suite_in(directory)
+    progress = not (quiet or no_progress)
     try:
-        manifest = read_manifest(directory) if suite is None else read_manifest(directory, suite.name, suite.needed)
-        if is_finished(manifest):
-            return _tell_finished(directory, json_=json_, quiet=quiet)
-        profile = profile_of(manifest, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy)
+        if suite is not None:
+            many = read_suite_manifest(directory, suite.name, suite.needed)
+            if many.get("finished") and "sha256" in many:
+                return _tell_finished(directory, json_=json_, quiet=quiet)
+            resolved, withheld = many["profile"], many["withheld"]
+        else:
+            manifest = read_manifest(directory)
+            if is_finished(manifest):
+                return _tell_finished(directory, json_=json_, quiet=quiet)
+            assert manifest.profile is not None
+            resolved, withheld = json.loads(manifest.profile.text), manifest.withheld
+        profile = profile_of(
+            resolved, withheld, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy
+        )
     except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
-    progress = not (quiet or no_progress)
     if suite is not None:
-        go_on = resume_sweep if suite.is_sweep else resume_runtimes
-        return go_on(profile, manifest, directory, json_=json_, progress=progress, quiet=quiet)
+        go_on = resume_matrix if suite.is_matrix else resume_runtimes
+        return go_on(profile, many, directory, json_=json_, progress=progress, quiet=quiet)
     finished = in_loop(
         profile.loop,
         lambda stop: prepare_and_measure(resumed(profile, directory, manifest), stop, progress=progress, quiet=quiet),

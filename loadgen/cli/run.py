@@ -83,7 +83,7 @@ def run(
     live: options.LiveTable = False,
 ) -> int:
     """Offer a load and report what the server did, and how sure that is."""
-    from loadgen.campaign.campaign import prepare
+    from loadgen.campaign.prepare import prepare
 
     target = options.target_of(
         api=api,

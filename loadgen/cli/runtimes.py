@@ -16,8 +16,8 @@ from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_dir
 if TYPE_CHECKING:
     import asyncio
 
-    from loadgen.campaign.matrix import Tested
     from loadgen.campaign.runtimes import Variant
+    from loadgen.campaign.suite import Tested
     from loadgen.profile.profile import Configuration, Profile
 
 __all__ = ["resume_runtimes", "runtimes"]

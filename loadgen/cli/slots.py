@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from loadgen.cli import options
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from analysis.probes.slots import Burst
     from loadgen.probes.probe import Send
     from loadgen.profile.profile import Profile
-    from loadgen.servers.endpoint import Endpoint
     from loadgen.wire import Ask
 
 __all__ = ["slots"]
@@ -31,7 +31,6 @@ SHORT_PROMPT, LONG_PROMPT = 24, 512  # words: quickly read beside the answer; wo
 FEW_TOKENS = 4  # of an answer whose first token alone is of interest
 TRIOS_A_ROUND = 2
 LEAST_TOP = 4  # bursts of up to so many, even where a limit shows at two: more sizes than one should speak
-OF_REQUESTS = ("Content-Type", "Accept")  # headers that say what a request's body and its answer are
 
 
 def slots(
@@ -148,6 +147,7 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     from loadgen import __version__
     from loadgen.clock import wall_iso
     from loadgen.probes.probe import open_sender, prompt
+    from loadgen.servers.discover import slots_of
     from loadgen.servers.resolve import describe_endpoint, resolve
     from loadgen.transport.tier import choose_tier
     from loadgen.wire import Ask
@@ -161,13 +161,13 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     def ask(words: int, tokens: int) -> Ask:
         return Ask(prompt=prompt(words, seed, next(numbers)), output_tokens=tokens)
 
-    async with open_sender(endpoint, tier, most=wanted.most, proxy=profile.proxy) as send:
+    async with open_sender(endpoint, tier, most=wanted.most) as send:
         # Loads the model where it is not loaded; not measured.
         [first] = await send([ask(SHORT_PROMPT, wanted.output_tokens)])
         if first.first_token_ns() is None:
             why = f": {first.error}" if first.error else ""
             raise Stop(Exit.UNREACHABLE, f"{spec.url}: the first request ended as {first.outcome.value}{why}")
-        told = await _told(endpoint, profile.proxy)  # only now, for a model that is not loaded has no slots
+        told = await slots_of(endpoint)  # only now, for a model that is not loaded has no slots
         bursts = await _bursts(send, ask, wanted, seed)
         cache = await _cache(send, ask, wanted, seed) if wanted.cache else None
     found = find(bursts, wanted.output_tokens)
@@ -175,7 +175,7 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         "schema": "loadgen.slots/1",
         "loadgen": __version__,
         "wall": wall_iso(),
-        "target": {**describe_endpoint(endpoint)},
+        "target": msgspec.to_builtins(describe_endpoint(endpoint)),
         "tier": tier,
         "seed": seed,
         "most": wanted.most,
@@ -192,20 +192,6 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
         "sizes": msgspec.to_builtins(by_size(bursts, found)),
         "cache": None if cache is None else msgspec.to_builtins(cache),
     }
-
-
-async def _told(endpoint: Endpoint, proxy: str | None) -> tuple[int, str] | None:
-    from loadgen.servers.discover import slots_of
-
-    return await slots_of(
-        endpoint.route(),
-        endpoint.target.kind,
-        endpoint.target.model,
-        headers={name: text for name, text in endpoint.request_headers().items() if name not in OF_REQUESTS},
-        verify_tls=endpoint.verify_tls,
-        ca_file=endpoint.ca_file,
-        proxy=proxy,
-    )
 
 
 async def _bursts(send: Send, ask: Callable[[int, int], Ask], wanted: _Wanted, seed: int) -> list[Burst]:

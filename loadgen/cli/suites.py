@@ -1,4 +1,4 @@
-"""The top of a directory of many campaigns, of a sweep or a comparison of runtimes: made from those below, again."""
+"""The top of a directory of many campaigns, of a matrix or a comparison of runtimes: made from those below, again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadgen.manifest import MATRIX, RUNTIMES, SWEEP, matrix_path
+
 __all__ = ["Suite", "publish", "suite_in"]
 
-SWEEP, RUNTIMES = "sweep.json", "runtimes.json"
-PARTS = {SWEEP: "configurations", RUNTIMES: "cells"}
+PARTS = {MATRIX: "configurations", SWEEP: "configurations", RUNTIMES: "cells"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Suite:
     markdown: Callable[[Mapping[str, Any]], str]
 
     @property
-    def is_sweep(self) -> bool:
-        return self.name == SWEEP
+    def is_matrix(self) -> bool:
+        return self.name != RUNTIMES
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -42,11 +43,11 @@ class Suite:
 
 def suite_in(directory: Path) -> Suite | None:
     """Return the suite in `directory`; None if it is one campaign, or something else."""
-    if (directory / SWEEP).is_file():
+    if matrix_path(directory).is_file():
         from analysis.report.matrix import sweep_markdown, sweep_report
-        from analysis.suites.matrix import summarise_sweep
+        from analysis.suites.matrix import summarise_matrix
 
-        return Suite(directory, SWEEP, summarise_sweep, sweep_report, sweep_markdown)
+        return Suite(directory, matrix_path(directory).name, summarise_matrix, sweep_report, sweep_markdown)
     if (directory / RUNTIMES).is_file():
         from analysis.report.runtimes import runtimes_markdown, runtimes_text
         from analysis.suites.runtimes import summarise_runtimes
@@ -64,13 +65,15 @@ def suite_in(directory: Path) -> Suite | None:
 def publish(suite: Suite) -> dict[str, Any]:
     """Write what stands at the top, seal it, and return the summary. Raises OSError."""
     import analysis
-    from loadgen.campaign.rundir import SUMMARY, seal, write_text
+    from loadgen.campaign.rundir import seal
+    from loadgen.manifest import SUMMARY
+    from loadgen.store.whole import write_text
 
     directory = suite.directory
     manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
     summary = suite.summarise(directory)
     write_text(directory / SUMMARY, analysis.to_json(summary))
-    if not suite.is_sweep:
+    if not suite.is_matrix:
         from analysis.report.runtimes import runtimes_page
 
         write_text(directory / "report.md", suite.markdown(summary))

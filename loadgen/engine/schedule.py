@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.profile.profile import Load, Mmpp, Stage
-from loadgen.record import Int64
+from loadgen.record import NS_PER_S, Int64
 
 __all__ = ["concurrency_steps", "offsets"]
 
-NS_PER_S = 1_000_000_000
 SCHEDULE_STREAM = 0x5C4ED  # keeps these draws apart from those of a workload with the same seed and run
 BLOCK = 8192
 BURSTS = 512  # and as many calms, drawn at a time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,6 @@ class Share:
     tier: str  # kernel | callback | aiohttp
     journal: Path
     writer: int = 0
-    proxy: str | None = None
     read_bytes: int | None = None  # of the kernel tier; see Poller
 
 
@@ -98,12 +96,9 @@ class ShareRun:
         self._worst_send_lag_ns = 0  # since the last look
         self._poller = open_poller(share.tier, share.read_bytes)
         self._journal = Journal(share.journal, share.writer)
-        self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.secrets()]
-        if share.proxy is not None and (password := urllib.parse.urlsplit(share.proxy).password):
-            self._secrets += [password]
+        self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.access.secrets()]
         self._transports = [
-            open_transport(endpoint, share.tier, share.limits, self._poller, share.proxy)
-            for endpoint in share.endpoints
+            open_transport(endpoint, share.tier, share.limits, self._poller) for endpoint in share.endpoints
         ]
         self._clients = [
             Client(

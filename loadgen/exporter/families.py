@@ -23,6 +23,7 @@ from prometheus_client.samples import BucketSpan, Exemplar, NativeHistogram
 
 from loadgen.clock import NS_PER_S
 from loadgen.engine.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tally, Who
+from loadgen.manifest import Manifest
 from loadgen.telemetry import Look, Value
 
 __all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]
@@ -131,22 +132,18 @@ class Exporter:
         """tally: the sum over the campaign so far; not to be changed afterwards."""
         self._tally = tally
 
-    def describe(self, manifest: Mapping[str, Any]) -> None:
+    def describe(self, manifest: Manifest) -> None:
         """Take over from a manifest what runs and against what."""
-        self._info = {
-            "version": str(manifest["loadgen"]),
-            "tier": str(manifest["instrument"]["tier"]),
-            **self._named,
-        }
+        self._info = {"version": str(manifest.loadgen), "tier": str(manifest.measured_by.tier), **self._named}
         self._targets = [
             {
-                "endpoint": str(target["name"]),
-                "url": str(target["url"]),
-                "api": str(target.get("api") or ""),
-                "model": str(target.get("model") or ""),
-                "server": str(target.get("version") or target.get("kind") or ""),
+                "endpoint": target.name,
+                "url": target.url,
+                "api": target.api or "",
+                "model": target.model or "",
+                "server": target.version or target.kind or "",
             }
-            for target in manifest["targets"]
+            for target in manifest.targets
         ]
 
     def count_runs(self, finished: int, planned: int) -> None:

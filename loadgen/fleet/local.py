@@ -12,8 +12,10 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from loadgen.engine.eventloop import loop_factory
@@ -30,29 +32,31 @@ JOIN_S = 5
 STOP = "stop"
 
 
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A process and a pipe each way: an event loop makes what it watches non-blocking, and answers must not be cut."""
+
+    process: BaseProcess
+    answers: Connection
+    orders: Connection
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self.orders.send(STOP)
+
+
 async def run_workers(
     jobs: Sequence[Job], loop: str, tell: Callable[[Tally], None], stop: asyncio.Event
 ) -> list[Health]:
-    """Run each job in a process of its own; return their healths in the same order.
+    """The healths of the jobs, in the same order; each job runs in a process of its own.
 
-    tell: gets the sum of the tallies, a few times a second. stop: set it to interrupt.
+    tell: gets the sum of the tallies, a few times per second. stop: set it to interrupt.
     Raises what a worker raised (OSError for a full disk), or WorkerDied.
     """
-    context = multiprocessing.get_context("spawn")
-    workers = []
-    for job in jobs:
-        # A pipe each way: an event loop makes what it watches non-blocking, and a large answer must not be cut.
-        answers, answer = context.Pipe(duplex=False)
-        order, orders = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(order, answer, job, loop), daemon=True)
-        with _signals_held():
-            process.start()
-        order.close()
-        answer.close()
-        workers.append((process, answers, orders))
+    workers = [_start(job, loop) for job in jobs]
     tallies = [Tally() for _ in workers]
 
-    def told(index: int, tally: Tally) -> None:
+    def tell_sum(index: int, tally: Tally) -> None:
         tallies[index] = tally
         total = Tally()
         for each in tallies:
@@ -61,36 +65,53 @@ async def run_workers(
 
     async def interrupt() -> None:
         await stop.wait()
-        for _, _, orders in workers:
-            with contextlib.suppress(BrokenPipeError):  # that one has ended
-                orders.send(STOP)
+        for worker in workers:
+            worker.interrupt()
 
     interrupter = asyncio.create_task(interrupt())
     with ThreadPoolExecutor(len(workers)) as threads:
         listeners = [
-            asyncio.create_task(_listen(index, answers, threads, told)) for index, (_, answers, _) in enumerate(workers)
+            asyncio.create_task(_listen(index, worker.answers, threads, tell_sum))
+            for index, worker in enumerate(workers)
         ]
         try:
             await asyncio.wait(listeners, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             interrupter.cancel()
-            for _, _, orders in workers:
-                orders.close()  # one that still runs takes this as an interruption
-            # Heard out, for a worker that cannot get rid of its last words does not end.
-            await asyncio.wait(listeners, timeout=JOIN_S)
-            for process, _, _ in workers:
-                process.join(JOIN_S)
-                if process.is_alive():
-                    process.kill()  # it does not listen to SIGTERM
-                    process.join()
-            await asyncio.wait(listeners)
-            for _, answers, _ in workers:
-                answers.close()
+            await _end(workers, listeners)
     return [listener.result() for listener in listeners]
 
 
+def _start(job: Job, loop: str) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    answers, answer = context.Pipe(duplex=False)
+    order, orders = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(order, answer, job, loop), daemon=True)
+    with _signals_held():
+        process.start()
+    order.close()
+    answer.close()
+    return _Worker(process, answers, orders)
+
+
+async def _end(workers: Sequence[_Worker], listeners: Sequence[asyncio.Task[Health]]) -> None:
+    """Wait for the workers, which take the end of their orders as an interruption; kill those that do not end."""
+    for worker in workers:
+        worker.orders.close()
+    # Heard out, because a worker that cannot get rid of its last words does not end.
+    await asyncio.wait(listeners, timeout=JOIN_S)
+    for worker in workers:
+        worker.process.join(JOIN_S)
+        if worker.process.is_alive():
+            worker.process.kill()  # it does not listen to SIGTERM
+            worker.process.join()
+    await asyncio.wait(listeners)
+    for worker in workers:
+        worker.answers.close()
+
+
 async def _listen(
-    index: int, answers: Connection, threads: ThreadPoolExecutor, told: Callable[[int, Tally], None]
+    index: int, answers: Connection, threads: ThreadPoolExecutor, tell: Callable[[int, Tally], None]
 ) -> Health:
     loop = asyncio.get_running_loop()
     while True:
@@ -99,7 +120,7 @@ async def _listen(
         except EOFError:
             raise WorkerDied(f"worker {index} ended without a word") from None
         if isinstance(message, Tally):
-            told(index, message)
+            tell(index, message)
         elif isinstance(message, Health):
             return message
         else:

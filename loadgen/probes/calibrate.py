@@ -13,10 +13,11 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -28,6 +29,7 @@ from loadgen.engine.health import Health
 from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
+from loadgen.manifest import Calibration
 from loadgen.profile.profile import Work
 from loadgen.record import Int64, Outcome
 from loadgen.servers.endpoint import Endpoint
@@ -37,7 +39,7 @@ from loadgen.transport.room import make_room_for_sockets
 from loadgen.wire import Target
 from loadgen.workload import open_workload
 
-__all__ = ["Calibration", "Errors", "Replay", "compare", "highest_rate", "replay", "store", "stored"]
+__all__ = ["Errors", "Replay", "compare", "highest_rate", "replay", "store", "stored"]
 
 MOST_CENSORED = 0.01
 MICROSECOND_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter")  # METHODOLOGY 3.1
@@ -70,24 +72,6 @@ class Replay:
     health: Health
     seconds: float
     cpu_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What is kept, and quoted by later runs. Errors in µs."""
-
-    tier: str
-    streams: int
-    tokens_per_s: float
-    events: int
-    ttft_bias_us: float
-    ttft_halfwidth_us: float
-    gap_bias_us: float
-    gap_halfwidth_us: float
-    stamp_p99_us: float
-    censored_share: float
-    highest_tokens_per_s: float | None  # held with a censored share under 1 %; None if not looked for
-    wall: str
 
 
 def replay(tier: str, loop: str, *, streams: int, tokens: int, gap_s: float, ttft_s: float = 0.05) -> Replay:
@@ -215,21 +199,24 @@ def store(calibrations: Sequence[Calibration]) -> Path:
     path, key = _path(), _host_key()
     known = _read(path)
     tiers = known.setdefault(key, {})
-    tiers.update({one.tier: asdict(one) for one in calibrations})
+    tiers.update({made.tier: msgspec.to_builtins(made) for made in calibrations})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def stored(tier: str) -> dict[str, Any] | None:
-    """Return what is known of `tier` on this host as it is now; None if it was never calibrated.
+def stored(tier: str) -> Calibration | None:
+    """The calibration of `tier` on this host as it is now; None if it was never calibrated.
 
     None also where the clock is too coarse for a claim of microseconds.
     """
     if clock_source() not in MICROSECOND_CLOCKS:
         return None
-    found: dict[str, Any] | None = _read(_path()).get(_host_key(), {}).get(tier)
-    return found
+    kept = _read(_path()).get(_host_key(), {}).get(tier)
+    try:
+        return None if kept is None else msgspec.convert(kept, Calibration)
+    except msgspec.ValidationError:  # of another version
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
 from loadgen.profile.profile import REDACTED
-from loadgen.record import Record
+from loadgen.record import PROBE_RUN, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_poller, open_transport
 from loadgen.transport import Limits
@@ -27,9 +27,6 @@ from loadgen.workload.text import WORDS
 
 __all__ = ["ClockJumped", "Send", "open_sender", "prompt"]
 
-# A number that no run has: a request id is "run-seq", and some servers want digits only.
-PROBE_RUN = 99_999_998
-
 Send = Callable[[Sequence[Ask]], Awaitable[list[Record]]]
 
 
@@ -39,7 +36,7 @@ class ClockJumped(Exception):
 
 @asynccontextmanager
 async def open_sender(
-    endpoint: Endpoint, tier: str, *, most: int = 1, limits: Limits | None = None, proxy: str | None = None
+    endpoint: Endpoint, tier: str, *, most: int = 1, limits: Limits | None = None
 ) -> AsyncIterator[Send]:
     """Yield a function that sends requests at one instant and returns their records when all have ended.
 
@@ -48,8 +45,8 @@ async def open_sender(
     """
     make_room_for_sockets(most)
     poller = open_poller(tier)
-    transport = open_transport(endpoint, tier, limits or Limits(), poller, proxy)
-    target, secrets = endpoint.target, endpoint.secrets()
+    transport = open_transport(endpoint, tier, limits or Limits(), poller)
+    target, secrets = endpoint.target, endpoint.access.secrets()
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport)
     numbers = itertools.count()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.record import Outcome, Record
+from loadgen.record import SIZING_RUN, Outcome, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_transport
 from loadgen.transport import Limits
@@ -25,8 +25,6 @@ __all__ = ["Learnt", "learn", "ratio"]
 
 SHORT, LONG = 16, 528  # words; the longer one still fits a context of 2,048 tokens
 PLAUSIBLE = 0.5, 12.0  # tokens a word: an English word, its space included, is not more bytes than that
-# A number that no run has: a request id is "run-seq", and some servers want digits only.
-PROBE_RUN = 99_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +35,15 @@ class Learnt:
     how: str
 
 
-async def learn(endpoint: Endpoint, limits: Limits, seed: int, proxy: str | None = None) -> Learnt:
+async def learn(endpoint: Endpoint, limits: Limits, seed: int) -> Learnt:
     """Send the probes, one after the other. A probe that fails is an answer, not an exception.
 
     seed: chooses the words. Another seed begins with other words, so that no cache of an earlier run answers, which
     some servers leave out of their count.
     """
     # Stamps are of no use here, so neither are kernel stamps.
-    tier = "callback" if proxy is None else "aiohttp"
-    transport = open_transport(endpoint, tier, limits, None, proxy)
+    tier = "callback" if endpoint.access.proxy is None else "aiohttp"
+    transport = open_transport(endpoint, tier, limits, None)
     target = endpoint.target
     client = Client(endpoint.name, target, dialect(target.api, target.path), transport)
     order = np.random.default_rng(seed).permutation(len(WORDS))[: SHORT + LONG]
@@ -54,8 +52,8 @@ async def learn(endpoint: Endpoint, limits: Limits, seed: int, proxy: str | None
         for seq, chosen in enumerate((order[:SHORT], order[SHORT:])):
             ask = Ask(prompt=" ".join([WORDS[i] for i in chosen]), output_tokens=1)
             zero_ns = now_ns()
-            answer, body = await client.send(ask, f"{PROBE_RUN}-{seq}")
-            records.append(client.record(ask, body, answer, run=PROBE_RUN, seq=seq, intended_ns=0, zero_ns=zero_ns))
+            answer, body = await client.send(ask, f"{SIZING_RUN}-{seq}")
+            records.append(client.record(ask, body, answer, run=SIZING_RUN, seq=seq, intended_ns=0, zero_ns=zero_ns))
     finally:
         await transport.close()
     return ratio(records, (SHORT, LONG))

@@ -25,8 +25,8 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.probes.probe import PROBE_RUN, prompt
-from loadgen.record import Outcome, Record
+from loadgen.probes.probe import prompt
+from loadgen.record import PROBE_RUN, Outcome, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire import Ask

@@ -1,4 +1,4 @@
-"""Which server is this? Judged from the answers to a few GET requests that somebody else made.
+"""Which server is this? Judged from its answers to a few GET requests, which are made in `discover`.
 
 The shape of the JSON decides, never the status alone: LM Studio answers 200 to any path, with an error text. The order
 matters, for servers borrow each other's routes: the most particular sign comes first, and a bare /v1/models last.
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+from loadgen.servers.reply import Reply, json_by_path
 
-__all__ = ["PROBES", "Identity", "Probe", "identify"]
+__all__ = ["PROBES", "Identity", "identify"]
 
 PROBES = (
     "/api/version",
@@ -25,15 +25,6 @@ PROBES = (
     "/health",
     "/",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One answer to a GET."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +49,9 @@ LABELS = {
 }
 
 
-def identify(answers: Mapping[str, Probe]) -> Identity | None:
-    """Return who answered, or None if nobody known did. answers: by path, those of `PROBES` that were got."""
-    json = {path: _json(probe) for path, probe in answers.items() if 200 <= probe.status < 300}
+def identify(answers: Mapping[str, Reply]) -> Identity | None:
+    """The server that gave `answers`; None if it is of no known kind. answers: by path, of `PROBES`; some may lack."""
+    json = json_by_path(answers)
     listed = _listed(json.get("/v1/models"))
     lens = {model: length for model, entry in listed.items() if (length := _length(entry))}
     native = _rows(json.get("/api/v1/models"), "models")
@@ -80,7 +71,7 @@ def identify(answers: Mapping[str, Probe]) -> Identity | None:
     return _identity(kind, "openai", _version(kind, json), list(listed), lens)
 
 
-def _openai_kind(answers: Mapping[str, Probe], json: dict[str, Any], listed: dict[str, dict[str, Any]]) -> str | None:
+def _openai_kind(answers: Mapping[str, Reply], json: dict[str, Any], listed: dict[str, dict[str, Any]]) -> str | None:
     """Tell the servers of the OpenAI shape apart."""
     owners = {entry.get("owned_by") for entry in listed.values()}
     if "sglang" in owners or _is_sglang_info(json.get("/server_info")):
@@ -102,7 +93,7 @@ def _openai_kind(answers: Mapping[str, Probe], json: dict[str, Any], listed: dic
     return None
 
 
-def _is_transformers(answers: Mapping[str, Probe], json: dict[str, Any]) -> bool:
+def _is_transformers(answers: Mapping[str, Reply], json: dict[str, Any]) -> bool:
     """transformers serve names itself nowhere: a JSON health check, and FastAPI's 404 where others answer.
 
     Its /v1/models fails without a hub cache, and has no `owned_by` that would tell.
@@ -111,7 +102,7 @@ def _is_transformers(answers: Mapping[str, Probe], json: dict[str, Any]) -> bool
         return False
     missing = [answers[path] for path in ("/version", "/props", "/api/version") if path in answers]
     fastapi = bool(missing) and all(
-        probe.status == 404 and _mapping(_json(probe)).get("detail") == "Not Found" for probe in missing
+        reply.status == 404 and _mapping(reply.json_or_none()).get("detail") == "Not Found" for reply in missing
     )
     return fastapi and (answers.get("/v1/models") is not None)
 
@@ -153,13 +144,6 @@ def _identity(kind: str, api: str, version: str | None, models: list[str], lens:
     return Identity(kind, api, version, models, lens, label)
 
 
-def _json(probe: Probe) -> Any:
-    try:
-        return orjson.loads(probe.body)
-    except orjson.JSONDecodeError:
-        return None
-
-
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -178,8 +162,8 @@ def _text(value: Any, key: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _says(probe: Probe | None, words: bytes) -> bool:
-    return probe is not None and 200 <= probe.status < 300 and probe.body.strip().startswith(words)
+def _says(reply: Reply | None, words: bytes) -> bool:
+    return reply is not None and reply.ok and reply.body.strip().startswith(words)
 
 
 def _length(entry: dict[str, Any]) -> int | None:

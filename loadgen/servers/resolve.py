@@ -1,21 +1,21 @@
 """From what a profile says of a target to what a run needs to know: which server, which dialect, which model.
 
-Everything a user can get wrong about a target is found here, before anything is measured, and told in one line.
+Everything a user can get wrong about a target is found here, before anything is measured, and reported in one line.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
 
 from loadgen.errors import UsageError
+from loadgen.manifest import TargetFacts
 from loadgen.profile.profile import TargetSpec, without_secret_query
+from loadgen.servers.access import Access
 from loadgen.servers.discover import ask_server
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.identify import Identity
 from loadgen.servers.urls import query_of, root_url
-from loadgen.transport import tls_context
 from loadgen.wire import Target
 from loadgen.wire.dialects import DIALECTS
 
@@ -27,20 +27,14 @@ KIND_OF_API = {"openai": "openai", "ollama": "ollama", "lmstudio": "lmstudio"}
 
 
 async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
-    """Ask the server who it is and return the endpoint.
+    """The endpoint of a target: its server is asked for its kind and its models.
 
     Raises Unreachable, or UsageError for a target that answers but cannot be measured as asked.
     """
     _check_key(spec)
     _check_certificates(spec)
-    identity = await ask_server(
-        spec.url,
-        headers=spec.headers,
-        api_key_env=spec.api_key_env,
-        verify_tls=spec.verify_tls,
-        ca_file=spec.ca_file,
-        proxy=proxy,
-    )
+    access = Access(dict(spec.headers), spec.api_key_env, spec.verify_tls, spec.ca_file, proxy)
+    identity = await ask_server(spec.url, access)
     if identity is None and spec.api == "auto":
         raise UsageError(
             f"{spec.url}: something answers, but not like a server we know; say which with --api openai|ollama|lmstudio"
@@ -61,26 +55,23 @@ async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
         target=target,
         query=query_of(spec.url),
         label=identity.label if identity is not None else f"unknown server, spoken to as {api}",
-        headers=dict(spec.headers),
-        api_key_env=spec.api_key_env,
-        verify_tls=spec.verify_tls,
-        ca_file=spec.ca_file,
+        access=access,
     )
 
 
-def describe_endpoint(endpoint: Endpoint) -> Mapping[str, object]:
-    """Return what the manifest keeps of an endpoint: no header, no key."""
+def describe_endpoint(endpoint: Endpoint) -> TargetFacts:
+    """The facts of an endpoint that the manifest keeps: no header, no key."""
     target = endpoint.target
-    return {
-        "name": endpoint.name,
-        "url": endpoint.url,
-        "version": endpoint.label,
-        "kind": target.kind,
-        "api": target.api,
-        "path": without_secret_query(target.path),
-        "model": target.model,
-        "force_length": target.force_length,
-    }
+    return TargetFacts(
+        name=endpoint.name,
+        url=endpoint.url,
+        version=endpoint.label,
+        kind=target.kind,
+        api=target.api,
+        path=without_secret_query(target.path),
+        model=target.model,
+        force_length=target.force_length,
+    )
 
 
 def _check_key(spec: TargetSpec) -> None:
@@ -100,7 +91,7 @@ def _check_certificates(spec: TargetSpec) -> None:
     if spec.ca_file is None:
         return
     try:
-        tls_context(ca_file=spec.ca_file)
+        Access(ca_file=spec.ca_file).tls()
     except ssl.SSLError:
         raise UsageError(f"{spec.ca_file}: holds no certificate; name a PEM file in ca_file") from None
     except OSError as error:

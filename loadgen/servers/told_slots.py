@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from loadgen.servers.identify import Probe
+from loadgen.servers.reply import Reply, json_by_path
 
 __all__ = ["SLOT_ROUTES", "slots_told"]
 
 SLOT_ROUTES = {"llamacpp": ("/props", "/slots"), "lmstudio": ("/api/v1/models",)}
 
 
-def slots_told(kind: str, model: str, answers: Mapping[str, Probe]) -> tuple[int, str] | None:
-    """Return (slots, where that stands), or None. answers: by path, those of `SLOT_ROUTES[kind]` that were got."""
-    json = {path: _json(probe) for path, probe in answers.items() if 200 <= probe.status < 300}
+def slots_told(kind: str, model: str, answers: Mapping[str, Reply]) -> tuple[int, str] | None:
+    """(slots, the place that says so), or None. answers: by path, of `SLOT_ROUTES[kind]`; some may lack."""
+    json = json_by_path(answers)
     if kind == "llamacpp":
         props, slots = json.get("/props"), json.get("/slots")
         total = props.get("total_slots") if isinstance(props, dict) else None
@@ -44,10 +42,3 @@ def _lmstudio(listing: Any, model: str) -> tuple[int, str] | None:
             if type(told) is int and told > 0:
                 return told, "/api/v1/models config.parallel"
     return None
-
-
-def _json(probe: Probe) -> Any:
-    try:
-        return orjson.loads(probe.body)
-    except orjson.JSONDecodeError:
-        return None

@@ -10,9 +10,8 @@ Encodings are chosen for a token's cost on disk: stamps as delta bit-packed inte
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from operator import attrgetter
@@ -24,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loadgen.record import Outcome, Record
+from loadgen.store.whole import whole, write_tables
 
-__all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments", "warm_up", "write_whole"]
+__all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments", "warm_up"]
 
 KEPT = "kept.parquet"  # the segment made of an earlier records.parquet
 FLUSH_EVENTS = 500_000
@@ -141,14 +141,8 @@ class Journal:
     def _write(self, records: Sequence[Record]) -> None:
         """Write the first of what is pending as a segment."""
         path = self._directory / f"{self._writer:03d}-{self._count:06d}.parquet"
-        partial = path.with_suffix(".tmp")
-        try:
-            with _writer(partial) as writer:
-                writer.write_table(_table(records))
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)  # on a full disk its room is what is needed most
-            raise
+        with whole(path) as partial, _writer(partial) as writer:
+            writer.write_table(_table(records))
         self._count += 1
         del self._pending[: len(records)]
         self._pending_events -= sum(len(record.event_ns) for record in records)
@@ -164,25 +158,9 @@ def close_segments(directory: Path, destination: Path) -> int:
 
     On OSError (a full disk) the segments are left as they were.
     """
-    records = write_whole(destination, _writer, _batches(segments(directory)))
+    records = write_tables(destination, _writer, _batches(segments(directory)))
     shutil.rmtree(directory)
     return records
-
-
-def write_whole(destination: Path, open_: Callable[[Path], pq.ParquetWriter], tables: Iterable[pa.Table]) -> int:
-    """Write `tables`, a row group each, to `destination`, whole or not at all; return the rows. Raises OSError."""
-    partial = destination.with_suffix(".tmp")
-    rows = 0
-    try:
-        with open_(partial) as writer:
-            for table in tables:
-                writer.write_table(table, row_group_size=max(table.num_rows, 1))
-                rows += table.num_rows
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, destination)
-    return rows
 
 
 def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
@@ -195,14 +173,11 @@ def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callab
         if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir()
-        kept = directory / KEPT
-        partial = kept.with_suffix(".tmp")
         wanted = sorted(runs)
-        with _writer(partial) as writer, pq.ParquetFile(records) as file:
+        with whole(directory / KEPT) as partial, _writer(partial) as writer, pq.ParquetFile(records) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
                 writer.write_table(table.filter(pa.array(np.isin(table["run"].to_numpy(), wanted))))
-        os.replace(partial, kept)
         records.unlink()
         return
     for path in directory.iterdir() if directory.exists() else ():

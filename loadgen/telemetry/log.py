@@ -8,7 +8,6 @@ complete, and closing copies the segments together.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loadgen.store.journal import write_whole
+from loadgen.store.whole import whole, write_tables
 from loadgen.telemetry import Look
 
 __all__ = ["SCHEMA", "Log", "close_log", "reopen_log"]
@@ -75,15 +74,9 @@ class Log:
         if not self._pending or not self._begun:
             return
         path = self._directory / f"{self._count:06d}.parquet"
-        partial = path.with_suffix(".tmp")
         pending = self._pending[:]  # more may be added while this is written
-        try:
-            with _writer(partial) as writer:
-                writer.write_table(self._table(pending))
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        with whole(path) as partial, _writer(partial) as writer:
+            writer.write_table(self._table(pending))
         self._count += 1
         del self._pending[: len(pending)]
 
@@ -110,7 +103,7 @@ def close_log(directory: Path, destination: Path) -> int:
     Without a sample there is no file. On OSError (a full disk) the segments are left as they were.
     """
     paths = sorted(directory.glob("*.parquet"))
-    samples = write_whole(destination, _writer, _batches(paths)) if paths else 0
+    samples = write_tables(destination, _writer, _batches(paths)) if paths else 0
     shutil.rmtree(directory)
     return samples
 
@@ -128,7 +121,7 @@ def reopen_log(directory: Path, closed: Path, runs: Collection[int]) -> None:
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
     with pq.ParquetFile(closed) as file:
-        write_whole(directory / "000000.parquet", _writer, _of_runs(file, runs))
+        write_tables(directory / "000000.parquet", _writer, _of_runs(file, runs))
     closed.unlink()
 
 

@@ -2,7 +2,7 @@
 
 What a board does not support is found out once, when the source is opened, and left out after that. Power is the
 instantaneous field where there is one, since the older query is an average over a second on most boards; the manifest
-says which it was. The names of the reasons for lower clocks are those of the library's header.
+says which it was.
 """
 
 from __future__ import annotations
@@ -15,33 +15,14 @@ from typing import Any
 import psutil
 
 from loadgen.telemetry import Absent, Lost, Missed, Source, Value, blocking, labelled
+from loadgen.telemetry.throttle import throttle_values
 
-__all__ = ["THROTTLE_REASONS", "open_nvml", "throttle_values"]
+__all__ = ["open_nvml"]
 
 MEGA = 1_000_000
-# nvml.h, nvmlClocksEventReasons. `gpu_idle` is told too: it lowers the clocks like any other, but is no throttling.
-THROTTLE_REASONS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks_setting",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-    0x100: "display_clock_setting",
-}
 
 Reader = Callable[[], list[Value]]
 BoardReader = Callable[[Any, int], list[Value]]  # of a board's handle and index
-
-
-def throttle_values(mask: int, **labels: object) -> list[Value]:
-    """Return 1 or 0 for each reason the driver may have to lower the clocks."""
-    return [
-        Value("gpu_throttle", labelled(**labels, reason=name), float(bool(mask & bit)))
-        for bit, name in THROTTLE_REASONS.items()
-    ]
 
 
 def open_nvml() -> Source:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.telemetry import Value, labelled
-from loadgen.telemetry.nvml import throttle_values
+from loadgen.telemetry.throttle import throttle_values
 
 __all__ = ["NotPrometheus", "gpu_names", "parse", "remembering_parser"]
 

@@ -152,7 +152,7 @@ class Sampler:
         if wanted.gpu in ("auto", "amdgpu"):
             openings.append(("amdgpu", _in_thread(open_amdgpu)))
         for endpoint in {endpoint.route(): endpoint for endpoint in self._endpoints}.values():
-            openings.append(("server", _asked(open_server, endpoint, proxy)))
+            openings.append(("server", _asked(open_server, endpoint)))
         for url in wanted.exporters:
             openings.append(("exporter", _asked(open_exporter, url, proxy)))
         return openings

@@ -7,30 +7,28 @@ asked for again. After that a server that is too busy to answer is only missed, 
 
 from __future__ import annotations
 
-import json
-import os
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
-from loadgen.clock import now_ns
+from loadgen.clock import NS_PER_S, now_ns
 from loadgen.profile.profile import without_secret_query
+from loadgen.servers.access import Access
+from loadgen.servers.control import Control, NoAnswer, control_of
 from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.reply import Reply
 from loadgen.telemetry import Absent, Look, Missed, Source, Value, labelled
 from loadgen.telemetry.prometheus import NotPrometheus, gpu_names, remembering_parser
-from loadgen.transport import tls_context
 
 __all__ = ["open_exporter", "open_server"]
 
 TIMEOUT_S = 5.0
 QUICK = ("/metrics", "/slots")
 STATUS_EVERY_S = 1.0  # lists of models change rarely, and their makers did not expect to be asked often
-MAX_BODY_BYTES = 16 * 1024 * 1024
-ACCEPT = {"Accept": "text/plain;version=0.0.4, application/json;q=0.5"}
+ACCEPT = "text/plain;version=0.0.4, application/json;q=0.5"
 
-Decode = Callable[[str], Sequence[Value]]
+Decode = Callable[[Reply], Sequence[Value]]
 
 HINTS = {
     "llamacpp": "start llama-server with --metrics",
@@ -42,55 +40,85 @@ class _Refused(Exception):
     """It answers, and will answer the same next time."""
 
 
-async def open_server(endpoint: Endpoint, proxy: str | None = None) -> Source:
-    """Return what the server at `endpoint` tells. Raises Absent where it tells nothing."""
-    told = _told(endpoint.target.kind, endpoint.name)
-    if not told:
+async def open_server(endpoint: Endpoint) -> Source:
+    """The state that the server at `endpoint` reports, as a source. Raises Absent where it reports none."""
+    routes = _routes(endpoint.target.kind, endpoint.name)
+    if not routes:
         raise Absent(
             f"{endpoint.name}: {endpoint.label or endpoint.target.kind} tells nothing of its state", expected=True
         )
-    headers = {
-        name: value
-        for name, value in endpoint.request_headers().items()
-        if name.lower() not in ("content-type", "accept", "accept-encoding")
-    }
-    tls = tls_context(verify=endpoint.verify_tls, ca_file=endpoint.ca_file)
-    session = _session(headers, tls)
     # With the query of the requests, /metrics too: a gateway that wants it wants it on every route, and a server's own
     # /metrics does not look at it.
-    asked = [(endpoint.route(path), decode) for path, decode in told]
-    return await _open("server", session, asked, proxy, HINTS.get(endpoint.target.kind), endpoint=endpoint.name)
+    control = control_of(endpoint, timeout_s=TIMEOUT_S, accept=ACCEPT)
+    asked = [
+        _Route(control, path, endpoint.route(path), decode, {"endpoint": endpoint.name}) for path, decode in routes
+    ]
+    return await _open("server", control, asked, HINTS.get(endpoint.target.kind))
 
 
 async def open_exporter(url: str, proxy: str | None = None) -> Source:
-    """Return what the exporter at `url` tells; without a path, /metrics is meant. Raises Absent."""
+    """The metrics of the exporter at `url`, as a source; without a path, /metrics is meant. Raises Absent."""
     parts = urllib.parse.urlsplit(url)
     whole = url if parts.path.strip("/") else urllib.parse.urlunsplit(parts._replace(path="/metrics"))
     name = parts.netloc
-
     parse = remembering_parser(exporter=name)
 
-    def decode(text: str) -> list[Value]:
-        return gpu_names(parse(text))
+    def decode(reply: Reply) -> list[Value]:
+        return gpu_names(parse(reply.text))
 
-    return await _open("exporter", _session({}, tls_context()), [(whole, decode)], proxy, None, exporter=name)
-
-
-def _session(headers: dict[str, str], tls: Any) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, limit=2),
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-        headers={"User-Agent": "loadgen", **ACCEPT, **headers},
-    )
+    control = Control(whole, access=Access(proxy=proxy), timeout_s=TIMEOUT_S, accept=ACCEPT)
+    return await _open("exporter", control, [_Route(control, "", whole, decode, {"exporter": name})], None)
 
 
-def _told(kind: str, name: str) -> list[tuple[str, Decode]]:
-    """Return the routes to try, best first."""
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One page that is read again and again. labels: of every value, and the facts of the source."""
 
-    metrics = remembering_parser(endpoint=name)
+    control: Control
+    path: str
+    url: str
+    decode: Decode
+    labels: dict[str, str]
+
+    async def read(self) -> Look:
+        """One answer's values and how long it took. Raises Missed; to a server that is there, a refusal is one too."""
+        try:
+            return await self.ask()
+        except _Refused as refused:
+            # A server that is overloaded, restarting or behind a gateway may say 503 for a while.
+            raise Missed(str(refused)) from None
+
+    async def ask(self) -> Look:
+        """One answer's values and how long it took. Raises Missed or _Refused."""
+        before = now_ns()
+        try:
+            reply = await self.control.get(self.path)
+        except NoAnswer as reason:
+            raise (_Refused if reason.lasting else Missed)(str(reason)) from None
+        after = now_ns()
+        if reply.status != 200:
+            raise _Refused(f"HTTP {reply.status}")
+        if reply.media_type == "text/html":
+            raise _Refused("a web page, not metrics")
+        try:
+            values = list(self.decode(reply))
+        except NotPrometheus as error:
+            raise _Refused(str(error)) from None
+        if not values:
+            raise _Refused("no metric in it")
+        took = Value("scrape_duration_seconds", labelled(**self.labels), (after - before) / NS_PER_S)
+        return Look((before + after) // 2, [*values, took])
+
+
+def _routes(kind: str, name: str) -> list[tuple[str, Decode]]:
+    """The routes to try, best first."""
+    parse = remembering_parser(endpoint=name)
+
+    def metrics(reply: Reply) -> list[Value]:
+        return parse(reply.text)
 
     def with_name(decode: Callable[[Any, str], list[Value]]) -> Decode:
-        return lambda text: decode(_json(text), name)
+        return lambda reply: decode(_json(reply), name)
 
     routes: dict[str, list[tuple[str, Decode]]] = {
         "vllm": [("/metrics", metrics)],
@@ -102,92 +130,31 @@ def _told(kind: str, name: str) -> list[tuple[str, Decode]]:
     return routes.get(kind, [])
 
 
-async def _open(
-    source: str,
-    session: aiohttp.ClientSession,
-    asked: Sequence[tuple[str, Decode]],
-    proxy: str | None,
-    hint: str | None,
-    **labels: str,
-) -> Source:
-    """Take the first route that gives values. One that only fails to answer may yet: it is taken as it is."""
+async def _open(name: str, control: Control, routes: Sequence[_Route], hint: str | None) -> Source:
+    """The first route that gives values. One that only fails to answer may yet: it is taken as it is."""
     reasons = []
-    for url, decode in asked:
-        shown = without_secret_query(url)
+    for route in routes:
+        shown = without_secret_query(route.url)
         try:
-            await _ask(session, url, decode, proxy, labels)
+            await route.ask()
         except _Refused as refused:
             reasons.append(f"{shown}: {refused}")
             continue
         except Missed:
             pass
         except BaseException:
-            await session.close()
+            await control.close()
             raise
-        read = _reader(session, url, decode, proxy, labels)
-        slow = 0.0 if urllib.parse.urlsplit(url).path.endswith(QUICK) else STATUS_EVERY_S
-        return Source(source, read, {**labels, "url": shown}, session.close, slow)
-    await session.close()
+        slow = 0.0 if urllib.parse.urlsplit(route.url).path.endswith(QUICK) else STATUS_EVERY_S
+        return Source(name, route.read, {**route.labels, "url": shown}, control.close, slow)
+    await control.close()
     raise Absent("; ".join(reasons) + (f" ({hint})" if hint else ""))
 
 
-def _reader(
-    session: aiohttp.ClientSession, url: str, decode: Decode, proxy: str | None, labels: dict[str, str]
-) -> Callable[[], Awaitable[Look]]:
-    async def read() -> Look:
-        try:
-            return await _ask(session, url, decode, proxy, labels)
-        except _Refused as refused:
-            # A server that is overloaded, restarting or behind a gateway may say 503 for a while.
-            raise Missed(str(refused)) from None
-
-    return read
-
-
-async def _ask(
-    session: aiohttp.ClientSession, url: str, decode: Decode, proxy: str | None, labels: dict[str, str]
-) -> Look:
-    """Return one answer's values and how long it took. Raises Missed or _Refused."""
-    before = now_ns()
+def _json(reply: Reply) -> Any:
     try:
-        async with session.get(url, proxy=proxy, allow_redirects=False) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise _Refused(f"more than {MAX_BODY_BYTES >> 20} MiB")
-            status, kind = response.status, response.content_type
-    except TimeoutError:
-        raise Missed(f"no answer within {TIMEOUT_S:g} s") from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise Missed(_cause(error)) from None
-    except UnicodeError:  # of the resolver
-        raise _Refused("no host can have that name") from None
-    after = now_ns()
-    if status != 200:
-        raise _Refused(f"HTTP {status}")
-    if kind == "text/html":
-        raise _Refused("a web page, not metrics")
-    try:
-        values = list(decode(body.decode("utf-8", errors="replace")))
-    except NotPrometheus as error:
-        raise _Refused(str(error)) from None
-    if not values:
-        raise _Refused("no metric in it")
-    took = Value("scrape_duration_seconds", labelled(**labels), (after - before) / 1e9)
-    return Look((before + after) // 2, [*values, took])
-
-
-def _cause(error: Exception) -> str:
-    """Return why, without the address, which the caller names, and without anything a server said."""
-    code = getattr(getattr(error, "os_error", error), "errno", None)
-    return os.strerror(code).lower() if isinstance(code, int) else type(error).__name__
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return reply.json()
+    except ValueError:
         raise NotPrometheus("it is not JSON") from None
 
 

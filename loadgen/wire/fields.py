@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-__all__ = ["count", "error_in", "number", "one_line", "parse", "reason_in_body", "span_ns"]
+from loadgen.record import NS_PER_MS, NS_PER_S
+
+__all__ = ["NS_PER_MS", "NS_PER_S", "count", "error_in", "number", "one_line", "parse", "reason_in_body", "span_ns"]
 
 LONGEST = 300  # characters of a server's message that a record keeps
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
 
 HTML_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 HTML_TAG = re.compile(r"<[^>]*>")

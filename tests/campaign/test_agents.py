@@ -457,7 +457,7 @@ def test_a_sweep_takes_turns_and_has_a_directory_for_each_configuration(pair: An
     assert blocks == [0] * 9 + [1] * 9  # every configuration's first block before any second one
     order = [name for _, name, _ in began][::3]
     assert order[3:] == order[:3][::-1]
-    assert order == [f"phase_3_test_{one}" for _, one in json.loads((out / "sweep.json").read_text())["planned"]]
+    assert order == [f"phase_3_test_{one}" for _, one in json.loads((out / "matrix.json").read_text())["planned"]]
     summary = result.json()
     assert summary == json.loads((out / "summary.json").read_text())
     assert summary["missing"] == []

@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from loadgen.campaign.arm import Arm, Occasion, load_arm
-from loadgen.campaign.campaign import Campaign, Finished, measure, prepare
+from loadgen.campaign.arm import Arm, Occasion
+from loadgen.campaign.campaign import Campaign, Finished
+from loadgen.campaign.load_arm import load_arm
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import conclude
 from loadgen.clock import NS_PER_S, now_ns
@@ -217,7 +220,7 @@ async def test_an_interruption_ends_the_cooling(server: Servers, tmp_path: Path)
     running = asyncio.create_task(measure(prepared, lambda tally: None, stop))
     while not stop.is_set():
         await asyncio.sleep(0.02)
-        if prepared.manifest["runs"]:  # then it cools down
+        if prepared.manifest.runs:  # then it cools down
             stop.set()
     finished = await asyncio.wait_for(running, 30)
     assert (finished.interrupted, finished.missing) == (True, 1)
@@ -480,7 +483,7 @@ def test_a_null_option_reaches_the_server_wherever_it_was_written() -> None:
 
 
 def test_workers_begin_at_different_targets() -> None:
-    from loadgen.campaign.arm import _deal, _rotated
+    from loadgen.campaign.load_arm import _deal, _rotated
 
     deal = _deal([1.0, 1.0, 2.0])
     assert [_rotated(deal, worker)[0] for worker in range(4)] == list(deal)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
 
-from loadgen.campaign.design import CONTROL, Design, planned
+from loadgen.campaign.design import planned, with_blocks, with_plan
+from loadgen.manifest import CONTROL, ArmFacts, DesignFacts, Manifest
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
@@ -47,17 +47,19 @@ def test_a_longer_plan_begins_with_the_shorter_one() -> None:
 
 
 def test_the_control_is_the_first_and_the_last_run_under_a_name_of_its_own() -> None:
-    design = Design((("a", ()), ("b", ())), "a", 2, order="fixed", control="b")
+    arms = (ArmFacts("a"), ArmFacts("b"))
+    design = with_plan(DesignFacts(arms=arms, primary="a", blocks=2, order="fixed", control="b"))
     assert design.planned[0] == (-1, CONTROL + "b")
     assert design.planned[-1] == (2, CONTROL + "b")
     assert [arm for _, arm in design.planned[1:-1]] == ["a", "b", "a", "b"]
-    grown = design.with_blocks(5).planned
+    grown = with_blocks(design, 5).planned
     assert grown[:5] == design.planned[:5]
     assert grown[-1] == (5, CONTROL + "b")
 
 
 def test_a_design_comes_back_from_the_manifest() -> None:
-    design = Design((("solo", ("x",)), ("both", ("x", "y"))), "both", 3, order_seed=5, isolation="unload", until=0.02)
-    told = json.loads(json.dumps(design.to_json()))
-    assert Design.from_json(told) == design
-    assert [tuple(one) for one in told["planned"]] == list(design.planned)
+    arms = (ArmFacts("solo", ("x",)), ArmFacts("both", ("x", "y")))
+    asked = DesignFacts(arms=arms, primary="both", blocks=3, order_seed=5, isolation="unload", until=0.02)
+    design = with_plan(asked)
+    assert len(design.planned) == 6
+    assert Manifest.from_json(Manifest(design=design).to_json()).design == design

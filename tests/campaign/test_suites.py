@@ -87,7 +87,7 @@ CHANGED = {
     "the summary at the top": ("summary.json", None, "summary.json: changed since the run"),
     "a published artifact": ("comprehensive_test_summary.json", "average_efficiency", "changed since the run"),
     "the log of tests": ("test_execution_log.json", None, "test_execution_log.json: changed since the run"),
-    "the plan": ("sweep.json", '"blocks"', "sweep.json: changed since the run"),
+    "the plan": ("matrix.json", '"blocks"', "matrix.json: changed since the run"),
     "a summary below": (f"{NAMES[0]}/summary.json", '"value"', f"{NAMES[0]}/summary.json: changed since the run"),
     "an artifact below": (f"{NAMES[1]}/artifacts/summary.json", None, "artifacts/summary.json: changed since the run"),
     "an answer": (f"{NAMES[1]}/artifacts/run_1/metrics.json", None, "artifacts/run_1/metrics.json: changed since"),
@@ -122,10 +122,10 @@ def test_the_top_must_follow_from_below_though_every_checksum_fits(sweep: tuple[
 
     out = shutil.copytree(sweep[0], tmp_path / "copy")
     change(out, "summary.json", "overlap_efficiency_mean")
-    seal(out, manifest_in(out, "sweep.json"), "sweep.json")
+    seal(out, manifest_in(out, "matrix.json"), "matrix.json")
     told = run_here("verify", out)
     assert told.code == 1
-    assert told.out == "summary.json: does not follow from the directories below and sweep.json\n"
+    assert told.out == "summary.json: does not follow from the directories below and matrix.json\n"
 
 
 def test_a_changed_comparison_of_runtimes_is_found(compared: tuple[Path, Result], tmp_path: Path) -> None:
@@ -172,13 +172,13 @@ def test_an_objective_that_fails_in_a_configuration_fails_the_sweep(pair: Any, t
 
 
 def test_a_directory_that_is_not_ours_is_refused_in_a_line(tmp_path: Path) -> None:
-    (tmp_path / "sweep.json").write_text("{}")
+    (tmp_path / "matrix.json").write_text("{}")
     assert run_here("report", tmp_path).code == 2
     assert "cannot be read" in run_here("report", tmp_path).line
     assert "holds no checksums" in run_here("verify", tmp_path).line
     (tmp_path / "summary.json").write_text("{}")
-    (tmp_path / "sweep.json").write_text('{"sha256": {}}')
-    assert run_here("verify", tmp_path).out == "sweep.json: changed since the run\n"
+    (tmp_path / "matrix.json").write_text('{"sha256": {}}')
+    assert run_here("verify", tmp_path).out == "matrix.json: changed since the run\n"
     refused = run_here("resume", tmp_path)
     assert refused.code == 2
     assert "holds no profile, withheld, seed, planned, configurations; it cannot be resumed" in refused.line
@@ -263,11 +263,11 @@ def test_a_killed_sweep_says_what_is_missing_and_goes_on_in_turns(pair: Any, tmp
     assert all(one["success"] for one in resumed.json()["configurations"])
     assert {name: runs_in(out / name)[: len(before[name])] for name in NAMES} == before
     began = sorted((run["start_ns"], name, run["block"]) for name in NAMES for run in runs_in(out / name))
-    planned = manifest_in(out, "sweep.json")["planned"]
+    planned = manifest_in(out, "matrix.json")["planned"]
     assert [(name, block) for _, name, block in began] == [
         (f"phase_3_test_{number}", block) for block, number in planned for _ in range(3)
     ]
-    assert len(manifest_in(out, "sweep.json")["resumed"]) == 1
+    assert len(manifest_in(out, "matrix.json")["resumed"]) == 1
     assert (out / "comprehensive_test_summary.json").is_file()
     verified = run_here("verify", out)
     assert verified.code == 0, verified.out
@@ -281,7 +281,7 @@ def test_a_campaign_killed_while_it_was_closed_is_closed_when_its_sweep_goes_on(
     sweep: tuple[Path, Result], tmp_path: Path
 ) -> None:
     out = shutil.copytree(sweep[0], tmp_path / "copy")
-    for folder, name in ((out / NAMES[1], "manifest.json"), (out, "sweep.json")):
+    for folder, name in ((out / NAMES[1], "manifest.json"), (out, "matrix.json")):
         manifest = manifest_in(folder, name)
         del manifest["sha256"], manifest["manifest_sha256"]
         (folder / name).write_text(json.dumps(manifest))
@@ -289,6 +289,19 @@ def test_a_campaign_killed_while_it_was_closed_is_closed_when_its_sweep_goes_on(
     assert run_here("resume", out, "--quiet").code in MEASURED
     told = run_here("verify", out)
     assert told.code == 0, told.out
+
+
+def test_a_matrix_called_a_sweep_goes_on_under_its_new_name(sweep: tuple[Path, Result], tmp_path: Path) -> None:
+    out = shutil.copytree(sweep[0], tmp_path / "copy")
+    manifest = manifest_in(out, "matrix.json")
+    del manifest["sha256"], manifest["manifest_sha256"]
+    (out / "matrix.json").unlink()
+    (out / "sweep.json").write_text(json.dumps(manifest | {"schema": "loadgen.sweep/1"}))
+    assert run_here("resume", out, "--quiet").code in MEASURED
+    assert not (out / "sweep.json").exists()
+    assert manifest_in(out, "matrix.json")["schema"] == "loadgen.matrix/1"
+    assert manifest_in(out, "summary.json")["schema"] == "loadgen.matrix-summary/1"
+    assert run_here("verify", out).code == 0
 
 
 def test_a_sweep_whose_server_is_gone_or_another_stays_as_it_was(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from loadgen.cli.app import run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator import Law, spawn
-from loadgen.probes.probe import PROBE_RUN, prompt
+from loadgen.probes.probe import prompt
+from loadgen.record import PROBE_RUN
 
 Capture = pytest.CaptureFixture[str]
 

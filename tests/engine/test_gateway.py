@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import trustme
 
-from loadgen.campaign.campaign import Campaign, measure, prepare
+from loadgen.campaign.campaign import Campaign
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.errors import Unreachable
+from loadgen.manifest import TelemetryFacts
 from loadgen.profile.profile import TargetSpec, load
-from loadgen.servers.discover import TOKENIZE_AT_ONCE, slots_of
+from loadgen.servers.discover import slots_of
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.isolation import clear
 from loadgen.servers.resolve import resolve
+from loadgen.servers.tokenizer import TOKENIZE_AT_ONCE
 from loadgen.wire import Target
 from loadgen.workload.text import WORDS
 from tests.fakes.gateway import gateway
@@ -50,14 +54,16 @@ async def test_every_call_of_a_campaign_carries_the_query(presents: str, asked: 
             assert between.refused == {}
             assert set(between.passed) >= asked
     assert (finished.halted, finished.error, finished.missing) == (None, None, 0)
-    assert {one["source"] for one in campaign.manifest["telemetry"]["sources"]} >= {"server"}
+    telemetry = campaign.manifest.telemetry
+    assert isinstance(telemetry, TelemetryFacts)
+    assert "server" in {source["source"] for source in telemetry.sources}
 
 
 async def test_slots_are_asked_for_with_the_query() -> None:
     with spawn(Law(slots=3), presents="llamacpp") as emulator:
         async with gateway(emulator.url, QUERY) as between:
             endpoint = await resolve(TargetSpec.model_validate({"url": f"{between.url}/v1?{QUERY}"}))
-            told = await slots_of(endpoint.route(), "llamacpp", endpoint.target.model, headers={})
+            told = await slots_of(endpoint)
             assert (told, between.refused) == ((3, "/props total_slots"), {})
 
 

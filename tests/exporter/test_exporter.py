@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from loadgen.engine.tally import Tally
 from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
+from loadgen.manifest import InstrumentFacts, Manifest
 from loadgen.record import Kind, Outcome, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import describe_endpoint
@@ -24,11 +25,11 @@ from loadgen.wire import Target
 
 MS = 1_000_000
 TARGET = Target(api="openai", kind="vllm", model="m", path="/v1/chat/completions")
-MANIFEST = {
-    "loadgen": "1.2.3",
-    "instrument": {"tier": "kernel"},
-    "targets": [describe_endpoint(Endpoint("a:1", "http://a:1", TARGET, label="vLLM 0.9"))],
-}
+MANIFEST = Manifest(
+    loadgen="1.2.3",
+    instrument=InstrumentFacts(tier="kernel"),
+    targets=(describe_endpoint(Endpoint("a:1", "http://a:1", TARGET, label="vLLM 0.9")),),
+)
 
 
 def record(seq: int, *, outcome: Outcome = Outcome.OK, agent: str = "", ttft_ms: int = 40) -> Record:

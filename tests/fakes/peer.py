@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from loadgen.probes.sizing import PROBE_RUN
+from loadgen.record import SIZING_RUN
 
 __all__ = ["ANSWER", "Peer", "chunked", "listening"]
 
@@ -77,7 +77,7 @@ class Peer:
         posts = 0
         while (head := _request(connection)) is not None:
             request_id = _field(head, "x-request-id")
-            if head.startswith("GET ") or request_id.startswith(f"{PROBE_RUN}-"):
+            if head.startswith("GET ") or request_id.startswith(f"{SIZING_RUN}-"):
                 connection.sendall(NOT_FOUND)
                 continue
             self.heads.append(head)

@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen.campaign.campaign import Campaign, measure, prepare
+from loadgen.campaign.campaign import Campaign
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.probes import sizing
 from loadgen.profile.profile import load
-from loadgen.record import Outcome, Record
+from loadgen.record import SIZING_RUN, Outcome, Record
 
 QUICK = Law(ttft_s=0.001, gap_s=0.0)
 
@@ -85,7 +87,7 @@ async def test_probes_ask_for_one_token_each_and_are_in_no_record(emulator: Any,
     _, records = await run(await prepared(server.url, tmp_path / "run"))
     truth = server.truth()
     assert sorted(one["seq"] for one in records) == list(range(6))
-    probes = [truth[f"{sizing.PROBE_RUN}-{seq}"] for seq in (0, 1)]
+    probes = [truth[f"{SIZING_RUN}-{seq}"] for seq in (0, 1)]
     assert [(len(one.token_ns), one.input_tokens) for one in probes] == [(1, sizing.SHORT), (1, sizing.LONG)]
     assert len(truth) == len(records) + 2
 

@@ -6,20 +6,21 @@ import json
 
 import pytest
 
-from loadgen.servers.identify import PROBES, Identity, Probe, identify
+from loadgen.servers.identify import PROBES, Identity, identify
+from loadgen.servers.reply import Reply
 
 
 def ok(value, content_type="application/json"):
-    return Probe(200, content_type, (value if isinstance(value, str) else json.dumps(value)).encode())
+    return Reply(200, content_type, (value if isinstance(value, str) else json.dumps(value)).encode())
 
 
 def models(*entries):
     return ok({"object": "list", "data": list(entries)})
 
 
-MISSING = Probe(404, "application/json", b'{"detail":"Not Found"}')
+MISSING = Reply(404, "application/json", b'{"detail":"Not Found"}')
 FASTAPI = dict.fromkeys(PROBES, MISSING)
-PLAIN = dict.fromkeys(PROBES, Probe(404, "text/plain", b"404 page not found"))
+PLAIN = dict.fromkeys(PROBES, Reply(404, "text/plain", b"404 page not found"))
 LMSTUDIO = dict.fromkeys(PROBES, ok({"error": "Unexpected endpoint or method. (GET /x). Returning 200 anyway"}))
 NATIVE = {
     "models": [
@@ -50,7 +51,7 @@ SERVERS = {
         FASTAPI
         | {
             "/version": ok({"version": "0.32.0"}),
-            "/v1/models": Probe(401, "application/json", b'{"error":"Unauthorized"}'),
+            "/v1/models": Reply(401, "application/json", b'{"error":"Unauthorized"}'),
         },
         Identity("vllm", "openai", "0.32.0", [], {}, "vLLM 0.32.0"),
     ),
@@ -83,7 +84,7 @@ SERVERS = {
         FASTAPI
         | {
             "/health": ok({"status": "ok"}),
-            "/v1/models": Probe(500, "text/plain", b"Internal Server Error"),
+            "/v1/models": Reply(500, "text/plain", b"Internal Server Error"),
         },
         Identity("transformers", "openai", None, [], {}, "transformers serve"),
     ),
@@ -121,7 +122,7 @@ def test_each_server_is_known_by_the_shape_of_its_answers(answers, expected):
 
 
 NOBODY = [{}, PLAIN, FASTAPI, LMSTUDIO, dict.fromkeys(PROBES, ok("<html>", "text/html"))]
-NOBODY += [{"/": Probe(404, "text/plain", b"Ollama is running")}]
+NOBODY += [{"/": Reply(404, "text/plain", b"Ollama is running")}]
 
 
 @pytest.mark.parametrize("answers", NOBODY)

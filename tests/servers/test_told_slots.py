@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from loadgen.servers.identify import Probe
+from loadgen.servers.reply import Reply
 from loadgen.servers.told_slots import slots_told
 
 
-def answer(body: Any, status: int = 200) -> Probe:
-    return Probe(status, "application/json", body if isinstance(body, bytes) else orjson.dumps(body))
+def answer(body: Any, status: int = 200) -> Reply:
+    return Reply(status, "application/json", body if isinstance(body, bytes) else orjson.dumps(body))
 
 
 def lmstudio(*configs: Any) -> Any:

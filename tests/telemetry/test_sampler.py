@@ -18,7 +18,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen.campaign.campaign import measure, prepare
+from loadgen.campaign.measure import measure
+from loadgen.campaign.prepare import prepare
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import spawn
 from loadgen.profile.profile import Telemetry, load

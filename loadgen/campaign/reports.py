@@ -1,0 +1,31 @@
+"""What is made from the records of a campaign when it ends: summary, report, artifacts, checksums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import analysis
+from analysis.formats.multi_agent_guide import write_artifacts
+from loadgen.campaign.rundir import seal, write_manifest
+from loadgen.manifest import REPORT, SUMMARY, Manifest
+from loadgen.store.whole import write_text
+
+__all__ = ["write_reports"]
+
+
+def write_reports(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    """The summary of what is in `directory`, written there with the report and with everything's checksum.
+
+    Raises OSError.
+    """
+    plain = manifest.to_json()
+    write_manifest(directory, plain)
+    summary = analysis.summarise(directory)
+    write_text(directory / SUMMARY, analysis.to_json(summary))
+    write_text(directory / REPORT, analysis.html_report(directory, summary))
+    agents = manifest.profile.agents if manifest.profile is not None else None
+    if agents is not None and agents.artifacts:
+        write_artifacts(directory)
+    seal(directory, plain)
+    return summary
