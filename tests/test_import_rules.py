@@ -60,7 +60,7 @@ RULES = (
 CALLERS = ("loadgen.campaign", "loadgen.probes", "loadgen.suites", "loadgen.cli")
 NOT_YET = frozenset(  # (importer, imported)
     {
-        ("analysis.formats.multi_agent_guide", "analysis.agents.section"),
+        ("analysis.formats.multi_agent_guide", "analysis.agents.grades"),
         ("analysis.report.charts", "analysis.records.latency"),
         ("analysis.report.charts", "analysis.records.measured"),
         ("analysis.report.charts", "analysis.records.requests"),
@@ -73,7 +73,6 @@ NOT_YET = frozenset(  # (importer, imported)
 NOT_YET_CIRCLES = frozenset(
     {
         frozenset({"analysis.records.latency", "analysis.records.measured", "analysis.records.settling"}),
-        frozenset({"loadgen.campaign.agents_arm", "loadgen.campaign.campaign"}),
         frozenset({"loadgen.cli.discover", "loadgen.cli.measuring"}),
     }
 )
