@@ -75,7 +75,6 @@ NOT_YET = frozenset(  # (importer, imported)
 NOT_YET_CIRCLES = frozenset(
     {
         frozenset({"analysis.records.latency", "analysis.records.measured", "analysis.records.settling"}),
-        frozenset({"loadgen.campaign.agents_arm", "loadgen.campaign.campaign"}),
         frozenset({"loadgen.cli.discover", "loadgen.cli.measuring"}),
     }
 )
