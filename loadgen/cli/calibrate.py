@@ -6,7 +6,6 @@ import json
 import sys
 from typing import Annotated
 
-import msgspec
 import typer
 
 from loadgen.cli.exits import Exit, Stop
@@ -29,6 +28,8 @@ def calibrate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Replay a known schedule from the emulator; print and keep the stamp errors of each tier on this host."""
+    import msgspec
+
     from loadgen.probes import calibrate as measuring
     from loadgen.transport.tier import choose_tier
 

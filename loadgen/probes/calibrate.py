@@ -166,7 +166,7 @@ def calibration(tier: str, streams: int, gap_s: float, replayed: Replay, highest
 
 
 def bias_and_halfwidth_us(errors_ns: Int64) -> tuple[float, float]:
-    """Return (median, half the central 95 % range) in µs; zeros without errors."""
+    """(median, half the central 95 % range) in µs; zeros without errors."""
     if not len(errors_ns):
         return 0.0, 0.0
     low, median, high = np.quantile(errors_ns, (0.025, 0.5, 0.975))

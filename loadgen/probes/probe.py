@@ -80,6 +80,6 @@ async def open_sender(
 
 
 def prompt(words: int, seed: int, number: int) -> str:
-    """Return a text of so many words, at most 1,024, which differs from that of any other number."""
+    """A text of `words` words, at most 1,024, which differs from that of any other `number`."""
     order = np.random.default_rng([seed, number]).permutation(len(WORDS))[:words]
     return " ".join([WORDS[i] for i in order])

@@ -1,4 +1,4 @@
-"""Learning how many tokens a word of a prompt is, from a server that lends no tokenizer but tells usage.
+"""Learning how many tokens a word of a prompt is, from a server that lends no tokenizer but reports usage.
 
 Two requests of known word counts and one-token answers go out before the first run and are not measured. What the
 server puts around a prompt (template, system text) is in both, so (p2 - p1) / (w2 - w1) is free of it.
@@ -60,7 +60,7 @@ async def learn(endpoint: Endpoint, limits: Limits, seed: int) -> Learnt:
 
 
 def ratio(records: Sequence[Record], words: tuple[int, int]) -> Learnt:
-    """Return what two records of prompts of so many words tell."""
+    """The tokens per word that two records show. words: of their prompts, in the same order."""
     tokens = []
     for record in records:
         if record.outcome not in (Outcome.OK, Outcome.EMPTY):  # an empty answer tells the prompt's tokens as well

@@ -28,7 +28,7 @@ def slots_told(kind: str, model: str, answers: Mapping[str, Reply]) -> tuple[int
 
 
 def _lmstudio(listing: Any, model: str) -> tuple[int, str] | None:
-    """Return what the first loaded instance of the model is set to."""
+    """The setting of the first loaded instance of the model."""
     models = listing.get("models") if isinstance(listing, dict) else None
     for entry in models if isinstance(models, list) else ():
         if not isinstance(entry, dict):

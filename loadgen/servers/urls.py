@@ -13,7 +13,7 @@ __all__ = ["query_of", "root_url", "with_query"]
 
 
 def root_url(url: str) -> str:
-    """Return `url` without the API's own path: people give http://host:8000/v1 as often as http://host:8000."""
+    """`url` without the API's own path: people give http://host:8000/v1 as often as http://host:8000."""
     parts = urllib.parse.urlsplit(url)
     path = parts.path.rstrip("/")
     for suffix in ("/v1", "/api/v1", "/api/v0", "/api"):
@@ -28,5 +28,5 @@ def query_of(url: str) -> str:
 
 
 def with_query(url: str, query: str) -> str:
-    """Return `url`, or a path, with `query` behind it, and behind a query of its own."""
+    """`url`, or a path, with `query` behind it, and behind a query of its own."""
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url

@@ -149,12 +149,12 @@ class Journal:
 
 
 def segments(directory: Path) -> list[Path]:
-    """Return the complete segments, by name."""
+    """The complete segments, by name."""
     return sorted(directory.glob("*.parquet"))
 
 
 def close_segments(directory: Path, destination: Path) -> int:
-    """Copy all segments into `destination` and remove them; return the number of records.
+    """The number of records, all copied from segments into `destination`; the segments are removed.
 
     On OSError (a full disk) the segments are left as they were.
     """
@@ -164,7 +164,7 @@ def close_segments(directory: Path, destination: Path) -> int:
 
 
 def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
-    """Make a journal to go on with out of what a campaign left: its finished `runs`, nothing of the others.
+    """Make a journal that takes more records out of what a campaign left: its finished `runs`, nothing of others.
 
     records: what an earlier close wrote, if it did; it counts in place of the journal and becomes a segment of it.
     run_of: the run that a writer's number belongs to. Killed in between, it can be done again. Raises OSError.

@@ -75,7 +75,7 @@ class Source:
 
 
 def labelled(**labels: object) -> str:
-    """Return the text of the column `labels`."""
+    """The text of the column `labels`."""
     return json.dumps({name: str(value) for name, value in sorted(labels.items())}, ensure_ascii=False)
 
 

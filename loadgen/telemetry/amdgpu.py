@@ -21,7 +21,7 @@ Reader = Callable[[], list[Value]]
 
 
 def open_amdgpu(root: Path = SYSFS) -> Source:
-    """Return all boards as one source. Raises Absent where there is none."""
+    """All boards as one source. Raises Absent where there is none."""
     devices = [card / "device" for card in _cards(root) if _content(card / "device" / "vendor") == VENDOR]
     readers: list[Reader] = []
     boards = []
@@ -43,13 +43,13 @@ def open_amdgpu(root: Path = SYSFS) -> Source:
 
 
 def _cards(root: Path) -> list[Path]:
-    """Return the cards, not the connectors beside them (card0-DP-1)."""
+    """The cards, not the connectors beside them (card0-DP-1)."""
     cards = [path for path in root.glob("card*") if re.fullmatch(r"card\d+", path.name)]
     return sorted(cards, key=lambda path: int(path.name.removeprefix("card")))
 
 
 def _content(path: Path) -> str | None:
-    """Return the file's text; None where it is not there or the driver does not support it (EINVAL, EOPNOTSUPP)."""
+    """The file's text; None where it is not there or the driver does not support it (EINVAL, EOPNOTSUPP)."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -74,7 +74,7 @@ def _readers(device: Path, index: int) -> tuple[list[Reader], dict[str, Any]]:
     readers: list[Reader] = []
     found: dict[str, str] = {}
     for name, (paths, scale) in wanted.items():
-        path = next((one for one in paths if (_content(one) or "").isdigit()), None)
+        path = next((path for path in paths if (_content(path) or "").isdigit()), None)
         if path is not None:
             readers.append(_number(path, name, here, scale))
             found[name] = path.name
@@ -112,6 +112,6 @@ def _clock(path: Path, labels: str) -> Reader:
 
 
 def _active_clock(table: str) -> float | None:
-    """Return the clock of the level marked with an asterisk: lines such as `1: 2105Mhz *`."""
+    """The clock of the level marked with an asterisk: lines such as `1: 2105Mhz *`."""
     active = re.search(r"^\d+:\s*(\d+)Mhz\s*\*", table, re.MULTILINE | re.IGNORECASE)
     return None if active is None else float(active[1]) * 1e6

@@ -31,7 +31,7 @@ LOOK_FOR_WORKERS_NS = NS_PER_S
 
 
 def open_host(cpufreq: Path = CPUFREQ, proc: Path = PROC) -> Source:
-    """Return this machine: CPU a core, frequency, governor, steal, memory, TCP."""
+    """This machine as a source: CPU per core, frequency, governor, steal, memory, TCP."""
     cores = [labelled(core=core) for core in range(psutil.cpu_count() or 1)]
     policies = sorted(cpufreq.glob("policy*"), key=lambda path: int(path.name.removeprefix("policy")))
     before = psutil.cpu_times(percpu=True)
@@ -53,7 +53,7 @@ def open_host(cpufreq: Path = CPUFREQ, proc: Path = PROC) -> Source:
 
 
 def _shares(before: Sequence[Any], now: Sequence[Any], cores: Sequence[str]) -> list[Value]:
-    """Return busy shares a core and over all, and the share that a hypervisor took."""
+    """Busy shares per core and over all, and the share that a hypervisor took."""
     values = []
     spent = busy = stolen = 0.0
     for label, old, new in zip(cores, before, now, strict=False):
@@ -92,7 +92,7 @@ def _frequencies(policies: Sequence[Path]) -> list[Value]:
 
 
 def _tcp(proc: Path) -> list[Value]:
-    """Return counters of /proc/net/snmp, where a line of names precedes each line of values."""
+    """Counters of /proc/net/snmp, where a line of names precedes each line of values."""
     try:
         lines = [line.split() for line in (proc / "net" / "snmp").read_text().splitlines() if line.startswith("Tcp:")]
     except OSError:
@@ -102,7 +102,7 @@ def _tcp(proc: Path) -> list[Value]:
 
 
 def open_process() -> Source:
-    """Return our own process and the workers it started: CPU time, memory, context switches."""
+    """Our own process and the workers it started, as a source: CPU time, memory, context switches."""
     try:
         main = psutil.Process()
         main.cpu_times()

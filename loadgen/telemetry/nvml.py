@@ -26,7 +26,7 @@ BoardReader = Callable[[Any, int], list[Value]]  # of a board's handle and index
 
 
 def open_nvml() -> Source:
-    """Return all boards as one source. Raises Absent where there is no driver or no board."""
+    """All boards as one source. Raises Absent where there is no driver or no board."""
     import pynvml  # some thousand definitions, needed only here
 
     try:
@@ -44,9 +44,9 @@ def open_nvml() -> Source:
     readers: list[Reader] = []
     boards = []
     for index, handle in enumerate(handles):
-        supported, told = _readers(handle, index)
+        supported, facts = _readers(handle, index)
         readers += supported
-        boards.append(told)
+        boards.append(facts)
 
     gone = {
         pynvml.NVML_ERROR_UNINITIALIZED,
@@ -67,8 +67,8 @@ def open_nvml() -> Source:
     async def close() -> None:
         pynvml.nvmlShutdown()
 
-    facts = {"driver": _text(pynvml.nvmlSystemGetDriverVersion()), "gpus": boards}
-    return Source("nvml", blocking(read), facts, close)
+    driver = _text(pynvml.nvmlSystemGetDriverVersion())
+    return Source("nvml", blocking(read), {"driver": driver, "gpus": boards}, close)
 
 
 def _text(value: str | bytes) -> str:
@@ -76,7 +76,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
-    """Return what can be read of one board, and what it is."""
+    """The functions that read one board, and the facts that do not change."""
     import pynvml
 
     facts: dict[str, Any] = {
@@ -88,7 +88,7 @@ def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
     }
     readers: list[Reader] = []
     for what, alternatives in WANTED.items():
-        reads = next((one for one in alternatives if _works(one, handle, index)), None)
+        reads = next((reader for reader in alternatives if _works(reader, handle, index)), None)
         if reads is None:
             facts["unsupported"].append(what)
             continue
@@ -113,15 +113,15 @@ def _works(reads: BoardReader, handle: Any, index: int) -> bool:
 
 
 def _names(handle: Any) -> dict[str, str]:
-    """Return the names of the processes that held memory of the board at the start, by pid."""
+    """The names of the processes that held memory of the board at the start, by pid."""
     import pynvml
 
     names = {}
-    for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
         try:
-            names[str(one.pid)] = "loadgen" if one.pid == os.getpid() else psutil.Process(one.pid).name()
+            names[str(process.pid)] = "loadgen" if process.pid == os.getpid() else psutil.Process(process.pid).name()
         except psutil.Error:
-            names[str(one.pid)] = "another user's, or one outside this container"
+            names[str(process.pid)] = "another user's, or one outside this container"
     return names
 
 
@@ -138,10 +138,10 @@ def _utilisation(handle: Any, index: int) -> list[Value]:
 def _memory(handle: Any, index: int) -> list[Value]:
     import pynvml
 
-    told = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     return [
-        Value("gpu_memory_used_bytes", labelled(gpu=index), float(told.used)),
-        Value("gpu_memory_total_bytes", labelled(gpu=index), float(told.total)),
+        Value("gpu_memory_used_bytes", labelled(gpu=index), float(memory.used)),
+        Value("gpu_memory_total_bytes", labelled(gpu=index), float(memory.total)),
     ]
 
 
@@ -211,9 +211,9 @@ def _processes(handle: Any, index: int) -> list[Value]:
     import pynvml
 
     return [
-        Value("gpu_process_memory_bytes", labelled(gpu=index, pid=one.pid), float(one.usedGpuMemory))
-        for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        if one.usedGpuMemory is not None
+        Value("gpu_process_memory_bytes", labelled(gpu=index, pid=process.pid), float(process.usedGpuMemory))
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        if process.usedGpuMemory is not None
     ]
 
 

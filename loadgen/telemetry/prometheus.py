@@ -37,12 +37,12 @@ class NotPrometheus(ValueError):
 
 
 def parse(text: str, **labels: str) -> list[Value]:
-    """Return the values told in `text`, with `labels` added to each. Raises NotPrometheus."""
+    """The values in `text`, with `labels` added to each. Raises NotPrometheus."""
     return _finite(_parsed(text, labels))
 
 
 def remembering_parser(**labels: str) -> Callable[[str], list[Value]]:
-    """Return `parse` for one page that is read again and again.
+    """A function like `parse` for one page that is read again and again.
 
     From one look to the next a page differs in its numbers, and parsing all of it anew costs a hundred times as much as
     reading those. So each line is known by what stands before its number; a page with a line not yet known is parsed.
@@ -72,7 +72,7 @@ def _finite(values: Sequence[Value | None]) -> list[Value]:
 
 
 def _tells(line: tuple[str, str], parsed: Value | None) -> bool:
-    """Tell whether a line ends in the value that was read from it: one with a time of its own does not."""
+    """Whether a line ends in the value that was read from it: one with a time of its own does not."""
     try:
         number = float(line[1])
     except ValueError:
@@ -85,7 +85,7 @@ def _sample_lines(text: str) -> list[str]:
 
 
 def _parsed(text: str, labels: Mapping[str, str]) -> list[Value | None]:
-    """Return a value a line; None for a line that is not kept. Raises NotPrometheus."""
+    """One value per line; None for a line that is not kept. Raises NotPrometheus."""
     if text.lstrip()[:1] in ("<", "{", "["):
         raise NotPrometheus("it is not Prometheus text")
     values: list[Value | None] = []
@@ -126,7 +126,7 @@ _DRM = {
 
 
 def gpu_names(values: Sequence[Value]) -> list[Value]:
-    """Return `values` with those about GPUs under the names and units they have here."""
+    """`values` with those about GPUs under the names and units they have here."""
     renamed = []
     for value in values:
         labels = json.loads(value.labels)

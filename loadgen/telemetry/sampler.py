@@ -96,7 +96,7 @@ class Sampler:
         self._paused = paused
 
     def describe(self) -> dict[str, Any]:
-        """Return what is sampled, and what is not and why: the manifest's `telemetry`."""
+        """The sources that are sampled, and those that are not and why: the manifest's `telemetry`."""
         missed = [f"{who}: {n} looks without an answer ({why})" for (who, why), n in sorted(self._missed.items())]
         return {
             "interval_s": self._settings.interval_s,
@@ -106,7 +106,7 @@ class Sampler:
         }
 
     async def stop(self) -> dict[str, Any]:
-        """Look a last time, write everything down and return `describe()`. Raises what was wrong in the thread."""
+        """The final `describe()`, after a last look and with everything on disk. Raises the error of the thread."""
         if self._loop is not None and self.thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
                 self._loop.call_soon_threadsafe(self._stopping.set)

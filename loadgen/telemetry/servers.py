@@ -1,7 +1,7 @@
-"""What the servers under load say of themselves, and what exporters beside them say, asked for over HTTP.
+"""The metrics and states that servers under load report, and exporters beside them, asked for over HTTP.
 
 vLLM, SGLang and llama.cpp have /metrics, llama.cpp also /slots, Ollama and LM Studio a list of what is loaded. The
-first answer decides whether there is such a source: a page for people, a 404 or another format is told once and not
+first answer decides whether there is such a source: a page for people, a 404 or another format is reported once and not
 asked for again. After that a server that is too busy to answer is only missed, and asked again.
 """
 
@@ -158,16 +158,16 @@ def _json(reply: Reply) -> Any:
         raise NotPrometheus("it is not JSON") from None
 
 
-def _entries(told: Any, key: str) -> list[dict[str, Any]]:
-    entries = told.get(key) if isinstance(told, dict) else None
+def _entries(answer: Any, key: str) -> list[dict[str, Any]]:
+    entries = answer.get(key) if isinstance(answer, dict) else None
     if not isinstance(entries, list):
         raise NotPrometheus(f"no list of {key} in it")
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def _slots(told: Any, endpoint: str) -> list[Value]:
-    """llama.cpp: which slots work. Told also by a server that was started without --metrics."""
-    slots = _entries({"slots": told}, "slots")
+def _slots(answer: Any, endpoint: str) -> list[Value]:
+    """llama.cpp: which slots work. A server that was started without --metrics reports them too."""
+    slots = _entries({"slots": answer}, "slots")
     busy = sum(bool(slot.get("is_processing")) for slot in slots)
     here = labelled(endpoint=endpoint)
     return [
@@ -176,9 +176,9 @@ def _slots(told: Any, endpoint: str) -> list[Value]:
     ]
 
 
-def _ollama(told: Any, endpoint: str) -> list[Value]:
+def _ollama(answer: Any, endpoint: str) -> list[Value]:
     """Ollama: the models loaded, and how much of each lies on the GPU (all of it when the two sizes are equal)."""
-    models = _entries(told, "models")
+    models = _entries(answer, "models")
     values = [Value("ollama:models_loaded", labelled(endpoint=endpoint), float(len(models)))]
     for model in models:
         here = labelled(endpoint=endpoint, model=model.get("name", ""))
@@ -189,14 +189,14 @@ def _ollama(told: Any, endpoint: str) -> list[Value]:
     return values
 
 
-def _lmstudio(told: Any, endpoint: str) -> list[Value]:
+def _lmstudio(answer: Any, endpoint: str) -> list[Value]:
     """LM Studio: how many instances of each model are loaded. A model loaded in the middle of a run shows here."""
-    loaded = {str(model.get("key", "")): model.get("loaded_instances") for model in _entries(told, "models")}
+    loaded = {str(model.get("key", "")): model.get("loaded_instances") for model in _entries(answer, "models")}
     return _loaded({key: len(instances) for key, instances in loaded.items() if isinstance(instances, list)}, endpoint)
 
 
-def _lmstudio_v0(told: Any, endpoint: str) -> list[Value]:
-    models = _entries(told, "data")
+def _lmstudio_v0(answer: Any, endpoint: str) -> list[Value]:
+    models = _entries(answer, "data")
     return _loaded({str(model.get("id", "")): int(model.get("state") == "loaded") for model in models}, endpoint)
 
 
