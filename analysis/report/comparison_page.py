@@ -6,19 +6,20 @@ The plot is SVG in the page: no script runs and nothing is loaded. Text comes fr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from html import escape
-from typing import Any
 
+from analysis.compare.comparison import Change, Compared, Comparison, Interval, Scale
+from analysis.estimate import Figure
 from analysis.report import comparison as words
 from analysis.report.page import page, section
+from analysis.stats.equivalence import ComparisonVerdict
 
 __all__ = ["comparison_page"]
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 170, 30, 34, 14
 WIDEST = 4.0  # a ratio beyond it is drawn at the edge, or one wild metric would flatten all others
 TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
-LISTED = ("same: ", "different: ", "not known on")  # in words; the table of facts has them
 APART = 46  # between two ticks
 STYLE = """
 .forest { width: 100%; min-width: 680px; height: auto; display: block; font-size: 13px; }
@@ -32,12 +33,13 @@ STYLE = """
 .facts thead { display: table-header-group; } .facts thead th { text-align: left; }
 """
 
-Shown = Mapping[str, Any]
+Axis = Callable[[float], float]  # a ratio to its place
 
 
-def comparison_page(comparison: Shown) -> str:
-    """Return the page about the JSON of a comparison."""
-    sides = "<br>".join(f"{name.upper()}: {escape(words.side_in_words(comparison[name]))}" for name in ("a", "b"))
+def comparison_page(comparison: Comparison) -> str:
+    """The page about a comparison."""
+    named = (("A", comparison.a), ("B", comparison.b))
+    sides = "<br>".join(f"{name}: {escape(words.side_in_words(side))}" for name, side in named)
     head = [
         f"{sides}<br>{escape(words.how_in_words(comparison))}",
         f"<b>{escape(words.answer_in_words(comparison))}</b>",
@@ -47,28 +49,28 @@ def comparison_page(comparison: Shown) -> str:
         section("Metrics", _metrics(comparison)),
         section("Fairness", _fairness(comparison)),
     ]
-    return page(f"{comparison['a']['directory']} and {comparison['b']['directory']}", head, body, STYLE)
+    return page(f"{comparison.a.directory} and {comparison.b.directory}", head, body, STYLE)
 
 
-def _kind(shown: Shown) -> str:
-    if shown["verdict"] == "inconclusive":
+def _kind(shown: Compared) -> str:
+    if shown.verdict is ComparisonVerdict.INCONCLUSIVE:
         return "open"
-    if shown["verdict"] == "different":
-        return "bad" if shown["direction"] == "worse" else "good"
+    if shown.verdict is ComparisonVerdict.DIFFERENT:
+        return "bad" if shown.direction is Change.WORSE else "good"
     return "same"
 
 
-def _forest(comparison: Shown) -> str:
-    """Return the ratios with their 95 % interval (thick) and the family's (thin); the band is the margin."""
+def _forest(comparison: Comparison) -> str:
+    """The ratios with their 95 % interval (thick) and the family's (thin); the band is the margin."""
     rows = [
-        shown
-        for shown in comparison["metrics"].values()
-        if shown["scale"] == "ratio" and shown["b_to_a"]["low"] is not None
+        (shown, shown.family_interval)
+        for shown in comparison.metrics.values()
+        if shown.scale is Scale.RATIO and shown.family_interval is not None
     ]
     if not rows:
         return ""
-    margin = 1 + comparison["margin"]
-    ends = [shown["family_interval"][end] for shown in rows for end in ("low", "high")]
+    margin = 1 + comparison.margin
+    ends = [end for _, interval in rows for end in (interval.low, interval.high) if end]
     reach = min(WIDEST, max(margin, *ends, *(1 / end for end in ends))) ** 1.06
 
     def x(ratio: float) -> float:
@@ -84,19 +86,19 @@ def _forest(comparison: Shown) -> str:
         line = "one" if tick == 1 else "grid"
         parts.append(f'<line class={line} x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text class=quiet x="{x(tick):.1f}" y="{bottom + 18}" text-anchor=middle>{tick:g}</text>')
-    for place, shown in enumerate(rows):
-        parts += _row(shown, TOP + ROW * place + ROW / 2, x)
+    for place, (shown, interval) in enumerate(rows):
+        parts += _row(shown, interval, TOP + ROW * place + ROW / 2, x)
     summary = escape(f"Ratios B/A with intervals: {words.answer_in_words(comparison)}", quote=True)
     picture = (
         f'<svg class=forest viewBox="0 0 {WIDTH} {bottom + 28}" role=img aria-label="{summary}">{"".join(parts)}</svg>'
     )
-    level = rows[0]["family_interval"]["confidence"]
-    beside = f", thin: {level:.1%}, which holds for all at once" if comparison["family"]["size"] > 1 else ""
+    level = rows[0][1].confidence
+    beside = f", thin: {level:.1%}, which holds for all at once" if comparison.family.size > 1 else ""
     return f"<div class=wide>{picture}</div><p class=note>Thick: 95 % interval{beside}. Band: the margin.</p>"
 
 
-def _ticks(x: Any, reach: float) -> list[float]:
-    """Return the ticks that leave room for one another, the nearest to 1 first."""
+def _ticks(x: Axis, reach: float) -> list[float]:
+    """The ticks that leave room for one another, the nearest to 1 first."""
     chosen: list[float] = []
     for tick in sorted(TICKS, key=lambda tick: abs(math.log(tick))):
         inside = 1 / reach <= tick <= reach
@@ -105,57 +107,61 @@ def _ticks(x: Any, reach: float) -> list[float]:
     return [tick for tick in chosen if tick == 1 or abs(x(tick) - x(1)) >= APART]
 
 
-def _row(shown: Shown, y: float, x: Any) -> list[str]:
-    estimate, beside, kind = shown["b_to_a"], shown["family_interval"], _kind(shown)
-    parts = [f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor=end>{escape(shown["label"])}</text>']
-    for style, ends in (("thin", beside), ("thick", estimate)):
-        start, end = x(ends["low"]), max(x(ends["high"]), x(ends["low"]) + 1)
-        parts.append(f'<line class="{style} {kind}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    told = escape(f"{shown['label']}: {words.interval_in_words(shown)}, {words.verdict_in_words(shown)}")
-    parts.append(
-        f'<circle class={kind} cx="{x(estimate["value"]):.1f}" cy="{y:.1f}" r=5><title>{told}</title></circle>'
-    )
+def _row(shown: Compared, interval: Interval, y: float, x: Axis) -> list[str]:
+    estimate, kind = shown.b_to_a, _kind(shown)
+    parts = [f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor=end>{escape(shown.label)}</text>']
+    for style, ends in (("thin", interval), ("thick", estimate)):
+        parts += _line(ends, f"{style} {kind}", y, x)
+    label = escape(f"{shown.label}: {words.interval_in_words(shown)}, {words.verdict_in_words(shown)}")
+    if estimate.value is not None:
+        place = f'cx="{x(estimate.value):.1f}" cy="{y:.1f}"'
+        parts.append(f"<circle class={kind} {place} r=5><title>{label}</title></circle>")
     return parts
 
 
-def _metrics(comparison: Shown) -> str:
+def _line(ends: Interval | Figure, style: str, y: float, x: Axis) -> list[str]:
+    if ends.low is None or ends.high is None:
+        return []
+    start, end = x(ends.low), max(x(ends.high), x(ends.low) + 1)
+    return [f'<line class="{style}" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>']
+
+
+def _metrics(comparison: Comparison) -> str:
     rows = []
-    for shown in comparison["metrics"].values():
-        known = shown["p"] is not None
-        beside = words.family_in_words(shown) if known else ""
-        test = shown["secondary"]
+    for shown in comparison.metrics.values():
+        test = shown.secondary
+        ps = f"{words.p_in_words(shown.p)}<small>{words.p_in_words(shown.p_holm)}</small>"
         rows.append(
             [
-                escape(f"{shown['label']}{', ms' if shown['unit'] == 'ms' else ''}"),
-                *(f"{words.value_in_words(shown, side)}<small>{shown[side]['n']} runs</small>" for side in ("a", "b")),
-                f"{escape(words.interval_in_words(shown))}<small>{escape(beside)}</small>",
-                f"{words.p_in_words(shown['p'])}<small>{words.p_in_words(shown['p_holm'])}</small>" if known else "",
-                "" if test is None or test["exact_p"] is None else words.p_in_words(test["exact_p"]),
+                escape(f"{shown.label}{', ms' if shown.unit == 'ms' else ''}"),
+                *(
+                    f"{words.value_in_words(side.value, shown.scale)}<small>{side.n} runs</small>"
+                    for side in (shown.a, shown.b)
+                ),
+                f"{escape(words.interval_in_words(shown))}<small>{escape(words.family_in_words(shown))}</small>",
+                ps if shown.p is not None else "",
+                "" if test is None else words.p_in_words(test.exact_p),
                 f'<span class="badge {_kind(shown)}">{escape(words.verdict_in_words(shown))}</span>',
             ]
         )
-    exact = next(
-        (shown["secondary"]["exact_test"] for shown in comparison["metrics"].values() if shown["secondary"]), ""
-    )
+    exact = next((shown.secondary.exact_test for shown in comparison.metrics.values() if shown.secondary), "")
     head = ["", "A", "B", "B/A, 95 %<small> family</small>", "p<small> Holm</small>", f"p, exact {exact}", "verdict"]
-    told = [*words.doubts(comparison), *filter(None, [words.agreement(comparison)])]
-    return _table(head, rows) + _list(told)
+    return _table(head, rows) + _list([*words.doubts(comparison), *filter(None, [words.agreement(comparison)])])
 
 
-def _fairness(comparison: Shown) -> str:
+def _fairness(comparison: Comparison) -> str:
     signs = {True: "same", False: "different", None: "not known"}
     rows = []
-    for fact in comparison["fairness"]["facts"]:
-        kind = "open" if fact["same"] is False else "same"
-        cells = ["–" if fact[side] is None else escape(words.fact_in_words(fact[side])) for side in ("a", "b")]
-        rows.append([escape(fact["name"]), *cells, f"<span class={kind}>{signs[fact['same']]}</span>"])
-    told = [text for text in words.fairness_in_words(comparison["fairness"]) if not text.startswith(LISTED)]
+    for fact in comparison.fairness.facts:
+        kind = "open" if fact.same is False else "same"
+        cells = ["–" if value is None else escape(words.fact_in_words(value)) for value in (fact.a, fact.b)]
+        rows.append([escape(fact.name), *cells, f"<span class={kind}>{signs[fact.same]}</span>"])
     table = _table(["", "A", "B", ""], rows).replace("<table", "<table class=facts", 1)
-    return table + _list([*told, *comparison["notes"]])
+    return table + _list([words.work_in_words(comparison.fairness), *comparison.fairness.notes, *comparison.notes])
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table; cells are markup, and must have been escaped. The first column is the label."""
+    """A table; cells are markup, and must have been escaped. The first column is the label."""
     heads = "".join(f"<th scope=col>{cell}</th>" for cell in head)
     lines = [
         f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for first, *cells in rows

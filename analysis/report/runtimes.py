@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+import msgspec
+
 from analysis.report import figures
-from analysis.report.comparison import detectable_in_words
 from analysis.report.page import Strip, page, section, strips, table
-from analysis.report.words import wrapped
+from analysis.report.words import detectable_in_words, wrapped
+from analysis.stats.planning import Seen
 
 __all__ = ["runtimes_markdown", "runtimes_page", "runtimes_text"]
 
@@ -228,7 +230,7 @@ def _detectable(told: Sequence[Line], margin: float) -> str:
     worst = max(told, key=lambda one: one["least"])
     least = [f"{one['least']:.3f}" for one in (min(told, key=lambda one: one["least"]), worst)]
     between = least[1] if least[0] == least[1] else f"{least[0]} to {least[1]}, by the pair,"
-    return detectable_in_words(worst, f"a ratio of {between}", f"{1 + margin:g}")
+    return detectable_in_words(msgspec.convert(worst, Seen), f"a ratio of {between}", f"{1 + margin:g}")
 
 
 def _control(control: Line) -> str:

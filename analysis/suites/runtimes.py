@@ -276,7 +276,7 @@ def _judged(
     for pair, log, test, p in zip(pairs, logs, tests, adjusted, strict=True):
         told = _pair(pair, replace(test, p=p, passes=p < equivalence.ALPHA), names, values)
         found = None
-        if told["verdict"] == equivalence.Verdict.INCONCLUSIVE:
+        if told["verdict"] == equivalence.ComparisonVerdict.INCONCLUSIVE:
             n, other = (len(values[names[place]]) for place in (pair.a, pair.b))
             # Bonferroni's share of the error: a little more than the family's own tests need.
             found = planning.detectable(log, n, other, within.high, size=equivalence.ALPHA / len(pairs))
@@ -311,7 +311,7 @@ def _conclusion(result: Mapping[str, Any], margin: float) -> str:
         return f"{len(apart)} of {len(pairs)} pairs separate ({p}): {', '.join(apart)}"
     if overall is not None and overall["p"] < equivalence.ALPHA:
         return f"the {len(names)} working runtimes are not all alike ({p}), but no pair separates"
-    alike = sum(one["verdict"] == equivalence.Verdict.EQUIVALENT for one in pairs)
+    alike = sum(one["verdict"] == equivalence.ComparisonVerdict.EQUIVALENT for one in pairs)
     within = f"{alike} of {len(pairs)} pairs are equivalent within {100 * margin:g} %"
     rest = "" if alike == len(pairs) else "; of the rest these runs cannot tell"
     return f"none of the {len(names)} working runtimes separates from the others ({p}); {within}{rest}"
