@@ -180,6 +180,22 @@ class NoteCode(StrEnum):
     NO_LIMIT = "no-limit", "no limit found up to {most} at once"
     FEW_BURSTS = "few-bursts", ("too few bursts to be sure: {agree} of {bursts} bursts agree; more --rounds would tell")
     # --- suites
+    NO_BLOCK_WITH_SOLO = "no-block-with-solo", "no complete block of solo and concurrent runs"
+    NOT_TESTED_FEW_RUNS = (
+        "not-tested-few-runs",
+        "not tested: the most is {runs} of one variant, and {least} of each are needed: ask for --runs 5",
+    )
+    NOT_TESTED_ALONE = "not-tested-alone", "not tested: only one variant can be compared"
+    PAIRS_SEPARATE = "pairs-separate", "{apart} of {pairs} pairs separate ({test}): {names}"
+    NOT_ALL_ALIKE = (
+        "not-all-alike",
+        "the {variants} working runtimes are not all alike ({test}), but no pair separates",
+    )
+    NONE_SEPARATES = (
+        "none-separates",
+        "none of the {variants} working runtimes separates from the others ({test}); "
+        "{alike} of {pairs} pairs are equivalent within {margin:g} %{rest}",
+    )
     TEXT = "text", "{text}"  # until every note has a code
 
 

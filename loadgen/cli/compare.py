@@ -37,7 +37,10 @@ def compare(
     """Compare two run directories: the ratio B/A of each metric with its interval and a verdict under a margin."""
     from analysis.compare.compare import compare as compare_sides
     from analysis.compare.sides import NotComparableError
-    from analysis.report import comparison as report
+    from analysis.report.comparison import comparison_document
+    from analysis.report.html import as_page
+    from analysis.report.markdown import as_markdown
+    from analysis.report.text import as_text
 
     if format_ not in FORMATS:
         raise Stop(Exit.USAGE, f"--format {format_}: choose one of {', '.join(FORMATS)}")
@@ -50,18 +53,14 @@ def compare(
         raise Stop(Exit.VOID, str(error)) from None
     except ValueError as error:
         raise Stop(Exit.USAGE, str(error)) from None
+    document = comparison_document(comparison)
     if json_ or format_ == "json":
         typer.echo(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        written = (
-            report.comparison_markdown(comparison) if format_ == "markdown" else report.comparison_text(comparison)
-        )
-        typer.echo(written, nl=False)
+        typer.echo((as_markdown if format_ == "markdown" else as_text)(document), nl=False)
     if out is not None:
-        from analysis.report.comparison_page import comparison_page
-
         try:
-            out.write_text(comparison_page(comparison), encoding="utf-8")
+            out.write_text(as_page(document), encoding="utf-8")
         except OSError as error:
             raise Stop(Exit.USAGE, f"--out {out}: cannot be written: {error.strerror}") from None
     return GATE[comparison.gate.verdict] if gate else Exit.OK

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from analysis.compare.compare import compare
 from analysis.compare.sides import NotComparableError, read_side
 from analysis.estimate import NoteCode, note
-from analysis.report.comparison import comparison_markdown, comparison_text
-from analysis.report.comparison_page import comparison_page
+from analysis.report.comparison import comparison_document
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.text import as_text
 from analysis.stats import equivalence, ratio
 from tests.analysis.handmade import directory, request, run
 
@@ -186,7 +189,7 @@ def test_fewer_than_three_runs_have_a_ratio_and_no_interval(a, tmp_path, n):
         assert shown.why_code.data["runs"] == n
     assert comparison.metrics["ttft_mean_ms"].b_to_a.value == pytest.approx(2, rel=0.05)
     assert comparison.gate.verdict == "undecided"
-    assert "at least 3 are needed" in comparison_text(comparison).replace("\n  ", " ")
+    assert "at least 3 are needed" in as_text(comparison_document(comparison)).replace("\n  ", " ")
 
 
 def test_three_runs_are_few(tmp_path):
@@ -375,7 +378,7 @@ def test_the_text_fits_a_terminal(a, hostile, tmp_path):
     few = compare(a, campaign(tmp_path / "few", RUNS_MS[:2], failed=3))
     wild = compare(a, campaign(tmp_path / "wild", np.array(RUNS_MS) * [1, 30, 2, 9, 100, 3]))
     for comparison in (hostile, few, wild, compare(a, a, metrics=["ttft_p50_ms"])):
-        text = comparison_text(comparison)
+        text = as_text(comparison_document(comparison))
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
         for shown in comparison.metrics.values():
@@ -383,9 +386,9 @@ def test_the_text_fits_a_terminal(a, hostile, tmp_path):
 
 
 def test_what_a_server_says_is_no_markup(hostile):
-    page, markdown = comparison_page(hostile), comparison_markdown(hostile)
+    page, markdown = as_page(comparison_document(hostile)), as_markdown(comparison_document(hostile))
     assert "<script" not in page
-    assert "<script" not in markdown
+    assert re.search(r"(?<!\\)<script", markdown) is None
     assert "&lt;script&gt;alert(1)" in page
     loads = [word for word in ("src=", "href=", "url(", "@import", "<link") if word in page]
     assert loads == []
@@ -393,7 +396,7 @@ def test_what_a_server_says_is_no_markup(hostile):
 
 def test_the_page_draws_each_ratio_inside_the_picture(a, tmp_path):
     wild = compare(a, campaign(tmp_path / "wild", np.array(RUNS_MS) * [1, 30, 2, 9, 100, 3]))
-    page = comparison_page(wild)
+    page = as_page(comparison_document(wild))
     assert page.count("<circle") == sum(shown.scale == "ratio" for shown in wild.metrics.values())
     places = [float(part.split('"')[0]) for part in page.split('cx="')[1:]]
     assert all(170 <= place <= 970 for place in places)
@@ -418,7 +421,7 @@ def old_directories():
 
 
 def test_a_comparison_of_old_directories_prints_as_it_did(old_directories):
-    assert comparison_text(old_directories) == (FIXTURES / "compare.txt").read_text(encoding="utf-8")
+    assert as_text(comparison_document(old_directories)) == (FIXTURES / "compare.txt").read_text(encoding="utf-8")
 
 
 def test_the_json_of_old_directories_has_the_keys_and_values_it_had(old_directories):
@@ -436,4 +439,5 @@ def without_codes(plain):
 
 
 def test_the_markdown_is_the_golden_one(old_directories):
-    assert comparison_markdown(old_directories) == (GOLDEN / "comparison.md").read_text(encoding="utf-8")
+    printed = as_markdown(comparison_document(old_directories))
+    assert printed == (GOLDEN / "comparison.md").read_text(encoding="utf-8")
