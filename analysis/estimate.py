@@ -17,7 +17,19 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["Bool", "Datum", "Estimate", "Figure", "Float64", "Note", "NoteCode", "note", "refused", "significant"]
+__all__ = [
+    "Bool",
+    "Datum",
+    "Estimate",
+    "Figure",
+    "Float64",
+    "Note",
+    "NoteCode",
+    "note",
+    "refused",
+    "sentences",
+    "significant",
+]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -110,6 +122,44 @@ class NoteCode(StrEnum):
         "{agent}: baseline of {calls} solo calls in {runs} runs, {calls_wanted} in {runs_wanted} wanted",
     )
     # --- comparisons
+    FEW_TAIL_REQUESTS = "few-tail-requests", "few tail samples: {least} requests in the smallest run"
+    SURVIVORS_ONLY_ON = "survivors-only-on", "survivors only on {side}: {failed:.1%} of the requests failed"
+    WITHIN_STAMP_ERROR = (
+        "within-stamp-error",
+        "instrument-limited: the difference is less than two half-widths of the stamp error",
+    )
+    UNEQUAL_LENGTHS = "unequal-lengths", "answers differ in length: only figures per token are compared"
+    NO_VALUE = "no-value", "no value on {sides}"
+    NO_RATIO_OF_ZERO = "no-ratio-of-zero", "a run value of zero or infinity has no ratio"
+    TOO_FEW_RUNS = "too-few-runs", "no interval from {runs} run{s} a side: at least {least} are needed"
+    PAIRED_BLOCKS = "paired-blocks", "paired: two arms of one interleaved campaign, {blocks} blocks"
+    PAIRED_AS_ASKED = "paired-as-asked", "paired as asked: run by run, {pairs} pairs"
+    SEPARATE_CAMPAIGNS = "separate-campaigns", "unpaired: separate campaigns"
+    FEW_COMMON_BLOCKS = (
+        "few-common-blocks",
+        "unpaired: of {least} blocks that pairs need, {blocks} have a run of both arms",
+    )
+    NO_PAIRS = "no-pairs", "unpaired, though pairs were asked for: {a} and {b} runs do not make pairs"
+    RUNS_LEFT_OUT = "runs-left-out", "{side}: left out: {runs}"
+    RUNS_MISSING = "runs-missing", "{side}: missing of the runs that were planned: {runs}"
+    RUNS_STAND_OUT = "runs-stand-out", "{side}: stands out among its runs, and was kept: run {runs}"
+    SIDE_VERDICT = "side-verdict", "{side}: verdict {verdict}"
+    LENGTHS_DIFFER = (
+        "lengths-differ",
+        "mean output tokens differ by {share:.1%} ({a:.4g} and {b:.4g}): only figures per token are compared",
+    )
+    LENGTHS_UNKNOWN = (
+        "lengths-unknown",
+        "output tokens are not known on both sides: equal work cannot be checked",
+    )
+    EVENTS_FOR_TOKENS = (
+        "events-for-tokens",
+        "a server did not count all tokens: events were counted in place of them",
+    )
+    NOT_INTERLEAVED = (
+        "not-interleaved",
+        "not interleaved: one side was measured wholly before the other, so drift counts as a difference",
+    )
     # --- telemetry and energy
     SHORT_ENERGY_WINDOW = "short-energy-window", "a window of {window_s:.3g} s: energy needs {least_s:g} s or more"
     SAMPLES_MISSING = "samples-missing", "samples are missing in the window"
@@ -130,6 +180,22 @@ class NoteCode(StrEnum):
     NO_LIMIT = "no-limit", "no limit found up to {most} at once"
     FEW_BURSTS = "few-bursts", ("too few bursts to be sure: {agree} of {bursts} bursts agree; more --rounds would tell")
     # --- suites
+    NO_BLOCK_WITH_SOLO = "no-block-with-solo", "no complete block of solo and concurrent runs"
+    NOT_TESTED_FEW_RUNS = (
+        "not-tested-few-runs",
+        "not tested: the most is {runs} of one variant, and {least} of each are needed: ask for --runs 5",
+    )
+    NOT_TESTED_ALONE = "not-tested-alone", "not tested: only one variant can be compared"
+    PAIRS_SEPARATE = "pairs-separate", "{apart} of {pairs} pairs separate ({test}): {names}"
+    NOT_ALL_ALIKE = (
+        "not-all-alike",
+        "the {variants} working runtimes are not all alike ({test}), but no pair separates",
+    )
+    NONE_SEPARATES = (
+        "none-separates",
+        "none of the {variants} working runtimes separates from the others ({test}); "
+        "{alike} of {pairs} pairs are equivalent within {margin:g} %{rest}",
+    )
     TEXT = "text", "{text}"  # until every note has a code
 
 
@@ -164,6 +230,11 @@ class EstimateJson(TypedDict):
 def note(code: NoteCode, **data: Datum) -> Note:
     """The note `code` with the data that its sentence has places for."""
     return Note(code, data)
+
+
+def sentences(notes: Iterable[Note]) -> tuple[str, ...]:
+    """The notes in words."""
+    return tuple(note.sentence for note in notes)
 
 
 class Figure(Struct, frozen=True):

@@ -82,7 +82,7 @@ ARTIFACTS = "artifacts"  # a folder: the files of the multi-agent guide and the 
 CONTROL = "control:"  # before an arm's name: its repetition at the start (block -1) and at the end
 
 Planned = tuple[int, str]  # (block, arm)
-Lengths = dict[str, int | float | dict[str, float] | None]  # {kind of distribution: its parameters}, tokens
+Lengths = dict[str, int | float | dict[str, int | float] | None]  # {kind of distribution: its parameters}, tokens
 
 
 class StageFacts(Struct, frozen=True, kw_only=True):

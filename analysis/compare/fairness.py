@@ -8,18 +8,31 @@ than 2 %, whole requests are not the same work any more, and only figures per to
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Struct
 
-from analysis.estimate import significant
+from analysis.estimate import Note, NoteCode, note, sentences, significant
 from analysis.records.frame import Frame
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT
+from loadgen.manifest import Manifest, TargetFacts
+from loadgen.record import Int64
 
-__all__ = ["LENGTHS_DIFFER", "Work", "fairness", "work_of"]
+__all__ = [
+    "LENGTHS_DIFFER",
+    "Fact",
+    "Fairness",
+    "Lengths",
+    "SharedPrompts",
+    "TokenMeans",
+    "Work",
+    "fairness",
+    "work_of",
+]
 
 LENGTHS_DIFFER = 0.02
 QUANTISED = re.compile(
@@ -27,21 +40,65 @@ QUANTISED = re.compile(
     re.IGNORECASE,
 )
 
-Manifest = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What was asked and answered on one side."""
 
     prompts: frozenset[str]  # hashes of the request bodies
-    input_tokens: float | None  # mean of the answered, measured requests that tell
+    input_tokens: float | None  # mean over the answered, measured requests whose count is known
     output_tokens: float | None
     counted: bool  # false: events were counted in place of tokens for some requests
 
 
+class Fact(Struct, frozen=True, kw_only=True):
+    """One thing that could be the reason of a difference, as plain JSON values."""
+
+    name: str
+    a: object
+    b: object
+    same: bool | None  # None: not known on both sides
+
+
+class SharedPrompts(Struct, frozen=True, kw_only=True):
+    """How many different request bodies each side sent, and how many both sent."""
+
+    a: int
+    b: int
+    shared: int
+
+
+class TokenMeans(Struct, frozen=True, kw_only=True):
+    """Mean tokens per request of each side."""
+
+    a: float | None
+    b: float | None
+
+
+class Lengths(Struct, frozen=True, kw_only=True):
+    """Mean output tokens per answer of each side."""
+
+    a: float | None
+    b: float | None
+    difference: float | None  # of B from A, as a share of A's
+    differ: bool  # by more than LENGTHS_DIFFER
+    counted: bool  # by the servers, for all answers
+
+
+class Fairness(Struct, frozen=True, kw_only=True):
+    """What the sides had in common."""
+
+    facts: tuple[Fact, ...]
+    prompts: SharedPrompts
+    input_tokens: TokenMeans
+    output_tokens: Lengths
+    per_token_only: bool
+    notes: tuple[str, ...]
+    note_codes: tuple[Note, ...]
+
+
 def work_of(m: Measured, frame: Frame) -> Work:
-    """Return what the requests of `m` were. frame: the records they were read from."""
+    """What the requests of `m` were. frame: the records they were read from."""
     prompts: set[str] = set()
     for batch in frame.only(m.runs).batches(("prompt_sha",)):
         prompts.update(sha for sha in batch.column("prompt_sha").to_pylist() if sha)
@@ -52,59 +109,59 @@ def work_of(m: Measured, frame: Frame) -> Work:
     return Work(frozenset(prompts), _mean(inputs[inputs != ABSENT]), _mean(output), counted)
 
 
-def _mean(values: np.ndarray[Any, np.dtype[np.int64]]) -> float | None:
+def _mean(values: Int64) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def fairness(a: Manifest, b: Manifest, work_a: Work, work_b: Work) -> dict[str, Any]:
-    """Return {"facts", "prompts", "output_tokens", "per_token_only", "notes"}.
-
-    facts: {"name", "a", "b", "same"} each; same is None where one side does not tell.
-    """
+def fairness(a: Manifest, b: Manifest, work_a: Work, work_b: Work) -> Fairness:
+    """The facts of both sides beside each other. The manifests have the entries of the sides' own runs only."""
     facts_a, facts_b = _facts(a), _facts(b)
-    facts = [
-        {"name": name, "a": facts_a[name], "b": facts_b[name], "same": _same(facts_a[name], facts_b[name])}
-        for name in facts_a
-    ]
     lengths = _lengths(work_a, work_b)
-    notes = []
-    if lengths["differ"]:
-        notes.append(
-            f"mean output tokens differ by {abs(lengths['difference']):.1%} ({work_a.output_tokens:.4g} and "
-            f"{work_b.output_tokens:.4g}): only figures per token are compared"
-        )
-    if lengths["difference"] is None:
-        notes.append("output tokens are not known on both sides: equal work cannot be checked")
-    elif not (work_a.counted and work_b.counted):
-        notes.append("a server did not count all tokens: events were counted in place of them")
+    notes = _notes(lengths)
     if one_after_another(a, b):
-        notes.append("not interleaved: one side was measured wholly before the other, so drift counts as a difference")
-    shared = len(work_a.prompts & work_b.prompts)
-    return {
-        "facts": facts,
-        "prompts": {"a": len(work_a.prompts), "b": len(work_b.prompts), "shared": shared},
-        "input_tokens": {"a": significant(work_a.input_tokens), "b": significant(work_b.input_tokens)},
-        "output_tokens": lengths,
-        "per_token_only": lengths["differ"],
-        "notes": notes,
-    }
+        notes.append(note(NoteCode.NOT_INTERLEAVED))
+    return Fairness(
+        facts=tuple(
+            Fact(name=name, a=facts_a[name], b=facts_b[name], same=_same(facts_a[name], facts_b[name]))
+            for name in facts_a
+        ),
+        prompts=SharedPrompts(
+            a=len(work_a.prompts), b=len(work_b.prompts), shared=len(work_a.prompts & work_b.prompts)
+        ),
+        input_tokens=TokenMeans(a=significant(work_a.input_tokens), b=significant(work_b.input_tokens)),
+        output_tokens=lengths,
+        per_token_only=lengths.differ,
+        notes=sentences(notes),
+        note_codes=tuple(notes),
+    )
 
 
-def _lengths(a: Work, b: Work) -> dict[str, Any]:
+def _lengths(a: Work, b: Work) -> Lengths:
     difference = None
     if a.output_tokens and b.output_tokens:
         difference = b.output_tokens / a.output_tokens - 1
-    return {
-        "a": significant(a.output_tokens),
-        "b": significant(b.output_tokens),
-        "difference": significant(difference),
-        "differ": difference is not None and abs(difference) > LENGTHS_DIFFER,
-        "counted": a.counted and b.counted,
-    }
+    return Lengths(
+        a=significant(a.output_tokens),
+        b=significant(b.output_tokens),
+        difference=significant(difference),
+        differ=difference is not None and abs(difference) > LENGTHS_DIFFER,
+        counted=a.counted and b.counted,
+    )
+
+
+def _notes(lengths: Lengths) -> list[Note]:
+    if lengths.difference is None:
+        return [note(NoteCode.LENGTHS_UNKNOWN)]
+    notes = []
+    if lengths.differ:
+        notes.append(note(NoteCode.LENGTHS_DIFFER, share=abs(lengths.difference), a=lengths.a, b=lengths.b))
+    if not lengths.counted:
+        notes.append(note(NoteCode.EVENTS_FOR_TOKENS))
+    return notes
 
 
 def one_after_another(a: Manifest, b: Manifest) -> bool:
-    """Return whether all runs of one side began before the first of the other; false where nobody can tell."""
+    """Whether all runs of one side began before the first of the other; false where a side has no times."""
     starts_a, starts_b = _starts(a), _starts(b)
     if not starts_a or not starts_b:
         return False
@@ -113,66 +170,55 @@ def one_after_another(a: Manifest, b: Manifest) -> bool:
 
 def _starts(manifest: Manifest) -> list[str]:
     """ISO times of one zone, which order as they stand."""
-    return [entry["wall_start"] for entry in manifest.get("runs") or [] if entry.get("wall_start")]
+    return [run.wall_start for run in manifest.runs if run.wall_start]
 
 
 def _same(a: object, b: object) -> bool | None:
     return None if a is None or b is None else a == b
 
 
-def _facts(manifest: Manifest) -> dict[str, Any]:
-    profile = _mapping(manifest.get("profile"))
-    host = _mapping(manifest.get("host"))
-    instrument = _mapping(manifest.get("instrument"))
-    design = _mapping(manifest.get("design"))
-    targets = [target for target in manifest.get("targets") or [] if isinstance(target, Mapping)]
-    specs = profile.get("target") or []
-    specs = [spec for spec in (specs if isinstance(specs, list) else [specs]) if isinstance(spec, Mapping)]
-    work = _mapping(profile.get("work"))
+def _facts(manifest: Manifest) -> dict[str, object]:
+    """The facts by name, as plain JSON values; None where the manifest has none."""
+    profile, host = manifest.profile, manifest.host
+    design = None if manifest.design is UNSET else manifest.design
+    client = None
+    if host is not None:
+        client = {name: getattr(host, name) for name in ("system", "kernel", "machine", "cores", "python")}
     return {
-        "loadgen": manifest.get("loadgen"),
-        "client": {key: host.get(key) for key in ("system", "kernel", "machine", "cores", "python")} if host else None,
-        "tier": instrument.get("tier"),
-        "server": _each(targets, "version"),
-        "API": _each(targets, "api"),
-        "model": _each(targets, "model"),
-        "quantisation": _quantisation(targets),
-        "options": [_mapping(spec.get("options")) for spec in specs] or None,
-        "load": _set(profile.get("load")),
-        "work": _set(work),
-        "seed": manifest.get("seed"),
-        "objectives": profile.get("objectives"),
-        "order": design.get("order"),
-        "isolation": design.get("isolation"),
+        "loadgen": manifest.loadgen,
+        "client": client,
+        "tier": manifest.measured_by.tier,
+        "server": _each([target.version for target in manifest.targets]),
+        "API": _each([target.api for target in manifest.targets]),
+        "model": _each([target.model for target in manifest.targets]),
+        "quantisation": _quantisation(manifest.targets),
+        "options": [target.options for target in profile.target] or None if profile else None,
+        "load": _set(msgspec.to_builtins(manifest.load)),
+        "work": _set(msgspec.to_builtins(profile.work)) if profile else None,
+        "seed": manifest.seed,
+        "objectives": profile.objectives if profile else None,
+        "order": design.order if design else None,
+        "isolation": design.isolation if design else None,
     }
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _each(values: Sequence[str | None]) -> list[str | None] | None:
+    return list(values) if any(value is not None for value in values) else None
 
 
-def _each(targets: list[Mapping[str, Any]], key: str) -> list[Any] | None:
-    found = [target.get(key) for target in targets]
-    return found if any(value is not None for value in found) else None
+def _quantisation(targets: Sequence[TargetFacts]) -> list[str | None] | None:
+    """The format of each model's weights, as names of quantised models usually have it."""
+    names = [QUANTISED.search(target.model or "") for target in targets]
+    return _each([None if name is None else name.group(1).lower() for name in names])
 
 
-def _quantisation(targets: list[Mapping[str, Any]]) -> list[str | None] | None:
-    """Return what the server tells, else what the model's name says, as names of quantised models usually do."""
-    found = []
-    for target in targets:
-        told = target.get("quantization") or target.get("quantisation")
-        named = QUANTISED.search(str(target.get("model") or ""))
-        found.append(str(told) if told else named.group(1).lower() if named else None)
-    return found if any(found) else None
-
-
-def _set(settings: object) -> dict[str, Any] | None:
-    """Return only the settings that say something: those left out are None all the way down."""
+def _set(settings: object) -> dict[str, object] | None:
+    """The settings that say something; those left out are None all the way down. None if there is none."""
     if not isinstance(settings, Mapping) or not settings:
         return None
-    kept = {}
+    filled = {}
     for key, value in settings.items():
         inner = _set(value) if isinstance(value, Mapping) else value
-        if inner not in (None, [], {}):
-            kept[key] = inner
-    return kept
+        if inner not in (None, [], (), {}):
+            filled[key] = inner
+    return filled

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import msgspec
+
 from analysis.report import figures
-from analysis.report.comparison import detectable_in_words
-from analysis.report.words import WIDTH, clean, escaped, wrapped
+from analysis.report.words import WIDTH, clean, detectable_in_words, escaped, wrapped
+from analysis.stats.planning import Seen
 
 __all__ = ["agents_charts", "agents_html", "agents_in_words", "agents_markdown", "agents_text"]
 
@@ -230,7 +232,7 @@ def _contention(told: Content) -> Iterator[str]:
         if seen is not None:
             least = f"{seen['least']:.3g} × solo"
             wanted = f"{limit**2:.3g} ×, or to rule {limit:g} × out where there is none"
-            yield f"{STRETCHED[name]}: {detectable_in_words(seen, least, wanted)}"
+            yield f"{STRETCHED[name]}: {detectable_in_words(msgspec.convert(seen, Seen), least, wanted)}"
     gaps = found["gap_stretch_inside_over_outside"]
     if gaps["value"] is not None:
         yield f"gaps while another was busy {_whole(gaps)} × those while none was"

@@ -16,12 +16,14 @@ from scipy import special
 
 from analysis.stats.ratio import Difference
 
-__all__ = ["ALPHA", "Margin", "Tost", "Verdict", "benjamini_hochberg", "decide", "holm", "tost"]
+__all__ = ["ALPHA", "ComparisonVerdict", "Margin", "Tost", "benjamini_hochberg", "decide", "holm", "tost"]
 
 ALPHA = 0.05
 
 
-class Verdict(StrEnum):
+class ComparisonVerdict(StrEnum):
+    """The four verdicts on a difference under a margin."""
+
     DIFFERENT = "different"
     NEGLIGIBLE = "different but negligible"
     EQUIVALENT = "equivalent"
@@ -72,14 +74,14 @@ def _one_sided(distance: float, difference: Difference) -> float:
     return float(special.stdtr(difference.df, -distance / difference.se))
 
 
-def decide(p: float, test: Tost, alpha: float = ALPHA) -> Verdict:
+def decide(p: float, test: Tost, alpha: float = ALPHA) -> ComparisonVerdict:
     """Return the verdict. p: two-sided, of no difference, adjusted if it belongs to a family.
 
     p below alpha is the same as an interval of confidence 1 - alpha that excludes no difference.
     """
     if p < alpha:
-        return Verdict.NEGLIGIBLE if test.passes else Verdict.DIFFERENT
-    return Verdict.EQUIVALENT if test.passes else Verdict.INCONCLUSIVE
+        return ComparisonVerdict.NEGLIGIBLE if test.passes else ComparisonVerdict.DIFFERENT
+    return ComparisonVerdict.EQUIVALENT if test.passes else ComparisonVerdict.INCONCLUSIVE
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from analysis.estimate import significant
 from analysis.stats.distributions import scipy_stats
 from analysis.stats.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
@@ -22,6 +25,7 @@ __all__ = [
     "LOOK_CONFIDENCE",
     "Detectable",
     "Look",
+    "Seen",
     "confidence_of",
     "detectable",
     "look",
@@ -101,10 +105,25 @@ class Detectable:
     runs_needed: int | None  # a side, to find what was wanted; None: more than a million
     runs: int  # there were, on the smaller side
 
+    def seen(self, scale: Callable[[float], float] = math.exp) -> Seen:
+        """The same as a summary holds it. scale: from that of the difference to the printed one."""
+        least = significant(scale(self.least))
+        assert least is not None
+        return Seen(power=POWER, least=least, runs_needed=self.runs_needed, runs=self.runs)
+
     def to_json(self, scale: Callable[[float], float] = math.exp) -> dict[str, Any]:
         """Return {"power", "least", "runs_needed", "runs"}. scale: from that of the difference to the printed one."""
-        least = significant(scale(self.least))
-        return {"power": POWER, "least": least, "runs_needed": self.runs_needed, "runs": self.runs}
+        plain: dict[str, Any] = msgspec.to_builtins(self.seen(scale))
+        return plain
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What an inconclusive comparison could have seen, in the scale that is printed: a ratio, or points."""
+
+    power: float
+    least: float
+    runs_needed: int | None
+    runs: int
 
 
 def detectable(

@@ -11,7 +11,7 @@ import typer
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
-    from analysis.compare.compare import Side
+    from analysis.compare.sides import Side
 
 __all__ = ["compare"]
 
@@ -35,8 +35,12 @@ def compare(
     ] = False,
 ) -> int:
     """Compare two run directories: the ratio B/A of each metric with its interval and a verdict under a margin."""
-    from analysis.compare import compare as comparing
-    from analysis.report import comparison as report
+    from analysis.compare.compare import compare as compare_sides
+    from analysis.compare.sides import NotComparableError
+    from analysis.report.comparison import comparison_document
+    from analysis.report.html import as_page
+    from analysis.report.markdown import as_markdown
+    from analysis.report.text import as_text
 
     if format_ not in FORMATS:
         raise Stop(Exit.USAGE, f"--format {format_}: choose one of {', '.join(FORMATS)}")
@@ -44,24 +48,22 @@ def compare(
         raise Stop(Exit.USAGE, f"{a}: is compared with itself; name two directories, or two arms of one as DIR:ARM")
     share = _share(margin)
     try:
-        told = comparing.compare(_side(a), _side(b), margin=share, metrics=metric, paired=paired)
-    except comparing.NotComparableError as error:
+        comparison = compare_sides(_side(a), _side(b), margin=share, metrics=metric, paired=paired)
+    except NotComparableError as error:
         raise Stop(Exit.VOID, str(error)) from None
     except ValueError as error:
         raise Stop(Exit.USAGE, str(error)) from None
+    document = comparison_document(comparison)
     if json_ or format_ == "json":
-        typer.echo(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        written = report.comparison_markdown(told) if format_ == "markdown" else report.comparison_text(told)
-        typer.echo(written, nl=False)
+        typer.echo((as_markdown if format_ == "markdown" else as_text)(document), nl=False)
     if out is not None:
-        from analysis.report.comparison_page import comparison_page
-
         try:
-            out.write_text(comparison_page(told), encoding="utf-8")
+            out.write_text(as_page(document), encoding="utf-8")
         except OSError as error:
             raise Stop(Exit.USAGE, f"--out {out}: cannot be written: {error.strerror}") from None
-    return GATE[told["gate"]["verdict"]] if gate else Exit.OK
+    return GATE[comparison.gate.verdict] if gate else Exit.OK
 
 
 def _share(text: str) -> float:
@@ -78,7 +80,7 @@ def _share(text: str) -> float:
 
 def _side(named: str) -> Side:
     import analysis
-    from analysis.compare.compare import read_side
+    from analysis.compare.sides import read_side
 
     directory, arm = _split(named)
     try:

@@ -65,20 +65,21 @@ def kept_whole(directory: Path) -> Iterator[None]:
 def show(directory: Path, name: str = "summary.json", *, json_: bool, quiet: bool) -> None:
     """Write and seal the top of a directory of many campaigns, and print it. name: the file to point to."""
     import analysis
+    from analysis.report.text import as_text
     from loadgen.cli.suites import publish, suite_in
 
     suite = suite_in(directory)
     assert suite is not None
     try:
-        summary = publish(suite)
+        summarised = publish(suite)
     except OSError as error:
         raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
     except ValueError as error:
         raise Stop(Exit.VOID, f"{directory}: a file in it was changed: {error}") from None
     if json_:
-        typer.echo(analysis.to_json(summary), nl=False)
+        typer.echo(analysis.to_json(summarised.to_json()), nl=False)
     elif not quiet:
-        typer.echo(suite.text(summary))
+        typer.echo(as_text(summarised.document), nl=False)
         typer.echo(f"\n{directory}/{name}")
     sys.stdout.flush()
 

@@ -69,21 +69,21 @@ def report(
 def _report_suite(suite: Suite, form: Format, *, pages: bool) -> int:
     """Print what many campaigns show together, of what there is. Writes nothing."""
     import analysis
+    from analysis.report.markdown import as_markdown
+    from analysis.report.text import as_text
 
     directory = suite.directory
     if pages:
         raise Stop(Exit.USAGE, f"{directory}: holds many campaigns, each with its own page; name one of its folders")
     try:
-        summary = suite.summarise(directory)
+        summarised = suite.summarised()
     except (OSError, LookupError, TypeError, ValueError) as error:  # files that were changed
         reason = " ".join(str(error).split())
         raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
     if form is Format.JSON:
-        typer.echo(analysis.to_json(summary), nl=False)
-    elif form is Format.MARKDOWN:
-        typer.echo(suite.markdown(summary), nl=False)
+        typer.echo(analysis.to_json(summarised.to_json()), nl=False)
     else:
-        typer.echo(suite.text(summary))
+        typer.echo((as_markdown if form is Format.MARKDOWN else as_text)(summarised.document), nl=False)
     return Exit.OK
 
 

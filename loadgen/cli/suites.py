@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from loadgen.manifest import MATRIX, RUNTIMES, SWEEP, matrix_path
+if TYPE_CHECKING:
+    from analysis.suites.matrix import MatrixSummary
+    from analysis.suites.registry import Suite as Kind
+    from analysis.suites.registry import Summarised
+    from analysis.suites.runtimes import RuntimesSummary
 
 __all__ = ["Suite", "publish", "suite_in"]
-
-PARTS = {MATRIX: "configurations", SWEEP: "configurations", RUNTIMES: "cells"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,66 +23,56 @@ class Suite:
 
     directory: Path
     name: str
-    summarise: Callable[[Path], dict[str, Any]]
-    text: Callable[[Mapping[str, Any]], str]
-    markdown: Callable[[Mapping[str, Any]], str]
+    kind: Kind[MatrixSummary] | Kind[RuntimesSummary]
 
     @property
     def is_matrix(self) -> bool:
-        return self.name != RUNTIMES
+        return self.kind.kind == "matrix"
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """What its manifest must hold for it to be gone on with."""
-        return ("profile", "withheld", "seed", "planned", PARTS[self.name])
+        """The keys that its manifest must hold for it to be resumed."""
+        return ("profile", "withheld", "seed", "planned", self.kind.parts)
 
     def parts(self, manifest: Mapping[str, Any]) -> dict[str, bool]:
-        """Return the folders of its campaigns, each with whether anything was measured there."""
-        places = [one["directory"] for one in manifest[PARTS[self.name]]]
-        ended = [one["missing_runs"] is not None for one in manifest["tests"]]
+        """The folders of its campaigns, each with whether anything was measured there."""
+        places = [campaign["directory"] for campaign in manifest[self.kind.parts]]
+        ended = [test["missing_runs"] is not None for test in manifest["tests"]]
         return dict(zip(places, ended, strict=True))
+
+    def summarised(self) -> Summarised:
+        """What its campaigns show together. Raises OSError, or ValueError for files of other kinds."""
+        return self.kind.summarised(self.directory)
 
 
 def suite_in(directory: Path) -> Suite | None:
-    """Return the suite in `directory`; None if it is one campaign, or something else."""
-    if matrix_path(directory).is_file():
-        from analysis.report.matrix import sweep_markdown, sweep_report
-        from analysis.suites.matrix import summarise_matrix
+    """The suite in `directory`; None if it is one campaign, or something else."""
+    from analysis.suites.registry import kind_of
 
-        return Suite(directory, matrix_path(directory).name, summarise_matrix, sweep_report, sweep_markdown)
-    if (directory / RUNTIMES).is_file():
-        from analysis.report.runtimes import runtimes_markdown, runtimes_text
-        from analysis.suites.runtimes import summarise_runtimes
-
-        return Suite(
-            directory,
-            RUNTIMES,
-            summarise_runtimes,
-            lambda summary: runtimes_text(summary).removesuffix("\n"),
-            runtimes_markdown,
-        )
-    return None
+    kind = kind_of(directory)
+    path = None if kind is None else kind.manifest_in(directory)
+    return None if kind is None or path is None else Suite(directory, path.name, kind)
 
 
-def publish(suite: Suite) -> dict[str, Any]:
-    """Write what stands at the top, seal it, and return the summary. Raises OSError."""
+def publish(suite: Suite) -> Summarised:
+    """Write what stands at the top and seal it; what it shows is returned. Raises OSError."""
     import analysis
+    from analysis.report.html import as_page
+    from analysis.report.markdown import as_markdown
     from loadgen.campaign.rundir import seal
     from loadgen.manifest import SUMMARY
     from loadgen.store.whole import write_text
 
     directory = suite.directory
     manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
-    summary = suite.summarise(directory)
-    write_text(directory / SUMMARY, analysis.to_json(summary))
-    if not suite.is_matrix:
-        from analysis.report.runtimes import runtimes_page
-
-        write_text(directory / "report.md", suite.markdown(summary))
-        write_text(directory / "report.html", runtimes_page(summary))
-    elif manifest["profile"]["agents"]["artifacts"]:
+    summarised = suite.summarised()
+    write_text(directory / SUMMARY, analysis.to_json(summarised.to_json()))
+    if suite.kind.keeps_report:
+        write_text(directory / "report.md", as_markdown(summarised.document))
+        write_text(directory / "report.html", as_page(replace(summarised.document, title=suite.kind.kind)))
+    if suite.is_matrix and manifest["profile"]["agents"]["artifacts"]:
         from analysis.formats.multi_agent_guide import write_suite
 
         write_suite(directory)
     seal(directory, manifest, suite.name)
-    return summary
+    return summarised

@@ -60,7 +60,7 @@ def _of_suite(suite: Suite) -> tuple[list[str], int]:
         elif was_measured:
             wrong.append(f"{place}/{MANIFEST}: missing")
     wrong += _changed(directory, suite.name, manifest)
-    if not wrong and not _is_summary(directory, suite.summarise(directory)):
+    if not wrong and not _is_summary(directory, suite.summarised().to_json()):
         wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
     return wrong, files + len(_told(manifest)) + 1
 

@@ -18,14 +18,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis.compare.compare import compare, read_side
+from analysis.compare.compare import compare
+from analysis.compare.comparison import Comparison
+from analysis.compare.sides import Side, read_side
 from loadgen.emulator.physics import Job, Law, Physics
 from tests.analysis import handmade
 
@@ -62,8 +63,8 @@ def simulated_run(number: int, law: Law) -> list[dict[str, Any]]:
     return rows
 
 
-def campaign(folder: Path, factor: float, seed: int) -> Mapping[str, Any]:
-    """Simulate a campaign of arms a and b, b's times longer by `factor`; return the directory's two sides compared."""
+def campaign(folder: Path, factor: float, seed: int) -> dict[str, Side]:
+    """The two sides of a simulated campaign of arms a and b, b's times longer by `factor`."""
     rng = np.random.default_rng([seed, 20])
     rows: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
@@ -85,8 +86,8 @@ def campaign(folder: Path, factor: float, seed: int) -> Mapping[str, Any]:
     return {"a": read_side(path, "a"), "b": read_side(path, "b")}
 
 
-def verdicts(told: Mapping[str, Any]) -> Counter[str]:
-    return Counter(shown["verdict"] for shown in told["metrics"].values())
+def verdicts(told: Comparison) -> Counter[str]:
+    return Counter(shown.verdict for shown in told.metrics.values())
 
 
 def same_called_different(folder: Path, campaigns: int) -> bool:
@@ -94,18 +95,18 @@ def same_called_different(folder: Path, campaigns: int) -> bool:
     for seed in range(campaigns):
         sides = campaign(folder, 1.0, seed)
         told = compare(sides["a"], sides["b"], margin=MARGIN)
-        assert told["paired"]
+        assert told.paired
         called["paired by block"] += any(name.startswith("different") for name in verdicts(told))
-        called["without Holm"] += any((shown["p"] or 1) < 0.05 for shown in told["metrics"].values())
+        called["without Holm"] += any((shown.p or 1) < 0.05 for shown in told.metrics.values())
         loose = compare(sides["a"], _apart(sides["b"]), margin=MARGIN)
-        assert not loose["paired"]
+        assert not loose.paired
         called["as if unpaired"] += any(name.startswith("different") for name in verdicts(loose))
     for how, times in called.items():
-        print(f"A/A, {told['family']['size']} metrics, {how}: {times} of {campaigns} called different")
+        print(f"A/A, {told.family.size} metrics, {how}: {times} of {campaigns} called different")
     return max(called["paired by block"], called["as if unpaired"]) <= math.floor(WRONG_AT_MOST * campaigns)
 
 
-def _apart(side: Any) -> Any:
+def _apart(side: Side) -> Side:
     """The same runs as if they had come from a campaign of their own."""
 
     return replace(side, name="elsewhere")

@@ -2,13 +2,20 @@
 
 import json
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.compare.compare import NotComparableError, compare, read_side
-from analysis.report.comparison import comparison_markdown, comparison_text
-from analysis.report.comparison_page import comparison_page
+from analysis.compare.compare import compare
+from analysis.compare.sides import NotComparableError, read_side
+from analysis.estimate import NoteCode, note
+from analysis.report.comparison import comparison_document
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.text import as_text
 from analysis.stats import equivalence, ratio
 from tests.analysis.handmade import directory, request, run
 
@@ -41,6 +48,10 @@ def a(tmp_path):
     return campaign(tmp_path / "a", RUNS_MS)
 
 
+def codes(noted):
+    return [note.code for note in noted.note_codes]
+
+
 def scaled(factor, by=0.0):
     return [value * factor * (1 + by * (-1) ** place) for place, value in enumerate(RUNS_MS)]
 
@@ -58,35 +69,35 @@ def scaled(factor, by=0.0):
     ],
 )
 def test_the_four_verdicts_and_the_gate(a, tmp_path, values, verdict, direction, gate):
-    told = compare(a, campaign(tmp_path / "b", values), metrics=["ttft_mean_ms"])
-    shown = told["metrics"]["ttft_mean_ms"]
-    assert (shown["verdict"], shown["direction"], told["gate"]["verdict"]) == (verdict, direction, gate)
-    assert (shown["detectable"] is not None) == (verdict == "inconclusive")
+    comparison = compare(a, campaign(tmp_path / "b", values), metrics=["ttft_mean_ms"])
+    shown = comparison.metrics["ttft_mean_ms"]
+    assert (shown.verdict, shown.direction, comparison.gate.verdict) == (verdict, direction, gate)
+    assert (shown.detectable is not None) == (verdict == "inconclusive")
     expected = ratio.log_welch(values, RUNS_MS)
-    got = (shown["b_to_a"]["value"], shown["b_to_a"]["low"], shown["b_to_a"]["high"], shown["p"])
+    got = (shown.b_to_a.value, shown.b_to_a.low, shown.b_to_a.high, shown.p)
     assert got == pytest.approx((expected.value, expected.low, expected.high, expected.p), rel=1e-6)
 
 
 def test_the_unit_is_the_run_and_its_value_is_that_of_the_summary(a):
-    shown = compare(a, a)["metrics"]
-    assert shown["ttft_mean_ms"]["a"]["values"] == pytest.approx(RUNS_MS)
-    assert shown["ttft_mean_ms"]["a"]["n"] == 6
+    shown = compare(a, a).metrics
+    assert shown["ttft_mean_ms"].a.values == pytest.approx(RUNS_MS)
+    assert shown["ttft_mean_ms"].a.n == 6
     for name in ("ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "requests_per_s", "success_rate"):
-        assert shown[name]["a"]["values"] == [entry[name] for entry in a.summary["per_run"]]
+        assert list(shown[name].a.values) == [entry[name] for entry in a.summary["per_run"]]
 
 
 def test_one_token_an_event_is_not_told_twice(a, tmp_path):
-    assert "event_gap_mean_ms" not in compare(a, a)["metrics"]
-    assert "event_gap_mean_ms" in compare(a, a, metrics=["tpot_mean_ms", "event_gap_mean_ms"])["metrics"]
+    assert "event_gap_mean_ms" not in compare(a, a).metrics
+    assert "event_gap_mean_ms" in compare(a, a, metrics=["tpot_mean_ms", "event_gap_mean_ms"]).metrics
 
 
 def test_swapping_the_sides_turns_the_ratio_over(a, tmp_path):
     b = campaign(tmp_path / "b", scaled(1.1))
-    forth, back = (compare(*sides)["metrics"]["ttft_mean_ms"] for sides in ((a, b), (b, a)))
-    assert forth["b_to_a"]["value"] == pytest.approx(1 / back["b_to_a"]["value"])
-    assert forth["b_to_a"]["low"] == pytest.approx(1 / back["b_to_a"]["high"])
-    assert forth["p"] == pytest.approx(back["p"])
-    assert (forth["direction"], back["direction"]) == ("worse", "better")
+    forth, back = (compare(*sides).metrics["ttft_mean_ms"] for sides in ((a, b), (b, a)))
+    assert forth.b_to_a.value == pytest.approx(1 / back.b_to_a.value)
+    assert forth.b_to_a.low == pytest.approx(1 / back.b_to_a.high)
+    assert forth.p == pytest.approx(back.p)
+    assert (forth.direction, back.direction) == ("worse", "better")
 
 
 # The family
@@ -96,17 +107,17 @@ def test_a_difference_counts_if_it_holds_in_the_whole_family(a, tmp_path):
     b = campaign(tmp_path / "b", scaled(1.015, by=0.004))
     alone = compare(a, b, metrics=["ttft_mean_ms"])
     family = compare(a, b)
-    p = {name: shown["p"] for name, shown in family["metrics"].items()}
+    p = {name: shown.p for name, shown in family.metrics.items()}
     adjusted = dict(zip(p, equivalence.holm(list(p.values())), strict=True))
-    assert {name: shown["p_holm"] for name, shown in family["metrics"].items()} == pytest.approx(adjusted)
-    one, many = alone["metrics"]["ttft_mean_ms"], family["metrics"]["ttft_mean_ms"]
-    assert (one["verdict"], many["verdict"]) == ("different but negligible", "equivalent")
-    k = family["family"]["size"]
+    assert {name: shown.p_holm for name, shown in family.metrics.items()} == pytest.approx(adjusted)
+    one, many = alone.metrics["ttft_mean_ms"], family.metrics["ttft_mean_ms"]
+    assert (one.verdict, many.verdict) == ("different but negligible", "equivalent")
+    k = family.family.size
     assert k == len(p) > 4
-    inner, outer = many["b_to_a"], many["family_interval"]
-    assert outer["confidence"] == pytest.approx(1 - 0.05 / k, abs=1e-4)
-    assert outer["low"] < inner["low"] < inner["high"] < outer["high"]
-    assert (one["family_interval"]["low"], one["family_interval"]["confidence"]) == (one["b_to_a"]["low"], 0.95)
+    inner, outer = many.b_to_a, many.family_interval
+    assert outer.confidence == pytest.approx(1 - 0.05 / k, abs=1e-4)
+    assert outer.low < inner.low < inner.high < outer.high
+    assert (one.family_interval.low, one.family_interval.confidence) == (one.b_to_a.low, 0.95)
 
 
 # Pairs
@@ -131,22 +142,22 @@ def test_arms_of_one_campaign_with_too_few_common_blocks_are_no_pairs_and_no_sep
     for entry in manifest["runs"]:  # the arms were made one after the other, in blocks of their own
         entry["block"] += 10 if entry["arm"] == "new" and entry["block"] > 1 else 0
     (path / "manifest.json").write_text(json.dumps(manifest))
-    told = compare(read_side(path, "old"), read_side(path, "new"))
-    assert told["paired"] is False
-    assert told["pairing"] == "unpaired: of 3 blocks that pairs need, 2 have a run of both arms"
+    comparison = compare(read_side(path, "old"), read_side(path, "new"))
+    assert comparison.paired is False
+    assert comparison.pairing_code == note(NoteCode.FEW_COMMON_BLOCKS, least=3, blocks=2)
 
 
 def test_arms_of_one_campaign_are_compared_block_by_block(tmp_path):
     path = two_arms(tmp_path / "c", drift=1.05, factor=1.10)
-    told = compare(read_side(path, "old"), read_side(path, "new"), metrics=["ttft_mean_ms"])
-    shown = told["metrics"]["ttft_mean_ms"]
-    assert (told["paired"], told["pairing"]) == (True, "paired: two arms of one interleaved campaign, 6 blocks")
-    assert (shown["verdict"], shown["df"], shown["secondary"]["exact_test"]) == ("different", 5, "sign flip")
-    assert shown["b_to_a"]["value"] == pytest.approx(1.10 * 0.998 / 1.002, rel=1e-6)
+    comparison = compare(read_side(path, "old"), read_side(path, "new"), metrics=["ttft_mean_ms"])
+    shown = comparison.metrics["ttft_mean_ms"]
+    assert (comparison.paired, comparison.pairing_code) == (True, note(NoteCode.PAIRED_BLOCKS, blocks=6))
+    assert (shown.verdict, shown.df, shown.secondary.exact_test) == ("different", 5, "sign flip")
+    assert shown.b_to_a.value == pytest.approx(1.10 * 0.998 / 1.002, rel=1e-6)
     # The drift of 28 % over the campaign, which is in both arms alike, would hide it from a test of unpaired runs.
-    unpaired = ratio.log_welch(shown["b"]["values"], shown["a"]["values"])
+    unpaired = ratio.log_welch(shown.b.values, shown.a.values)
     assert unpaired.low < 1 < unpaired.high
-    assert (told["a"]["arm"], told["b"]["arm"], told["a"]["runs"]) == ("old", "new", 6)
+    assert (comparison.a.arm, comparison.b.arm, comparison.a.runs) == ("old", "new", 6)
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path):
@@ -157,13 +168,13 @@ def test_an_arm_that_is_not_there_is_named(tmp_path):
 
 def test_pairs_on_request_where_the_numbers_allow_it(a, tmp_path):
     b = campaign(tmp_path / "b", scaled(1.01))
-    told = compare(a, b, paired=True, metrics=["ttft_mean_ms"])
+    comparison = compare(a, b, paired=True, metrics=["ttft_mean_ms"])
     expected = ratio.log_paired(scaled(1.01), RUNS_MS)
-    assert told["pairing"] == "paired as asked: run by run, 6 pairs"
-    assert told["metrics"]["ttft_mean_ms"]["b_to_a"]["low"] == pytest.approx(expected.low, rel=1e-6)
+    assert comparison.pairing_code == note(NoteCode.PAIRED_AS_ASKED, pairs=6)
+    assert comparison.metrics["ttft_mean_ms"].b_to_a.low == pytest.approx(expected.low, rel=1e-6)
     fewer = compare(a, campaign(tmp_path / "c", scaled(1.01)[:5]), paired=True, metrics=["ttft_mean_ms"])
-    assert (fewer["paired"], fewer["metrics"]["ttft_mean_ms"]["method"]) == (False, "Welch's t on logs")
-    assert fewer["pairing"] == "unpaired, though pairs were asked for: 6 and 5 runs do not make pairs"
+    assert (fewer.paired, fewer.metrics["ttft_mean_ms"].method) == (False, "Welch's t on logs")
+    assert fewer.pairing_code == note(NoteCode.NO_PAIRS, a=6, b=5)
 
 
 # What is refused, or marked
@@ -171,19 +182,20 @@ def test_pairs_on_request_where_the_numbers_allow_it(a, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_runs_have_a_ratio_and_no_interval(a, tmp_path, n):
-    told = compare(a, campaign(tmp_path / "b", scaled(2.0)[:n]))
-    for shown in told["metrics"].values():
-        assert (shown["verdict"], shown["b_to_a"]["low"], shown["p"]) == ("inconclusive", None, None)
-        assert f"no interval from {n} run" in shown["why"]
-    assert told["metrics"]["ttft_mean_ms"]["b_to_a"]["value"] == pytest.approx(2, rel=0.05)
-    assert told["gate"]["verdict"] == "undecided"
-    assert "at least 3 are needed" in comparison_text(told).replace("\n  ", " ")
+    comparison = compare(a, campaign(tmp_path / "b", scaled(2.0)[:n]))
+    for shown in comparison.metrics.values():
+        assert (shown.verdict, shown.b_to_a.low, shown.p) == ("inconclusive", None, None)
+        assert shown.why_code.code is NoteCode.TOO_FEW_RUNS
+        assert shown.why_code.data["runs"] == n
+    assert comparison.metrics["ttft_mean_ms"].b_to_a.value == pytest.approx(2, rel=0.05)
+    assert comparison.gate.verdict == "undecided"
+    assert "at least 3 are needed" in as_text(comparison_document(comparison)).replace("\n  ", " ")
 
 
 def test_three_runs_are_few(tmp_path):
-    told = compare(campaign(tmp_path / "a", RUNS_MS[:3]), campaign(tmp_path / "b", scaled(1.5)[:3]))
-    assert "few runs" in told["metrics"]["ttft_mean_ms"]["notes"]
-    assert told["metrics"]["ttft_mean_ms"]["secondary"]["agrees"] is None  # no exact p of 3 v 3 is below 0.1
+    comparison = compare(campaign(tmp_path / "a", RUNS_MS[:3]), campaign(tmp_path / "b", scaled(1.5)[:3]))
+    assert NoteCode.FEW_RUNS in codes(comparison.metrics["ttft_mean_ms"])
+    assert comparison.metrics["ttft_mean_ms"].secondary.agrees is None  # no exact p of 3 v 3 is below 0.1
 
 
 def test_a_side_that_failed_is_refused_with_its_reason(a, tmp_path):
@@ -202,16 +214,16 @@ def test_a_limited_generator_is_refused(a, tmp_path):
 def test_runs_that_were_cut_short_are_left_out_and_listed(a, tmp_path, how, why):
     entries = [run(number, WINDOW, offered=None, **{how: number == 5}) for number in range(6)]
     b = campaign(tmp_path / "b", [*scaled(1.0)[:5], 600.0], entries=entries)
-    told = compare(a, b)
-    assert told["metrics"]["ttft_mean_ms"]["b"]["n"] == 5
-    assert told["notes"] == [f"B: left out: run 5 ({why})"]
-    assert (told["b"]["runs"], told["b"]["requests"]) == (5, 100)
+    comparison = compare(a, b)
+    assert comparison.metrics["ttft_mean_ms"].b.n == 5
+    assert comparison.note_codes == (note(NoteCode.RUNS_LEFT_OUT, side="B", runs=f"run 5 ({why})"),)
+    assert (comparison.b.runs, comparison.b.requests) == (5, 100)
 
 
 def test_a_run_that_stands_out_is_told_and_kept(a, tmp_path):
-    told = compare(a, campaign(tmp_path / "b", [*RUNS_MS[:5], 90.0]), metrics=["ttft_mean_ms"])
-    assert told["notes"] == ["B: stands out among its runs, and was kept: run 5"]
-    assert told["metrics"]["ttft_mean_ms"]["b"]["n"] == 6
+    comparison = compare(a, campaign(tmp_path / "b", [*RUNS_MS[:5], 90.0]), metrics=["ttft_mean_ms"])
+    assert comparison.note_codes == (note(NoteCode.RUNS_STAND_OUT, side="B", runs="5"),)
+    assert comparison.metrics["ttft_mean_ms"].b.n == 6
 
 
 def test_planned_runs_that_are_missing_are_told(a, tmp_path):
@@ -219,38 +231,39 @@ def test_planned_runs_that_are_missing_are_told(a, tmp_path):
     entries = [run(number, WINDOW, offered=None, block=number, arm="main") for number in range(6)]
     planned = [[block, "main"] for block in range(8)]
     b = campaign(tmp_path / "b", RUNS_MS, entries=entries, manifest={"design": {**design, "planned": planned}})
-    assert compare(a, b)["notes"] == ["B: missing of the runs that were planned: 2"]
+    assert compare(a, b).note_codes == (note(NoteCode.RUNS_MISSING, side="B", runs=2),)
 
 
 def test_a_difference_below_the_stamp_error_is_marked(tmp_path):
     """10 % of 60 ms, and a client whose stamps are wrong by up to 4 ms."""
     coarse = {"instrument": {"calibration": {"ttft_bias_us": 0.0, "ttft_halfwidth_us": 4000.0}}}
     sides = [campaign(tmp_path / "a", RUNS_MS, manifest=coarse), campaign(tmp_path / "b", scaled(1.1), manifest=coarse)]
-    shown = compare(*sides)["metrics"]
-    assert any(note.startswith("instrument-limited") for note in shown["ttft_mean_ms"]["notes"])
-    assert shown["requests_per_s"]["notes"] == []
+    shown = compare(*sides).metrics
+    assert codes(shown["ttft_mean_ms"]) == [NoteCode.WITHIN_STAMP_ERROR]
+    assert codes(shown["requests_per_s"]) == []
 
 
 def test_answers_of_another_length_are_compared_per_token_only(a, tmp_path):
-    told = compare(a, campaign(tmp_path / "b", RUNS_MS, tokens=6))
-    assert told["fairness"]["output_tokens"]["difference"] == pytest.approx(0.2)
-    assert any("differ by 20.0%" in note and "only figures per token" in note for note in told["fairness"]["notes"])
-    refused = {name for name, shown in told["metrics"].items() if shown["why"]}
+    comparison = compare(a, campaign(tmp_path / "b", RUNS_MS, tokens=6))
+    assert comparison.fairness.output_tokens.difference == pytest.approx(0.2)
+    (differ,) = comparison.fairness.note_codes
+    assert differ == note(NoteCode.LENGTHS_DIFFER, share=pytest.approx(0.2), a=5, b=6)
+    refused = {name for name, shown in comparison.metrics.items() if shown.why}
     assert refused == {"ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "e2e_mean_ms", "requests_per_s"}
-    assert set(told["family"]["metrics"]) == {"tpot_mean_ms", "output_tokens_per_s", "success_rate"}
-    assert told["metrics"]["tpot_mean_ms"]["verdict"] == "equivalent"
+    assert set(comparison.family.metrics) == {"tpot_mean_ms", "output_tokens_per_s", "success_rate"}
+    assert comparison.metrics["tpot_mean_ms"].verdict == "equivalent"
 
 
 def test_a_zero_has_no_ratio(tmp_path):
     sides = [campaign(tmp_path / name, RUNS_MS, manifest={"objectives": {"ttft_p99_ms": 60}}) for name in "ab"]
-    shown = compare(*sides)["metrics"]["goodput_per_s"]
-    assert 0 in shown["a"]["values"]
-    assert (shown["verdict"], shown["why"]) == ("inconclusive", "a run value of zero or infinity has no ratio")
+    shown = compare(*sides).metrics["goodput_per_s"]
+    assert 0 in shown.a.values
+    assert (shown.verdict, shown.why_code.code) == ("inconclusive", NoteCode.NO_RATIO_OF_ZERO)
 
 
 def test_a_metric_that_one_side_lacks_is_inconclusive(a):
-    shown = compare(a, a, metrics=["goodput_per_s"])["metrics"]["goodput_per_s"]
-    assert (shown["verdict"], shown["why"]) == ("inconclusive", "no value on A and B")
+    shown = compare(a, a, metrics=["goodput_per_s"]).metrics["goodput_per_s"]
+    assert (shown.verdict, shown.why_code) == ("inconclusive", note(NoteCode.NO_VALUE, sides="A and B"))
 
 
 def test_wrong_names_and_margins(a):
@@ -264,21 +277,22 @@ def test_wrong_names_and_margins(a):
 
 
 def test_success_rates_differ_by_points_and_survivors_are_marked(a, tmp_path):
-    told = compare(a, campaign(tmp_path / "b", RUNS_MS, failed=4))
-    shown = told["metrics"]["success_rate"]
-    assert (shown["scale"], shown["verdict"], shown["direction"]) == ("points", "different", "worse")
-    assert shown["b_to_a"]["value"] == pytest.approx(-0.2)
+    comparison = compare(a, campaign(tmp_path / "b", RUNS_MS, failed=4))
+    shown = comparison.metrics["success_rate"]
+    assert (shown.scale, shown.verdict, shown.direction) == ("points", "different", "worse")
+    assert shown.b_to_a.value == pytest.approx(-0.2)
     # No run differs from its neighbours, so that the runs alone would leave no doubt: the counts do.
-    assert shown["b_to_a"]["low"] < -0.2 < shown["b_to_a"]["high"] < 0
-    assert {"requests_per_s", "output_tokens_per_s", "success_rate"} <= set(told["gate"]["worse"])
-    assert "survivors only on B: 20.0% of the requests failed" in told["metrics"]["ttft_mean_ms"]["notes"]
+    assert shown.b_to_a.low < -0.2 < shown.b_to_a.high < 0
+    assert {"requests_per_s", "output_tokens_per_s", "success_rate"} <= set(comparison.gate.worse)
+    assert NoteCode.SURVIVORS_ONLY_ON in codes(comparison.metrics["ttft_mean_ms"])
+    assert "survivors only on B: 20.0% of the requests failed" in comparison.metrics["ttft_mean_ms"].notes
 
 
 def test_no_failure_among_few_requests_is_not_equivalent_to_another(tmp_path):
     few = [campaign(tmp_path / name, RUNS_MS[:3], requests=5) for name in "ab"]
-    assert compare(*few)["metrics"]["success_rate"]["verdict"] == "inconclusive"
+    assert compare(*few).metrics["success_rate"].verdict == "inconclusive"
     many = [campaign(tmp_path / name, RUNS_MS, requests=40) for name in "cd"]
-    assert compare(*many)["metrics"]["success_rate"]["verdict"] == "equivalent"
+    assert compare(*many).metrics["success_rate"].verdict == "equivalent"
 
 
 # What could be found
@@ -287,23 +301,23 @@ def test_no_failure_among_few_requests_is_not_equivalent_to_another(tmp_path):
 def test_minimum_detectable_effect_and_runs_needed(tmp_path):
     rng = np.random.default_rng(2)
     a, b = (60 * rng.lognormal(0, 0.10, 5) for _ in range(2))
-    told = compare(campaign(tmp_path / "a", a), campaign(tmp_path / "b", b), metrics=["ttft_mean_ms"])
-    found = told["metrics"]["ttft_mean_ms"]["detectable"]
+    comparison = compare(campaign(tmp_path / "a", a), campaign(tmp_path / "b", b), metrics=["ttft_mean_ms"])
+    found = comparison.metrics["ttft_mean_ms"].detectable
     sd = math.sqrt((np.log(a).var(ddof=1) + np.log(b).var(ddof=1)) / 2)
-    assert found["least"] == pytest.approx(math.exp(2.024 * sd), rel=1e-3)  # K40, unpaired n = 5
+    assert found.least == pytest.approx(math.exp(2.024 * sd), rel=1e-3)  # K40, unpaired n = 5
     # Two-sided t at 5 % and 80 % power needs about 2 (1.96 + 0.84)^2 (sd / effect)^2 runs a side, and one or two more.
     normal = 2 * (1.95996 + 0.84162) ** 2 * (sd / math.log(1.05)) ** 2
-    assert normal < found["runs_needed"] < normal + 3
+    assert normal < found.runs_needed < normal + 3
 
 
 def test_pairs_have_an_effect_of_their_own(tmp_path):
     noise = np.array([0.1, -0.08, 0.05, -0.11, 0.07, -0.03])
     b = np.array(RUNS_MS) * np.exp(noise)
-    told = compare(
+    comparison = compare(
         campaign(tmp_path / "a", RUNS_MS), campaign(tmp_path / "b", b), metrics=["ttft_mean_ms"], paired=True
     )
-    found = told["metrics"]["ttft_mean_ms"]["detectable"]
-    assert found["least"] == pytest.approx(math.exp(1.435 * noise.std(ddof=1)), rel=1e-3)  # K40, paired n = 6
+    found = comparison.metrics["ttft_mean_ms"].detectable
+    assert found.least == pytest.approx(math.exp(1.435 * noise.std(ddof=1)), rel=1e-3)  # K40, paired n = 6
 
 
 # Fairness
@@ -321,15 +335,15 @@ def side_with(path, model, seed, start):
 def test_fairness_sets_side_by_side_what_could_be_the_reason(tmp_path):
     a = side_with(tmp_path / "a", "llama-3-8b-Q4_K_M", 1, start=3)
     b = side_with(tmp_path / "b", "llama-3-8b-Q8_0", 1, start=5)
-    fair = compare(a, b)["fairness"]
-    facts = {fact["name"]: (fact["a"], fact["b"], fact["same"]) for fact in fair["facts"]}
+    fair = compare(a, b).fairness
+    facts = {fact.name: (fact.a, fact.b, fact.same) for fact in fair.facts}
     assert facts["quantisation"] == (["q4_k_m"], ["q8_0"], False)
     assert facts["server"] == (["vLLM 1"], ["vLLM 1"], True)
     assert facts["seed"] == (1, 1, True)
     assert facts["client"] == (None, None, None)
-    assert fair["prompts"] == {"a": 120, "b": 120, "shared": 120}
-    assert any(note.startswith("not interleaved") for note in fair["notes"])
-    assert not any(note.startswith("not interleaved") for note in compare(a, a)["fairness"]["notes"])
+    assert (fair.prompts.a, fair.prompts.b, fair.prompts.shared) == (120, 120, 120)
+    assert NoteCode.NOT_INTERLEAVED in codes(fair)
+    assert NoteCode.NOT_INTERLEAVED not in codes(compare(a, a).fairness)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +359,7 @@ def test_fairness_sets_side_by_side_what_could_be_the_reason(tmp_path):
 )
 def test_quantisation_as_names_tell_it(tmp_path, model, quantisation):
     side = side_with(tmp_path / "a", model, 1, start=3)
-    facts = {fact["name"]: fact["a"] for fact in compare(side, side)["fairness"]["facts"]}
+    facts = {fact.name: fact.a for fact in compare(side, side).fairness.facts}
     assert facts["quantisation"] == (None if quantisation is None else [quantisation])
 
 
@@ -363,18 +377,18 @@ def hostile(a, tmp_path):
 def test_the_text_fits_a_terminal(a, hostile, tmp_path):
     few = compare(a, campaign(tmp_path / "few", RUNS_MS[:2], failed=3))
     wild = compare(a, campaign(tmp_path / "wild", np.array(RUNS_MS) * [1, 30, 2, 9, 100, 3]))
-    for told in (hostile, few, wild, compare(a, a, metrics=["ttft_p50_ms"])):
-        text = comparison_text(told)
+    for comparison in (hostile, few, wild, compare(a, a, metrics=["ttft_p50_ms"])):
+        text = as_text(comparison_document(comparison))
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
-        for shown in told["metrics"].values():
-            assert f"\n{shown['label']}" in text
+        for shown in comparison.metrics.values():
+            assert f"\n{shown.label}" in text
 
 
 def test_what_a_server_says_is_no_markup(hostile):
-    page, markdown = comparison_page(hostile), comparison_markdown(hostile)
+    page, markdown = as_page(comparison_document(hostile)), as_markdown(comparison_document(hostile))
     assert "<script" not in page
-    assert "<script" not in markdown
+    assert re.search(r"(?<!\\)<script", markdown) is None
     assert "&lt;script&gt;alert(1)" in page
     loads = [word for word in ("src=", "href=", "url(", "@import", "<link") if word in page]
     assert loads == []
@@ -382,11 +396,48 @@ def test_what_a_server_says_is_no_markup(hostile):
 
 def test_the_page_draws_each_ratio_inside_the_picture(a, tmp_path):
     wild = compare(a, campaign(tmp_path / "wild", np.array(RUNS_MS) * [1, 30, 2, 9, 100, 3]))
-    page = comparison_page(wild)
-    assert page.count("<circle") == sum(shown["scale"] == "ratio" for shown in wild["metrics"].values())
+    page = as_page(comparison_document(wild))
+    assert page.count("<circle") == sum(shown.scale == "ratio" for shown in wild.metrics.values())
     places = [float(part.split('"')[0]) for part in page.split('cx="')[1:]]
     assert all(170 <= place <= 970 for place in places)
 
 
 def test_the_dict_is_json(hostile):
-    assert json.loads(json.dumps(hostile, allow_nan=False))["schema"] == "loadgen.compare/1"
+    assert json.loads(json.dumps(hostile.to_json(), allow_nan=False))["schema"] == "loadgen.compare/1"
+
+
+# As the program printed it before
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "b318a7d"
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.fixture(scope="module")
+def old_directories():
+    """A comparison of two directories that the code of b318a7d made."""
+    a, b = (replace(read_side(FIXTURES / name), name=name) for name in ("five", "five-b"))
+    return compare(a, b)
+
+
+def test_a_comparison_of_old_directories_prints_as_it_did(old_directories):
+    assert as_text(comparison_document(old_directories)) == (FIXTURES / "compare.txt").read_text(encoding="utf-8")
+
+
+def test_the_json_of_old_directories_has_the_keys_and_values_it_had(old_directories):
+    was = json.loads((FIXTURES / "compare.json").read_text(encoding="utf-8"))
+    assert without_codes(json.loads(json.dumps(old_directories.to_json()))) == was
+
+
+def without_codes(plain):
+    """The JSON without what stands beside the sentences since."""
+    if isinstance(plain, list):
+        return [without_codes(value) for value in plain]
+    if not isinstance(plain, dict):
+        return plain
+    return {key: without_codes(value) for key, value in plain.items() if not key.endswith(("_code", "_codes"))}
+
+
+def test_the_markdown_is_the_golden_one(old_directories):
+    printed = as_markdown(comparison_document(old_directories))
+    assert printed == (GOLDEN / "comparison.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.stats import equivalence, ratio
-from analysis.stats.equivalence import Margin, Verdict
+from analysis.stats.equivalence import ComparisonVerdict, Margin
 
 A = [100, 101, 99, 100.5, 99.5]
 B = [101, 102, 100.5, 101.5, 100]
@@ -21,7 +21,7 @@ def test_two_one_sided_tests():  # K22
     test = equivalence.tost(b_over_a.log, FIVE)
     assert test.p == pytest.approx(2.6053e-5, rel=1e-4)
     assert (math.exp(test.low), math.exp(test.high)) == pytest.approx((1.000699, 1.019389), abs=1e-6)
-    assert judged(b_over_a) is Verdict.EQUIVALENT
+    assert judged(b_over_a) is ComparisonVerdict.EQUIVALENT
 
 
 def test_holm_and_benjamini_hochberg():  # K23
@@ -42,10 +42,10 @@ def test_benjamini_hochberg_agrees_with_scipy():
 @pytest.mark.parametrize(
     ("b", "verdict"),
     [
-        ([110, 111, 109, 110.5, 109.5], Verdict.DIFFERENT),
-        ([102, 103, 101, 102.5, 101.5], Verdict.NEGLIGIBLE),
-        ([100.2, 101, 99.1, 100.4, 99.6], Verdict.EQUIVALENT),
-        ([90, 115, 99, 108, 97], Verdict.INCONCLUSIVE),
+        ([110, 111, 109, 110.5, 109.5], ComparisonVerdict.DIFFERENT),
+        ([102, 103, 101, 102.5, 101.5], ComparisonVerdict.NEGLIGIBLE),
+        ([100.2, 101, 99.1, 100.4, 99.6], ComparisonVerdict.EQUIVALENT),
+        ([90, 115, 99, 108, 97], ComparisonVerdict.INCONCLUSIVE),
     ],
 )
 def test_the_four_verdicts(b, verdict):
@@ -60,9 +60,9 @@ def test_the_margin_is_the_same_both_ways_round():
 
 def test_values_that_do_not_vary_are_decided_by_where_they_are():
     same = ratio.log_welch([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
-    assert judged(same) is Verdict.EQUIVALENT
-    assert judged(ratio.log_welch([1.02, 1.02], [1.0, 1.0])) is Verdict.NEGLIGIBLE
-    assert judged(ratio.log_welch([1.2, 1.2], [1.0, 1.0])) is Verdict.DIFFERENT
+    assert judged(same) is ComparisonVerdict.EQUIVALENT
+    assert judged(ratio.log_welch([1.02, 1.02], [1.0, 1.0])) is ComparisonVerdict.NEGLIGIBLE
+    assert judged(ratio.log_welch([1.2, 1.2], [1.0, 1.0])) is ComparisonVerdict.DIFFERENT
 
 
 def test_at_the_margin_equivalent_is_called_in_error_at_most_one_time_in_twenty():

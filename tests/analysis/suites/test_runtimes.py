@@ -8,12 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from analysis.report.runtimes import runtimes_markdown, runtimes_page, runtimes_text
+from analysis.estimate import Estimate, Note, NoteCode, note, refused
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.runtimes import runtimes_document
+from analysis.report.text import as_text
 from analysis.stats import planning
-from analysis.suites.runtimes import summarise_runtimes
+from analysis.suites.runtimes import Contended, LoopLag, RuntimesSummary, summarise_runtimes
+from analysis.summary import SCHEMA
 
 SETTINGS = {"tier": "kernel", "loop": "uvloop", "read_bytes": None, "permits": None}
 
@@ -29,7 +35,7 @@ def write(directory: Path, efficiencies: dict[str, list[list[float]]], tokens: f
             place = f"{name}/{number}"
             cells.append({"variant": name, "configuration": str(number), "directory": place, "scenario": "homo"})
             (directory / place).mkdir(parents=True)
-            summary = {"verdict": "ok", "agents": section(values, tokens)}
+            summary = {"schema": SCHEMA, "verdict": "ok", "agents": section(values, tokens)}
             lag = {"p50": 0.1 + number, "p99": 1.0, "max": 2.0}
             (directory / place / "summary.json").write_text(json.dumps(summary))
             (directory / place / "manifest.json").write_text(json.dumps({"instrument": {"loop_lag_ms": lag}}))
@@ -46,14 +52,34 @@ def write(directory: Path, efficiencies: dict[str, list[list[float]]], tokens: f
     (directory / "runtimes.json").write_text(json.dumps(manifest))
 
 
+def text_of(summary: RuntimesSummary) -> str:
+    return as_text(runtimes_document(summary))
+
+
+def in_all_forms(summary: RuntimesSummary) -> tuple[str, str, str]:
+    """The report as text, as Markdown without the signs that escape, and as a page."""
+    document = runtimes_document(summary)
+    return as_text(document), as_markdown(document).replace("\\", ""), as_page(document)
+
+
+FIGURES = ("speedup", "stretch", "balance", "overlap_efficiency", "combined_over_solo", "fairness")
+
+
+def figure(*notes: Note) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(refused(notes[0]).figure() if notes else Estimate(1.0, n=1).figure())
+    return plain
+
+
 def section(values: list[float], tokens: float) -> dict[str, Any]:
     runs = []
     for block, value in enumerate(values):
-        alone = {"left_out": None, "block": block, "concurrent": False, "overlap": None}
+        alone = {"run": 3 * block, "left_out": None, "block": block, "concurrent": False}
+        alone |= {"overlap": None, "makespan_s": None}
         runs += [{**alone, "wall_s": {"a": 1.0}, "output_tokens": {"a": 10}}]
         runs += [{**alone, "wall_s": {"b": 3.0}, "output_tokens": {"b": 10}}]
         runs += [
             {
+                "run": 3 * block + 2,
                 "left_out": None,
                 "block": block,
                 "concurrent": True,
@@ -66,7 +92,10 @@ def section(values: list[float], tokens: float) -> dict[str, Any]:
     return {
         "names": ["a", "b"],
         "runs": {"concurrent": len(values), "solo": 2 * len(values)},
-        "efficiency": {"notes": [] if tokens == 1 else ["unequal work (a: 20 tokens against 10 alone): rates"]},
+        **dict.fromkeys(FIGURES, figure()),
+        "efficiency": figure(*([] if tokens == 1 else [Note(NoteCode.UNEQUAL_WORK, {"agents": "a: 20 against 10"})])),
+        "grades": {},
+        "per_agent": {},
         "contention": {"verdict": "none", "rules_runs": {"speedup<1.5": sum(value < 0.75 for value in values)}},
         "per_run": runs,
     }
@@ -82,62 +111,63 @@ ALIKE = {
 
 def test_the_table_has_runs_and_configurations_apart(tmp_path: Path) -> None:
     write(tmp_path, {"kernel": [[0.9, 0.8, 0.7], [0.5, 0.6, 0.64]]})
-    (line,) = summarise_runtimes(tmp_path)["variants"]
-    told = line["efficiency"]
-    assert (told["runs"], told["peak"], told["minimum"]) == (6, 0.9, 0.5)
-    assert told["median"] == pytest.approx((0.64 + 0.7) / 2)
-    assert told["sd_of_runs"] == pytest.approx(math.sqrt(0.0206))
-    assert told["sd_of_configuration_means"] == pytest.approx((0.8 - 0.58) / math.sqrt(2))
+    (line,) = summarise_runtimes(tmp_path).variants
+    told = line.efficiency
+    assert (told.runs, told.peak, told.minimum) == (6, 0.9, 0.5)
+    assert told.median == pytest.approx((0.64 + 0.7) / 2)
+    assert told.sd_of_runs == pytest.approx(math.sqrt(0.0206))
+    assert told.sd_of_configuration_means == pytest.approx((0.8 - 0.58) / math.sqrt(2))
     blocks = [math.sqrt(0.45), math.sqrt(0.48), math.sqrt(0.448)]
-    assert told["mean"]["value"] == pytest.approx(math.prod(blocks) ** (1 / 3))
+    assert told.mean.value == pytest.approx(math.prod(blocks) ** (1 / 3))
     # Configurations that differ are no noise: the interval is that of the three blocks.
-    assert told["mean"]["high"] - told["mean"]["low"] < 0.1
-    assert line["contended"] == {"rule": "speedup<1.5", "runs": 4, "of": 6}
-    assert line["loop_lag_ms"] == {"p50": 1.1, "p99": 1.0, "max": 2.0}
+    assert told.mean.high - told.mean.low < 0.1
+    assert line.contended == Contended(rule="speedup<1.5", runs=4, of=6)
+    assert line.loop_lag_ms == LoopLag(p50=1.1, p99=1.0, max=2.0)
 
 
 def test_unequal_work_is_compared_by_token_rates(tmp_path: Path) -> None:
     write(tmp_path, {"kernel": [[0.25, 0.25, 0.25]]}, tokens=2.0)
-    (line,) = summarise_runtimes(tmp_path)["variants"]
-    assert line["efficiency"]["mean"]["value"] == pytest.approx(0.5)
-    assert line["overlap_efficiency"]["mean"]["value"] == pytest.approx(0.25)
+    (line,) = summarise_runtimes(tmp_path).variants
+    assert line.efficiency.mean.value == pytest.approx(0.5)
+    assert line.overlap_efficiency.mean.value == pytest.approx(0.25)
 
 
 def test_runtimes_that_are_alike_are_said_to_be_as_far_as_that_is_known(tmp_path: Path) -> None:
     write(tmp_path, ALIKE)
     summary = summarise_runtimes(tmp_path)
-    first = summary["comparisons"][0]
-    assert first["figure"] == "efficiency"
-    assert first["variants"] == ["kernel", "callback", "asyncio"]  # the control is in no test
-    assert first["separated"] is False
-    assert first["alexander_govern"]["p"] > 0.5
-    assert {pair["verdict"] for pair in first["pairs"]} == {"equivalent"}
-    assert first["conclusion"].startswith("none of the 3 working runtimes separates from the others (Alexander-Govern")
-    assert first["conclusion"].endswith("3 of 3 pairs are equivalent within 5 %")
-    assert all(one["holds"] for one in summary["control"]["figures"].values())
-    assert [pair["detectable"] for pair in first["pairs"]] == [None] * 3
-    assert "so many runs find" not in runtimes_text(summary)
-    strict = summarise_runtimes(tmp_path, margin=0.001)["comparisons"][0]
-    assert {pair["verdict"] for pair in strict["pairs"]} == {"inconclusive"}
-    assert strict["conclusion"].endswith("0 of 3 pairs are equivalent within 0.1 %; of the rest these runs cannot tell")
+    first = summary.comparisons[0]
+    assert first.figure == "efficiency"
+    assert first.variants == ("kernel", "callback", "asyncio")  # the control is in no test
+    assert first.separated is False
+    assert first.alexander_govern.p > 0.5
+    assert {pair.verdict for pair in first.pairs} == {"equivalent"}
+    assert first.conclusion_code.code is NoteCode.NONE_SEPARATES
+    assert first.conclusion.startswith("none of the 3 working runtimes separates from the others (Alexander-Govern")
+    assert first.conclusion.endswith("3 of 3 pairs are equivalent within 5 %")
+    assert all(one.holds for one in summary.control.figures.values())
+    assert [pair.detectable for pair in first.pairs] == [None] * 3
+    assert "so many runs find" not in text_of(summary)
+    strict = summarise_runtimes(tmp_path, margin=0.001).comparisons[0]
+    assert {pair.verdict for pair in strict.pairs} == {"inconclusive"}
+    assert strict.conclusion.endswith("0 of 3 pairs are equivalent within 0.1 %; of the rest these runs cannot tell")
 
 
 def test_pairs_that_cannot_be_told_say_what_could_have_been(tmp_path: Path) -> None:
     write(tmp_path, ALIKE)
     summary = summarise_runtimes(tmp_path, margin=0.001, against="kernel")
-    first = summary["comparisons"][0]
+    first = summary.comparisons[0]
     kernel, callback = (np.log(ALIKE[name][0]) for name in ("kernel", "callback"))
     sd = math.sqrt((kernel.var(ddof=1) + callback.var(ddof=1)) / 2)
     for family in ("pairs", "dunnett"):
-        effect = planning.minimum_detectable(5, 5, size=0.05 / len(first[family]))
-        seen = first[family][0]["detectable"]
-        assert seen["least"] == pytest.approx(math.exp(effect * sd))
-        assert (seen["power"], seen["runs"]) == (0.8, 5)
-        assert seen["runs_needed"] > 5
+        effect = planning.minimum_detectable(5, 5, size=0.05 / len(getattr(first, family)))
+        seen = getattr(first, family)[0].detectable
+        assert seen.least == pytest.approx(math.exp(effect * sd))
+        assert (seen.power, seen.runs) == (0.8, 5)
+        assert seen.runs_needed > 5
     # Three pairs share the error of one test, so that each of them finds less than it would alone.
-    assert first["pairs"][0]["detectable"]["least"] > math.exp(planning.minimum_detectable(5, 5) * sd)
-    least = [pair["detectable"]["least"] for pair in first["pairs"]]
-    for text in (runtimes_text(summary), runtimes_markdown(summary), runtimes_page(summary)):
+    assert first.pairs[0].detectable.least > math.exp(planning.minimum_detectable(5, 5) * sd)
+    least = [pair.detectable.least for pair in first.pairs]
+    for text in in_all_forms(summary):
         told = " ".join(text.split())
         assert (
             "parallel efficiency, all pairs by Games-Howell, where inconclusive: so many runs find a ratio of " in told
@@ -149,37 +179,38 @@ def test_pairs_that_cannot_be_told_say_what_could_have_been(tmp_path: Path) -> N
 def test_a_runtime_that_is_slower_separates(tmp_path: Path) -> None:
     write(tmp_path, ALIKE | {"asyncio": [[0.80, 0.82, 0.81, 0.79, 0.80]]})
     summary = summarise_runtimes(tmp_path, against="kernel")
-    first = summary["comparisons"][0]
-    assert first["separated"] is True
-    verdicts = {(pair["a"], pair["b"]): pair["verdict"] for pair in first["pairs"]}
+    first = summary.comparisons[0]
+    assert first.separated is True
+    verdicts = {(pair.a, pair.b): pair.verdict for pair in first.pairs}
     assert verdicts == {
         ("kernel", "callback"): "equivalent",
         ("kernel", "asyncio"): "different",
         ("callback", "asyncio"): "different",
     }
-    ratio = first["pairs"][1]["ratio"]
-    assert ratio["value"] == pytest.approx(0.9699 / 0.8039, abs=1e-3)
-    assert 1.1 < ratio["low"] < ratio["value"] < ratio["high"]
-    assert "2 of 3 pairs separate" in first["conclusion"]
-    assert [(one["a"], one["b"]) for one in first["dunnett"]] == [("callback", "kernel"), ("asyncio", "kernel")]
-    assert first["dunnett"][1]["p"] < 0.001 < first["dunnett"][0]["p"]
-    assert "against kernel by Dunnett" in runtimes_text(summary)
-    assert max(map(len, runtimes_text(summary).splitlines())) <= 80
+    ratio = first.pairs[1].ratio
+    assert ratio.value == pytest.approx(0.9699 / 0.8039, abs=1e-3)
+    assert 1.1 < ratio.low < ratio.value < ratio.high
+    assert first.conclusion_code.code is NoteCode.PAIRS_SEPARATE
+    assert (first.conclusion_code.data["apart"], first.conclusion_code.data["pairs"]) == (2, 3)
+    assert [(one.a, one.b) for one in first.dunnett] == [("callback", "kernel"), ("asyncio", "kernel")]
+    assert first.dunnett[1].p < 0.001 < first.dunnett[0].p
+    assert "against kernel by Dunnett" in text_of(summary)
+    assert max(map(len, text_of(summary).splitlines())) <= 80
 
 
 def test_two_runs_are_too_few_to_test(tmp_path: Path) -> None:
     write(tmp_path, {name: [values[:2] for values in one] for name, one in ALIKE.items()})
-    for one in summarise_runtimes(tmp_path)["comparisons"]:
-        assert (one["separated"], one["pairs"]) == (None, [])
-        assert "ask for --runs 5" in one["conclusion"]
+    for one in summarise_runtimes(tmp_path).comparisons:
+        assert (one.separated, one.pairs) == (None, ())
+        assert one.conclusion_code == note(NoteCode.NOT_TESTED_FEW_RUNS, runs=2, least=3)
 
 
 def test_a_control_that_is_off_is_told(tmp_path: Path) -> None:
     write(tmp_path, ALIKE | {"one-permit": [[0.55, 0.56, 0.55, 0.56, 0.55]]})
     summary = summarise_runtimes(tmp_path)
-    assert not any(one["holds"] for one in summary["control"]["figures"].values())
-    assert "50.0 % by design" in runtimes_text(summary)
-    assert "which it should NOT be" in runtimes_text(summary)
+    assert not any(one.holds for one in summary.control.figures.values())
+    assert "50.0 % by design" in text_of(summary)
+    assert "which it should NOT be" in text_of(summary)
 
 
 def test_a_variant_without_a_whole_concurrent_run_has_a_line_and_no_figures(tmp_path: Path) -> None:
@@ -187,16 +218,16 @@ def test_a_variant_without_a_whole_concurrent_run_has_a_line_and_no_figures(tmp_
     path = tmp_path / "callback/0/summary.json"
     summary = json.loads(path.read_text())
     # As the section has it where every concurrent run had a call that failed.
-    summary["agents"] |= {"runs": {"concurrent": 0, "solo": 10}, "efficiency": {"notes": ["no concurrent run"]}}
+    summary["agents"] |= {"runs": {"concurrent": 0, "solo": 10}, "efficiency": figure()}
     summary["agents"]["contention"] = {"verdict": "unknown", "rules_runs": {"speedup<1.5": None}}
     for run in summary["agents"]["per_run"]:
         run["left_out"] = "a call ended in refused" if run["concurrent"] else None
     path.write_text(json.dumps(summary))
     told = summarise_runtimes(tmp_path)
-    (line,) = (one for one in told["variants"] if one["name"] == "callback")
-    assert line["contended"] == {"rule": "speedup<1.5", "runs": 0, "of": 0}
-    assert (line["efficiency"]["runs"], line["efficiency"]["mean"]["value"]) == (0, None)
-    assert "callback" in runtimes_text(told)
+    (line,) = (one for one in told.variants if one.name == "callback")
+    assert line.contended == Contended(rule="speedup<1.5", runs=0, of=0)
+    assert (line.efficiency.runs, line.efficiency.mean.value) == (0, None)
+    assert "callback" in text_of(told)
 
 
 def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
@@ -206,12 +237,12 @@ def test_what_is_missing_and_left_out_is_in_the_report(tmp_path: Path) -> None:
     manifest["tests"][1] |= {"missing_runs": None, "error": "127.0.0.1:9: nobody answers"}
     (tmp_path / "runtimes.json").write_text(json.dumps(manifest))
     summary = summarise_runtimes(tmp_path)
-    assert summary["missing"] == ["callback/0"]
-    assert summary["comparisons"][0]["not_tested"] == ["callback"]
-    page = runtimes_page(summary)
-    assert page.count("<circle") >= 2 * sum(line["efficiency"]["runs"] > 0 for line in summary["variants"]) > 0
+    assert summary.missing == ("callback/0",)
+    assert summary.comparisons[0].not_tested == ("callback",)
+    _, _, page = in_all_forms(summary)
+    assert page.count("<circle") >= 2 * sum(line.efficiency.runs > 0 for line in summary.variants) > 0
     assert "<script" not in page
-    for told in (runtimes_text(summary), runtimes_markdown(summary), page):
+    for told in in_all_forms(summary):
         for words in ("aiohttp left out: it is not there", "nobody answers", "not measured", "incomplete or missing"):
             assert words in " ".join(told.split())
-    assert max(map(len, runtimes_text(summary).splitlines())) <= 80
+    assert max(map(len, text_of(summary).splitlines())) <= 80
