@@ -4,9 +4,7 @@ from analysis.estimate import Estimate
 from analysis.formats.perfetto import write_trace
 from analysis.records.frame import Frame, NoRecordsError, load
 from analysis.records.measured import Measured, measure
-from analysis.report.run_html import html_report
-from analysis.report.run_markdown import markdown_report
-from analysis.report.terminal import terminal_report
+from analysis.report.reports import html_report, markdown_report, terminal_report
 from analysis.summary import summarise, to_json
 
 __all__ = [

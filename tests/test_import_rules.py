@@ -61,13 +61,6 @@ CALLERS = ("loadgen.campaign", "loadgen.probes", "loadgen.suites", "loadgen.cli"
 NOT_YET = frozenset(  # (importer, imported)
     {
         ("analysis.formats.multi_agent_guide", "analysis.agents.grades"),
-        ("analysis.report.charts", "analysis.records.latency"),
-        ("analysis.report.charts", "analysis.records.measured"),
-        ("analysis.report.charts", "analysis.records.requests"),
-        ("analysis.report.telemetry", "analysis.records.latency"),
-        ("analysis.report.telemetry", "analysis.records.measured"),
-        ("analysis.report.telemetry", "analysis.records.requests"),
-        ("analysis.report.telemetry", "analysis.records.samples"),
     }
 )
 NOT_YET_CIRCLES = frozenset(

@@ -7,7 +7,8 @@ security policy, to load anything at all; a page without charts has no script ei
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,12 +42,14 @@ from analysis.report.document import (
 )
 from analysis.report.markup import Markup, element, joined, script_json, shown
 from analysis.report.plot import plot
+from analysis.report.words import clean
 
 __all__ = ["as_page"]
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 SCRIPTED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+MARKS = re.compile(r"<br>|<extra></extra>|<")  # of plotly's hover texts: the two that charts.py itself writes
 SLIM = 6  # a table of fewer columns does not fill the page
 VERDICTS = {Tone.GOOD: ("good", "✓"), Tone.BAD: ("bad", "✕"), Tone.WARN: ("open", "?")}
 
@@ -82,8 +85,22 @@ def _scripts(charts: Sequence[Chart]) -> Iterator[Markup]:
 
 def _data(chart: Chart) -> dict[str, Json]:
     """The chart as page.js reads it."""
-    shaded = {} if chart.measured is None else {"measured": chart.measured}
-    return {"title": chart.title, "note": chart.note, "traces": chart.traces, "layout": chart.layout, **shaded}
+    return {
+        "traces": _inert(chart.traces),
+        "layout": _inert(chart.layout),
+        "title": chart.title,
+        "note": chart.note,
+        "measured": chart.measured,
+    }
+
+
+def _inert(value: Json) -> Json:
+    """`value` with the texts in it shown as they are: plotly reads some tags in them, links among them."""
+    if isinstance(value, str):
+        return MARKS.sub(lambda found: found[0] if found[0] != "<" else "&lt;", clean(value))
+    if isinstance(value, Mapping):
+        return {key: _inert(inner) for key, inner in value.items()}
+    return [_inert(inner) for inner in value] if isinstance(value, Sequence) else value
 
 
 @dataclass(slots=True)

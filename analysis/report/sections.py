@@ -1,58 +1,56 @@
-"""Parts of a report that only some campaigns have: each is a key of the summary and a module of its own.
+"""Parts of a report that only some campaigns have: each is a key of the summary and a function of its own.
 
-A section is put in where the summary has its key: before the general figures if the campaign was made for it, else
-after them and before the state of the instrument. To add one, write its functions in a module beside this and name them
-here. All of them are made from the summary alone.
+A part is put in where the summary has its key: before the general figures if the campaign was made for it, else after
+them and before the state of the instrument. To add one, write a function that returns its sections (document.py says
+how) and name it here. All of them are made from the summary alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+import msgspec
+
 from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
-from analysis.report.slots import slots_markdown, slots_text
-from analysis.report.telemetry import (
-    energy_html,
-    energy_markdown,
-    energy_text,
-    telemetry_html,
-    telemetry_markdown,
-    telemetry_text,
-)
+from analysis.report.document import PAGE, Chart, Ready, Section
+from analysis.report.slots import SlotsResult, slots_sections
+from analysis.report.telemetry import energy_sections, telemetry_sections
+from analysis.telemetry.consumption import EnergySection
+from analysis.telemetry.section import TelemetrySection
 
-__all__ = ["SECTIONS", "Section", "sections_of"]
+__all__ = ["PARTS", "Part", "sections_of"]
 
-Content = Mapping[str, Any]
+Content = Any  # the part of the summary; typed where it is made
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """How one key of the summary is shown."""
+class Part:
+    """How one key of the summary is shown. leading: before the general figures."""
 
-    title: str
-    text: Callable[[Content], str]  # lines of 80 columns at most, without the title
-    markdown: Callable[[Content], str]  # with a heading of the second level
-    html: Callable[[Content], str] | None = None  # markup for the page; None: the text as it is
-    charts: Callable[[Content], list[dict[str, Any]]] | None = None  # in the terms of charts.py
-    leading: bool = False  # before the general figures
-
-    def page(self, content: Content) -> str:
-        return self.html(content) if self.html else f"<pre>{escape(self.text(content))}</pre>"
+    sections: Callable[[Content], list[Section]]
+    leading: bool = False
 
 
-SECTIONS = {
-    "agents": Section("Agents", agents_text, agents_markdown, agents_html, agents_charts, leading=True),
-    "slots": Section("Slots", slots_text, slots_markdown),
-    "telemetry": Section("Telemetry", telemetry_text, telemetry_markdown, telemetry_html),
-    "energy": Section("Energy", energy_text, energy_markdown, energy_html),
+def _agents(content: Mapping[str, Any]) -> list[Section]:
+    """Until the agents' section is converted."""
+    text, markdown = agents_text(content), agents_markdown(content).removeprefix("## Agents\n\n")
+    charts = [Chart(**chart) for chart in agents_charts(content)]
+    return [Section("Agents", [Ready(text, markdown, agents_html(content))]), Section("", charts, only=PAGE)]
+
+
+PARTS = {
+    "agents": Part(_agents, leading=True),
+    "slots": Part(lambda content: slots_sections(msgspec.convert(content, SlotsResult))),
+    "telemetry": Part(lambda content: telemetry_sections(msgspec.convert(content, TelemetrySection))),
+    "energy": Part(lambda content: energy_sections(msgspec.convert(content, EnergySection))),
 }
 
 
-def sections_of(summary: Mapping[str, Any], *, leading: bool) -> Iterator[tuple[Section, Content]]:
-    """Yield the sections that `summary` has something for, in the order of SECTIONS, the leading or the other ones."""
-    for key, section in SECTIONS.items():
-        if section.leading == leading and summary.get(key):
-            yield section, summary[key]
+def sections_of(summary: Any, *, leading: bool) -> Iterator[Section]:
+    """The sections of what `summary` has, in the order of PARTS, the leading or the other ones."""
+    for key, part in PARTS.items():
+        content = getattr(summary, key)
+        if part.leading == leading and content:
+            yield from part.sections(content)

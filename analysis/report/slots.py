@@ -1,120 +1,157 @@
-"""What `loadgen slots` found, for people: text of 80 columns, and markdown, both made from its JSON alone."""
+"""What `loadgen slots` found: the number of slots, what the server reports itself, the bursts, and what to set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from dataclasses import replace
 
-from analysis.report import figures
-from analysis.report.page import Strip, page, section, strips, table
-from analysis.report.words import escaped, wrapped
+import msgspec
+from msgspec import Struct, field
 
-__all__ = ["slots_markdown", "slots_page", "slots_text"]
+from analysis.estimate import Figure
+from analysis.probes.prefix_cache import PrefixCache
+from analysis.probes.slots import SizeRow
+from analysis.report import numbers
+from analysis.report.document import (
+    Bullets,
+    Column,
+    Document,
+    Facts,
+    Paragraph,
+    Plot,
+    PlotRow,
+    Row,
+    Section,
+    Table,
+)
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.text import as_text
+
+__all__ = ["Reported", "SlotsResult", "SlotsTarget", "slots_markdown", "slots_page", "slots_sections", "slots_text"]
 
 LABEL = 14
-COLUMNS = (4, 16, 12, 16, 16, 12)
-TOLD = {"agrees": "which agrees", "disagrees": "which DISAGREES with what was measured", "unknown": "not confirmed"}
-HEAD = ("sent", "began at once", "undecided", "first TTFT ms", "last TTFT ms", "tokens/s")
-
-Result = Mapping[str, Any]
-
-
-def slots_text(result: Result) -> str:
-    """Return the result as text, no line wider than 80 columns, ending in a newline."""
-    lines = [*wrapped(_target(result)), ""]
-    for label, text in _facts(result):
-        lines += wrapped(text, f"{label:<{LABEL}}", " " * LABEL)
-    lines += ["", *(_row(row) for row in (HEAD, *_rows(result)))]
-    if result["advice"]:
-        lines += ["", *(line for text in result["advice"] for line in wrapped(text))]
-    return "\n".join(lines) + "\n"
+CONFIRMED = {
+    "agrees": "which agrees",
+    "disagrees": "which DISAGREES with what was measured",
+    "unknown": "not confirmed",
+}
+COLUMNS = (
+    Column("sent", 4),
+    Column("began at once", 16),
+    Column("undecided", 12),
+    Column("first TTFT ms", 16),
+    Column("last TTFT ms", 16),
+    Column("tokens/s", 12),
+)
+SURE = 0.999  # from here on the confidence is not written out
 
 
-def slots_markdown(result: Result) -> str:
-    """Return the result as a section of markdown, ending in a newline."""
-    lines = ["## Slots", "", escaped(_target(result)), ""]
-    lines += [f"- **{label}:** {escaped(text)}" for label, text in _facts(result)]
-    lines += ["", f"| {' | '.join(HEAD)} |", f"|{'---:|' * len(HEAD)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(result)]
-    if result["advice"]:
-        lines += ["", *(f"- {escaped(text)}" for text in result["advice"])]
-    return "\n".join(lines) + "\n"
+class SlotsTarget(Struct, frozen=True):
+    """The server that was probed."""
+
+    url: str
+    version: str | None = None
+    model: str | None = None
 
 
-def slots_page(result: Result) -> str:
-    """Return the result as one page: how many answers began at once in each burst, the facts, the advice."""
-    rows = [Strip(f"{size['k']} sent", [float(count) for count in size["at_once"]]) for size in result["sizes"]]
-    facts = "".join(f"<li><b>{escape(label)}</b> {escape(text)}</li>" for label, text in _facts(result))
-    advice = "".join(f"<li>{escape(text)}</li>" for text in result["advice"])
-    picture = strips(rows, "answers that began at once, one dot a burst", result["slots"]["value"])
-    return page(
-        "slots",
-        [escape(_target(result))],
-        [
-            section("Bursts", picture + table(HEAD, _rows(result))),
-            section("Found", f"<ul>{facts}</ul>"),
-            section("What to set", f"<ul>{advice}</ul>" if advice else ""),
-        ],
+class Reported(Struct, frozen=True):
+    """The number of slots that the server reports. verdict: agrees, disagrees or unknown."""
+
+    slots: int
+    source: str = field(name="from")
+    verdict: str | None = None
+
+
+class SlotsResult(Struct, frozen=True):
+    """What is printed of the JSON of `loadgen slots`."""
+
+    target: SlotsTarget
+    slots: Figure
+    verdict: str
+    reason: str | None
+    turned_away: str | None
+    reported: Reported | None = field(name="told")
+    advice: tuple[str, ...] = ()
+    sizes: tuple[SizeRow, ...] = ()
+    cache: PrefixCache | None = None
+
+
+def slots_text(result: object) -> str:
+    """The result, as JSON has it, as text, no line wider than 80 columns, ending in a newline."""
+    first, *rest = slots_sections(msgspec.convert(result, SlotsResult))
+    return as_text(Document("", [replace(first, text_title=""), *rest]))
+
+
+def slots_markdown(result: object) -> str:
+    """The result, as JSON has it, as a section of Markdown, ending in a newline."""
+    return as_markdown(Document("", slots_sections(msgspec.convert(result, SlotsResult))))
+
+
+def slots_page(result: object) -> str:
+    """The result, as JSON has it, as one page."""
+    return as_page(Document("slots", slots_sections(msgspec.convert(result, SlotsResult))))
+
+
+def slots_sections(result: SlotsResult) -> list[Section]:
+    """The server, the facts, the bursts by size with a dot per burst on the page, and what to set."""
+    slots = result.slots.value
+    plot = Plot(
+        [PlotRow(f"{size.k} sent", [float(count) for count in size.at_once]) for size in result.sizes],
+        "answers that began at once, one dot a burst",
+        mark=slots,
     )
+    table = Table(COLUMNS, [_row(size) for size in result.sizes])
+    target = result.target
+    return [
+        Section("Slots", [Paragraph(" · ".join(part for part in (target.url, target.version, target.model) if part))]),
+        Section("", [Facts(_facts(result), LABEL)]),
+        Section("", [plot, table]),
+        Section("", [Bullets(result.advice)]),
+    ]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "".join(cell.rjust(width) for cell, width in zip(cells, COLUMNS, strict=True))
-
-
-def _target(result: Result) -> str:
-    target = result["target"]
-    return " · ".join(str(target[key]) for key in ("url", "version", "model") if target.get(key))
-
-
-def _facts(result: Result) -> list[tuple[str, str]]:
+def _facts(result: SlotsResult) -> list[tuple[str, str]]:
     facts = [("slots", _slots(result))]
-    told = result["told"]
-    if told is None:
+    reported, cache = result.reported, result.cache
+    if reported is None:
         facts.append(("it says", "nothing about its slots"))
     else:
-        facts.append(("it says", f"{told['slots']} ({told['from']}), {TOLD[told['verdict']]}"))
-    if result["turned_away"]:
-        facts.append(("turned away", result["turned_away"]))
-    cache = result["cache"]
+        facts.append(("it says", f"{reported.slots} ({reported.source}), {CONFIRMED[str(reported.verdict)]}"))
+    if result.turned_away:
+        facts.append(("turned away", result.turned_away))
     if cache is not None:
-        facts.append(("prefix cache", cache["sentence"]))
-        if cache["fresh_ttft_ms"] is not None:
+        facts.append(("prefix cache", cache.sentence))
+        if cache.fresh_ttft_ms is not None:
             facts.append(("", _cache_figures(cache)))
-        if cache["told"]:
-            facts.append(("", f"it says: {cache['told']}"))
+        if cache.reported:
+            facts.append(("", f"it says: {cache.reported}"))
     return facts
 
 
-def _slots(result: Result) -> str:
-    estimate = result["slots"]
-    if result["verdict"] == "inconclusive":
-        begin = f"inconclusive: {result['reason']}"
-        return begin if estimate["low"] is None else f"{begin} (at least {estimate['low']:g} were worked on at once)"
-    notes = "; ".join(estimate["notes"])
-    if result["verdict"] == "at-least":
-        return f"at least {estimate['low']:g} ({notes})"
-    low, high = estimate["low"], estimate["high"]
-    sure = f"{100 * estimate['confidence']:.1f} %" if estimate["confidence"] < 0.999 else "over 99.9 %"
-    return f"{estimate['value']:g} ({sure} sure of {f'{low:g}' if low == high else f'{low:g} to {high:g}'}; {notes})"
+def _slots(result: SlotsResult) -> str:
+    figure = result.slots
+    low, high, confidence = figure.low, figure.high, figure.confidence
+    if result.verdict == "inconclusive":
+        begin = f"inconclusive: {result.reason}"
+        return begin if low is None else f"{begin} (at least {low:g} were worked on at once)"
+    notes = "; ".join(figure.notes)
+    if result.verdict == "at-least":
+        return f"at least {low:g} ({notes})"
+    sure = "over 99.9 %" if confidence is None or confidence >= SURE else f"{100 * confidence:.1f} %"
+    return f"{figure.value:g} ({sure} sure of {f'{low:g}' if low == high else f'{low:g} to {high:g}'}; {notes})"
 
 
-def _cache_figures(cache: Mapping[str, Any]) -> str:
-    ratio, control = cache["ratio"], cache["control"]
+def _cache_figures(cache: PrefixCache) -> str:
+    ratio, control = numbers.value_and_interval(cache.ratio), numbers.value_and_interval(cache.control)
     return (
-        f"TTFT {cache['fresh_ttft_ms']:.4g} ms fresh, {cache['repeat_ttft_ms']:.4g} ms repeated; ratio "
-        f"{figures.value(ratio)} {figures.interval(ratio)}, of two fresh ones {figures.value(control)} "
-        f"{figures.interval(control)}; {ratio['n']} trios"
+        f"TTFT {cache.fresh_ttft_ms:.4g} ms fresh, {cache.repeat_ttft_ms:.4g} ms repeated; "
+        f"ratio {ratio}, of two fresh ones {control}; {cache.ratio.n} trios"
     )
 
 
-def _rows(result: Result) -> list[list[str]]:
-    rows = []
-    for size in result["sizes"]:
-        counts = sorted(set(size["at_once"]))
-        began = "–" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
-        figures_ = (size["ttft_first_ms"], size["ttft_last_ms"], size["output_tokens_per_s"])
-        cells = ["–" if figure is None else f"{figure:.4g}" for figure in figures_]
-        rows.append([str(size["k"]), began, f"{size['undecided']}/{size['bursts']}", *cells])
-    return rows
+def _row(size: SizeRow) -> Row:
+    counts = sorted(set(size.at_once))
+    began = numbers.REFUSED if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+    medians = (size.ttft_first_ms, size.ttft_last_ms, size.output_tokens_per_s)
+    cells = [numbers.REFUSED if median is None else f"{median:.4g}" for median in medians]
+    return Row((str(size.k), began, f"{size.undecided}/{size.bursts}", *cells))

@@ -1,8 +1,11 @@
 import pytest
 
 import analysis
+from analysis.figures.drawn import drawn_of
 from analysis.report import sections
 from analysis.report.charts import charts_of
+from analysis.report.document import PAGE, Chart, Paragraph, Section
+from analysis.report.figures import attributes
 from tests.analysis.handmade import directory, request
 from tests.analysis.report.test_html import EVIL
 from tests.analysis.report.test_terminal import GOLDEN, reports
@@ -37,21 +40,19 @@ def test_a_servers_words_do_not_become_markup(tmp_path):
 
 
 def test_a_section_is_shown_in_every_report_where_the_summary_has_its_key(tmp_path, monkeypatch):
-    shown = sections.Section(
-        "Weather",
-        lambda told: f"sky {told['sky']}\n",
-        lambda told: f"## Weather\n\nsky {told['sky']}\n",
-        charts=lambda told: [{"title": "Sky", "note": "", "traces": [], "layout": {}}],
-    )
-    monkeypatch.setitem(sections.SECTIONS, "weather", shown)
+    def weather(content):
+        chart = Chart("Sky", "", [{"x": [1], "y": [2], "role": "gap"}], {})
+        return [Section("Weather", [Paragraph(f"sky {content['sky']}")]), Section("", [chart], only=PAGE)]
+
+    monkeypatch.setitem(sections.PARTS, "weather", sections.Part(weather))
     path = directory(tmp_path, [request(10 * i, [10 * i + 5], output=1) for i in range(30)])
     summary = analysis.summarise(path)
     assert "Weather" not in analysis.terminal_report(summary)
     summary["weather"] = {"sky": "<blue>"}
     assert "\nWeather\nsky <blue>\n" in analysis.terminal_report(summary)
-    assert "## Weather\n\nsky <blue>\n" in analysis.markdown_report(summary)
+    assert "## Weather\n\nsky \\<blue\\>\n" in analysis.markdown_report(summary)
     page = analysis.html_report(path, summary)
-    assert "<h2>Weather</h2>\n<pre>sky &lt;blue&gt;\n</pre>" in page
+    assert "<h2>Weather</h2>\n<p>sky &lt;blue&gt;</p>" in page
     assert '"title":"Sky"' in page
 
 
@@ -59,14 +60,15 @@ def test_runs_are_drawn_as_dots_and_what_stands_out_as_a_ring(tmp_path):
     path = dict(reports(tmp_path))["campaign"]
     m = analysis.measure(analysis.load(path))
     summary = analysis.summarise(m)
-    chart = next(chart for chart in charts_of(m, summary) if chart["title"] == "TTFT mean, run by run")
-    band, line, dots, rings = chart["traces"]
+    charts = charts_of(drawn_of(m), attributes(summary))
+    chart = next(chart for chart in charts if chart.title == "TTFT mean, run by run")
+    band, line, dots, rings = chart.traces
     mean = summary["metrics"]["ttft_ms"]["mean"]
     assert (min(band["y"]), max(band["y"])) == pytest.approx((mean["low"], mean["high"]), rel=1e-4)
     assert line["y"][0] == pytest.approx(mean["value"], rel=1e-4)
     assert (dots["x"], rings["x"]) == ([0, 1, 2, 3], [4])
-    curve = next(chart for chart in charts_of(m, summary) if chart["title"] == "TTFT by percentile")
-    solid, dotted = curve["traces"][-2:]
+    curve = next(chart for chart in charts if chart.title == "TTFT by percentile")
+    solid, dotted = curve.traces[-2:]
     n = summary["metrics"]["ttft_ms"]["p50"]["n"]
     assert (solid["line"]["dash"], dotted["line"]["dash"]) == ("solid", "dot")
     assert solid["x"][-1] == pytest.approx(n / 10, rel=1e-3)  # 1 - 10/n

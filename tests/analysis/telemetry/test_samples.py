@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import analysis
 from analysis.records.samples import Samples, Series, greatest, grown, least, read_samples, summed
-from analysis.report.sections import SECTIONS
+from analysis.report.document import Document
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.telemetry import telemetry_sections
+from analysis.report.text import as_text
 from analysis.telemetry.pressure import pressure
+from analysis.telemetry.section import TelemetrySection
 from tests.analysis.handmade import MS, directory, request, run
 from tests.analysis.sampled import Row, S, rows, write
 
@@ -217,16 +223,16 @@ def test_what_was_sampled_is_told_in_lines_on_a_terminal_in_a_list_in_markdown_a
     told = rows("vllm:num_requests_waiting", {0: 1, 1: 3, 2: 1}, endpoint="a")
     telemetry = {"interval_s": 0.5, "absent": [{"source": "nvml", "reason": "<b>no</b> \x1b[31mdriver"}], "notes": []}
     summary = summary_of(tmp_path, told, [request(0, [40])], runs=[run(measured=(0, 2000))], telemetry=telemetry)
-    section, content = SECTIONS["telemetry"], summary["telemetry"]
-    lines = section.text(content).split("\n")
+    document = Document("", telemetry_sections(msgspec.convert(summary["telemetry"], TelemetrySection)))
+    _, *lines = as_text(document).splitlines()
     assert all(line.startswith("  ") and line.isprintable() and len(line) <= 80 for line in lines)
     assert lines[-1] == "  no GPU sampled: <b>no</b>  [31mdriver"
-    heading, _, *listed = section.markdown(content).split("\n")
+    heading, _, *listed = as_markdown(document).splitlines()
     assert heading == "## Telemetry"
     assert all(line.startswith("- ") for line in listed)
     assert listed[-1] == r"- no GPU sampled: \<b\>no\</b\>  \[31mdriver"
-    page = section.page(content)
-    assert page.startswith("<ul")
+    page = as_page(document)
+    assert "<h2>Telemetry</h2>\n<ul>" in page
     assert "<li>no GPU sampled: &lt;b&gt;no&lt;/b&gt;  [31mdriver</li>" in page
     assert page.count("<li>") == len(listed)
 
