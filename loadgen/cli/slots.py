@@ -140,6 +140,8 @@ async def _probe(profile: Profile, wanted: _Wanted) -> dict[str, Any]:
     """Ask the server, send the bursts and the trios, and put together what they say."""
     import secrets
 
+    import msgspec
+
     from analysis.probes.slots import advice, by_size, compare_told, find
     from loadgen import __version__
     from loadgen.clock import wall_iso
