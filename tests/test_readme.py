@@ -1,37 +1,57 @@
-"""The README is tried out: its commands parse, its profiles load, its tables are complete, its paths exist."""
+"""The documents are tried out: commands parse, profiles load, tables are complete, paths and links exist.
+
+README.md, docs/*.md and loadgen/DESIGN.md follow the same rules.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
-from loadgen.cli.app import app, run_app
+from loadgen.campaign.rundir import JOURNAL
+from loadgen.cli.app import run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
-from loadgen.manifest import JOURNAL
 from loadgen.profile.profile import load, shipped
+from tests.documents import DOCUMENTS, GENERATORS, LOADGEN, ROOT, generated, handwritten, names_of
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCUMENTS}
+README = TEXTS["README.md"]
+MOST_BYTES = 12_288  # of README
+BLOCKS = [
+    (name, *block)
+    for name, text in TEXTS.items()
+    for block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
 COMMANDS = [
-    line.removeprefix("$ ")
-    for kind, block in BLOCKS
+    (name, line.removeprefix("$ "))
+    for name, kind, block in BLOCKS
     if kind == "console"
     for line in block.replace("\\\n", " ").splitlines()
 ]
-PROFILES = [block for kind, block in BLOCKS if kind == "yaml"]
+PROFILES = [(name, block) for name, kind, block in BLOCKS if kind == "yaml"]
+PROSE = {name: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for name, text in TEXTS.items()}
+INLINE = [(name, code) for name, text in PROSE.items() for code in re.findall(r"`([^`\n]+)`", text)]
+LINKS = [(name, link) for name, text in PROSE.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+SOURCES = [
+    path
+    for top in ("loadgen", "analysis", "grafana", "tests", "profiles")
+    for path in sorted((ROOT / top).rglob("*"))
+    if path.suffix in (".py", ".yaml", ".yml")
+]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-LOADGEN = typer.main.get_command(app)
 SHORT = ["--requests", "16", "--output-tokens", "4", "--no-progress"]
+FOREIGN = {"--enable-metrics", "--metrics"}  # options of the servers
 
 
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def section(title: str, document: str = "README.md") -> str:
+    """The text below a heading of the second level."""
+    return TEXTS[document].partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def first_cells(text: str) -> set[str]:
@@ -39,13 +59,23 @@ def first_cells(text: str) -> set[str]:
     return {word for row in re.findall(r"^\|([^|]*)\|", text, re.MULTILINE) for word in re.findall("`([^`]+)`", row)}
 
 
-def options_of_run() -> set[str]:
-    long = {name for option in LOADGEN.commands["run"].params for name in option.opts if name.startswith("--")}
-    return long - {"--help"}
+def options_of(command: str) -> set[str]:
+    """The long options of a command, those that switch off included."""
+    if command == "emulate":
+        with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
+            parse(["--help"])
+        return set(re.findall(r"--[a-z0-9-]+", printed.getvalue()))
+    return {name for option in LOADGEN.commands[command].params for name in names_of(option)}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_can_be_typed_as_it_stands(command):
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_command_can_be_typed_as_it_stands(document, command):
     program, *words = shlex.split(command)
     program = program.removeprefix(".venv/bin/")
     if program == "make":
@@ -57,52 +87,70 @@ def test_command_can_be_typed_as_it_stands(command):
         given = subcommand.make_context(words[0], words[1:]).params  # raises on an option or value that is none
         if given.get("profile"):
             assert given["profile"] in shipped()
+    elif program == "python":
+        assert words[0] == "-m"
+        assert (ROOT / (words[1].replace(".", "/") + ".py")).exists()
     else:
-        assert program in ("python3", "pip"), "say in this test how to check it"
+        assert program in ("python3", "pip"), f"{document}: say in this test how to check it"
 
 
-@pytest.mark.parametrize("text", PROFILES, ids=lambda text: text.splitlines()[0])
-def test_profile_loads(text, tmp_path):
+@pytest.mark.parametrize(("document", "code"), [(name, code) for name, code in INLINE if code.startswith("loadgen ")])
+def test_command_within_a_sentence_has_options_that_exist(document, code):
+    words = code.removeprefix("loadgen ").split()
+    if words[0].isupper():  # loadgen COMMAND --help
+        return
+    assert words[0] in LOADGEN.commands, document
+    assert {word for word in words if word.startswith("--")} <= options_of(words[0]) | {"--help"}, document
+
+
+@pytest.mark.parametrize("document", TEXTS)
+def test_every_option_it_names_is_one_of_some_command(document):
+    known = {option for command in LOADGEN.commands for option in options_of(command)} | {"--help"} | FOREIGN
+    named = {word for name, code in INLINE if name == document for word in re.findall(r"^--[a-z0-9-]+", code)}
+    assert named <= known
+
+
+@pytest.mark.parametrize(("document", "text"), PROFILES, ids=lambda text: text.splitlines()[0])
+def test_profile_loads(document, text, tmp_path):
     path = tmp_path / "profile.yaml"
     path.write_text(text, encoding="utf-8")
     assert load(path).targets
-    assert text.startswith("# "), "the first line says which question it answers"
+    assert text.startswith("# "), f"{document}: the first line says which question it answers"
 
 
 def test_the_run_it_shows_has_the_lines_of_a_real_one(tmp_path, capsys):
-    (shown,) = (block for kind, block in BLOCKS if kind == "output")
-    (command,) = (one for one in COMMANDS if one.startswith("loadgen run quickstart"))
+    (shown,) = (block for _, kind, block in BLOCKS if kind == "output")
+    command = next(line for _, line in COMMANDS if line.startswith("loadgen run quickstart"))
     words = shlex.split(command)[1:]
     words[words.index("--out") + 1] = str(tmp_path / "run")
-    # On a machine that stalls for 20 ms, tokens share reads: that is told in other words, and not what is tested here.
+    # On a machine that stalls for 20 ms, tokens share reads: the report then has other words, and is not tested here.
     assert run_app([*words, *SHORT]) in (Exit.OK, Exit.VOID)
     printed = capsys.readouterr().out.replace("event gap", "ITL      ")
 
     def labels(text: str) -> list[str]:
-        found = re.findall(r"^[a-zA-Z][a-zA-Z0-9 ]*?(?=:|  |\n)", text, re.MULTILINE)
-        return [label for label in found if label != "http"]
+        words = re.findall(r"^[a-zA-Z][a-zA-Z0-9 ]*?(?=:|  |\n)", text, re.MULTILINE)
+        return [word for word in words if word != "http"]
 
     assert labels(shown) == labels(printed)
     assert "verdict" in labels(shown)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == first_cells(section("A run's directory")) - {
-        f"{JOURNAL}/"
-    }
+    files = first_cells(section("A run's directory", "docs/campaigns.md")) - {f"{JOURNAL}/"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
 
 
 def test_every_option_of_run_is_in_the_table_and_no_other():
-    assert {word for word in first_cells(section("Commands")) if word.startswith("--")} == options_of_run()
+    assert first_cells(section("run", "docs/options.md")) == options_of("run") - {"--help"}
 
 
 def test_every_option_that_agents_has_and_run_has_not_is_in_its_table():
-    params = LOADGEN.commands["agents"].params
-    own = {name for option in params for name in (*option.opts, *option.secondary_opts) if name.startswith("--")}
-    own -= options_of_run() | {"--help", "--solo"}
-    assert own <= {word for word in first_cells(section("Agents")) if word.startswith("--")}
+    own = options_of("agents") - options_of("run") - {"--help", "--solo"}
+    assert own
+    assert own <= {word for word in first_cells(section("Options", "docs/agents.md")) if word.startswith("--")}
 
 
 def test_every_command_is_in_the_table_and_no_other():
     named = {word.split()[1] for word in first_cells(section("Commands")) if word.startswith("loadgen ")}
     assert named == set(LOADGEN.commands)
+    assert named == set(re.findall(r"^## ([a-z]+)$", TEXTS["docs/options.md"], re.MULTILINE))
 
 
 def test_every_exit_code_is_in_the_table_and_no_other():
@@ -110,16 +158,69 @@ def test_every_exit_code_is_in_the_table_and_no_other():
 
 
 def test_every_shipped_profile_is_named():
-    assert set(shipped()) <= set(re.findall("`([^`]+)`", section("A profile")))
+    assert set(shipped()) == first_cells(TEXTS["docs/profiles.md"].partition("\n### ")[0])
 
 
 def test_every_file_it_sends_the_reader_to_exists():
-    paths = set(re.findall(r"`((?:loadgen|analysis|profiles|tests)/[^`\s]*|LICENSE)`", README))
+    paths = {
+        code
+        for _, code in INLINE
+        if re.fullmatch(r"(?:(?:loadgen|analysis|profiles|tests|grafana|docs)/[^\s*<]*|LICENSE)", code)
+    }
     assert len(paths) > 10
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("document", TEXTS)
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(document):
+    for link in [link for name, link in LINKS if name == document and not link.startswith(("http://", "https://"))]:
+        file, _, anchor = link.partition("#")
+        path = (ROOT / document).parent / file if file else ROOT / document
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
+
+
+def test_every_document_can_be_reached_from_the_readme():
+    reached, todo = set(), ["README.md"]
+    while todo:
+        name = todo.pop()
+        reached.add(name)
+        files = [link.partition("#")[0] for document, link in LINKS if document == name]
+        linked = {((ROOT / name).parent / file).resolve() for file in files if file and "://" not in file}
+        names = {path.relative_to(ROOT).as_posix() for path in linked}
+        todo += sorted((names & set(TEXTS)) - reached)
+    assert reached == set(TEXTS)
+
+
+def test_every_citation_of_a_document_in_the_sources_leads_to_a_heading():
+    cited = 0
+    for path in SOURCES:
+        for file, anchor in re.findall(r"\b(docs/[a-z-]+\.md|loadgen/DESIGN\.md)(?:#([a-z0-9-]+))?", path.read_text()):
+            cited += 1
+            assert (ROOT / file).exists(), f"{path}: {file}"
+            assert not anchor or anchor in anchors(ROOT / file), f"{path}: {file}#{anchor}"
+    assert cited
+
+
+def test_the_generated_parts_are_what_the_generators_give():
+    parts = {name: text for document in TEXTS.values() for name, text in generated(document)}
+    assert set(parts) == set(GENERATORS)
+    for name, text in parts.items():
+        assert text == GENERATORS[name](), f"{name}: run .venv/bin/python -m tests.documents"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("document", TEXTS)
+def test_lines_are_no_longer_than_those_of_the_sources(document):
+    text = re.sub(r"^```.*?^```$", "", handwritten(TEXTS[document]), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    assert [line for line in prose if len(line) > 120] == []
+
+
 def test_every_make_target_it_names_exists():
-    named = set(re.findall(r"`make (?:\w+=\S+ )?([a-z-]+)`", README))
+    named = set(re.findall(r"`make (?:\w+=\S+ )?([a-z-]+)`", "".join(TEXTS.values())))
     assert named <= set(TARGETS)
-    assert {"demo", "test"} <= named | {word for one in COMMANDS for word in shlex.split(one)}
+    assert {"demo", "test"} <= named | {word for _, line in COMMANDS for word in shlex.split(line)}
