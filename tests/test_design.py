@@ -1,4 +1,4 @@
-"""loadgen/DESIGN.md names every module, and those it calls pure are."""
+"""loadgen/DESIGN.md names every module, by its own first line, and the rooms that are pure are."""
 
 from __future__ import annotations
 
@@ -8,9 +8,48 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-DESIGN = (ROOT / "loadgen" / "DESIGN.md").read_text(encoding="utf-8")
-LISTED = dict(re.findall(r"^((?:loadgen|analysis)/\S+\.py)\s+(pure|files|world)\s+\S", DESIGN, re.MULTILINE))
+from tests.documents import DESIGN, ROOT, first_line, generated, list_of_modules, modules
+
+TEXT = DESIGN.read_text(encoding="utf-8")
+NAMES = {path.relative_to(ROOT).as_posix(): path for path in modules()}
+# Pure: no clock, socket, event loop or process. Rooms end in a slash.
+PURE = (
+    "loadgen/__init__.py",
+    "loadgen/errors.py",
+    "loadgen/manifest.py",
+    "loadgen/record.py",
+    "loadgen/profile/",
+    "loadgen/wire/",
+    "loadgen/workload/",
+    "loadgen/campaign/design.py",
+    "loadgen/campaign/resume.py",
+    "loadgen/cli/exits.py",
+    "loadgen/cli/options.py",
+    "loadgen/cli/target.py",
+    "loadgen/engine/schedule.py",
+    "loadgen/engine/tally.py",
+    "loadgen/servers/identify.py",
+    "loadgen/servers/urls.py",
+    "loadgen/telemetry/prometheus.py",
+    "loadgen/emulator/faults.py",
+    "loadgen/emulator/http.py",
+    "loadgen/emulator/options.py",
+    "loadgen/emulator/physics.py",
+    "loadgen/emulator/routes.py",
+    "loadgen/emulator/text.py",
+    "analysis/",
+)
+# Like those, but they read or write files and may import os for it.
+FILES = (
+    "loadgen/cli/compare.py",
+    "loadgen/cli/report.py",
+    "loadgen/cli/suites.py",
+    "loadgen/cli/verify.py",
+    "loadgen/campaign/rundir.py",
+    "loadgen/store/",
+    "loadgen/telemetry/log.py",
+    "loadgen/emulator/truth.py",
+)
 # fmt: off
 WORLDLY = {
     "aiohttp", "asyncio", "concurrent", "ctypes", "datetime", "multiprocessing", "os", "psutil", "resource", "secrets",
@@ -23,9 +62,12 @@ OURS = (
     "loadgen.engine.engine",
     "loadgen.engine.client",
     "loadgen.fleet",
-    "loadgen.campaign.measure",
-    "loadgen.campaign.prepare",
+    "loadgen.campaign.campaign",
 )
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or (room.endswith("/") and name.startswith(room)) for room in rooms)
 
 
 def imports(path: Path) -> set[str]:
@@ -39,16 +81,40 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_module_is_named_and_no_other():
-    there = {str(path.relative_to(ROOT)) for top in ("loadgen", "analysis") for path in (ROOT / top).rglob("*.py")}
-    assert {"not in DESIGN.md": there - set(LISTED), "not there": set(LISTED) - there} == {
-        "not in DESIGN.md": set(),
-        "not there": set(),
-    }
+    (listed,) = (text for name, text in generated(TEXT) if name == "modules")
+    assert listed == list_of_modules(), "run .venv/bin/python -m tests.documents"
 
 
-@pytest.mark.parametrize("name", sorted(name for name, kind in LISTED.items() if kind != "world"))
+def test_the_list_has_a_line_for_every_module():
+    room, seen = "", set()
+    for line in list_of_modules().splitlines():
+        if entry := re.match(r"((?:loadgen|analysis)/\S*/|(?:loadgen|analysis)/)  ", line):
+            room = entry[1]
+            seen.add(f"{room}__init__.py")
+        elif entry := re.match(r"  (\S+\.py) +\S", line):
+            seen.add(room + entry[1])
+    assert seen == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_begins_with_a_line_that_can_be_read_alone(name):
+    assert re.search(r"[.?]$", first_line(NAMES[name])), "the first line of a docstring is a sentence"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if within(name, PURE + FILES)])
 def test_module_that_is_not_of_the_world_imports_none_of_it(name):
-    allowed = {"os"} if LISTED[name] == "files" else set()
-    found = imports(ROOT / name) if (ROOT / name).exists() else set()
-    worldly = {one for one in found if one.split(".")[0] in WORLDLY - allowed or one.startswith(OURS)}
-    assert worldly == set()
+    allowed = {"os"} if within(name, FILES) else set()
+    names = imports(NAMES[name])
+    assert {module for module in names if module.split(".")[0] in WORLDLY - allowed or module.startswith(OURS)} == set()
+
+
+def test_every_room_of_the_tables_exists():
+    assert [room for room in PURE + FILES if not (ROOT / room).exists()] == []
+
+
+def test_every_room_has_a_row_in_the_table_of_rooms():
+    table = TEXT.partition("\n## The rooms\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`((?:loadgen|analysis)/[a-z_]*/)`", table))
+    rooms = {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in NAMES.values() if path.name == "__init__.py"}
+    assert {room for room in rooms if room.startswith("loadgen/") and room != "loadgen/"} <= named
+    assert named <= rooms
