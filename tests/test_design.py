@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from loadgen.manifest import Manifest
 from tests.documents import DESIGN, ROOT, first_line, generated, list_of_modules, modules
 
 TEXT = DESIGN.read_text(encoding="utf-8")
@@ -118,3 +120,24 @@ def test_every_room_has_a_row_in_the_table_of_rooms():
     rooms = {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in NAMES.values() if path.name == "__init__.py"}
     assert {room for room in rooms if room.startswith("loadgen/") and room != "loadgen/"} <= named
     assert named <= rooms
+
+
+def keys_of_table(title: str) -> set[str]:
+    """The keys in the first column of the table below a heading of the third level."""
+    text = TEXT.partition(f"\n### {title}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    return {key for cell in re.findall(r"^\|([^|]*)\|", text, re.MULTILINE) for key in re.findall("`([^`]+)`", cell)}
+
+
+def test_every_key_of_a_manifest_is_in_its_table_and_no_other():
+    assert keys_of_table("The manifest") == set(Manifest.__struct_fields__)
+
+
+def test_every_key_of_the_summaries_of_campaigns_is_in_its_table():
+    summaries = [path for path in (ROOT / "tests" / "fixtures").rglob("summary.json") if within_a_campaign(path)]
+    assert len(summaries) > 3
+    keys = {key for path in summaries for key in json.loads(path.read_text(encoding="utf-8"))}
+    assert keys - keys_of_table("The summary") == set()
+
+
+def within_a_campaign(summary: Path) -> bool:
+    return (summary.parent / "manifest.json").exists()
