@@ -77,9 +77,11 @@ def _table(command: str, shared: dict[str, typer.core.TyperOption]) -> str:
     same = [names for names, option in options.items() if names in shared and shared[names].help == option.help]
     same = same if len(same) >= LEAST_SHARED else []
     lines = [f"## {command}", "", "| option | meaning | default |", "|---|---|---|"]
-    lines += [f"| {names} | {_cell(one.help)} | {_default(one)} |" for names, one in options.items() if names not in same]
+    lines += [
+        f"| {names} | {_cell(one.help)} | {_default(one)} |" for names, one in options.items() if names not in same
+    ]
     if len(lines) == 4:
-        lines = lines[:2] + ["None but `--help`."]
+        lines = [*lines[:2], "None except `--help`."]
     return "\n".join(lines + (["", f"As in `loadgen {SHARED}`: {', '.join(same)}."] if same else [])) + "\n"
 
 
@@ -103,9 +105,7 @@ def generated(text: str) -> Iterator[tuple[str, str]]:
 
 def rewritten(text: str) -> str:
     """A document with its generated parts made anew."""
-    return PART.sub(
-        lambda part: part[1] + part[2] + GENERATORS[part[1]]() if part[1] in GENERATORS else part[0], text
-    )
+    return PART.sub(lambda part: part[1] + part[2] + GENERATORS[part[1]]() if part[1] in GENERATORS else part[0], text)
 
 
 def handwritten(text: str) -> str:
