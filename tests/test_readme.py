@@ -202,6 +202,14 @@ def test_every_citation_of_a_document_in_the_sources_leads_to_a_heading():
     assert cited
 
 
+def test_every_metric_of_a_server_in_the_table_is_read():
+    table = section("Server metrics", "docs/servers.md")
+    named = set(re.findall(r"`((?:vllm|sglang|llamacpp):[a-z_]+)`", table))
+    assert len(named) > 10
+    sources = "".join(path.read_text(encoding="utf-8") for path in SOURCES if path.parts[-2] == "telemetry")
+    assert [name for name in sorted(named) if f'"{name}"' not in sources] == []
+
+
 def test_the_generated_parts_are_what_the_generators_give():
     parts = {name: text for document in TEXTS.values() for name, text in generated(document)}
     assert set(parts) == set(GENERATORS)
