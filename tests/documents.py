@@ -25,6 +25,9 @@ LEAST_SHARED = 10  # options in common with `run`, from which on a command refer
 
 PART = re.compile(r"(?<=^<!-- generated: )([a-z]+)( -->\n)(.*?)(?=^<!-- end: \1 -->$)", re.MULTILINE | re.DOTALL)
 
+# The keys of a profile, written by another program.
+OTHER_PART = re.compile(r"(^<!-- generated: begin -->\n).*?(^<!-- generated: end -->$)", re.MULTILINE | re.DOTALL)
+
 
 def modules() -> list[Path]:
     """Every module of the two packages, each room's `__init__.py` first."""
@@ -110,7 +113,7 @@ def rewritten(text: str) -> str:
 
 def handwritten(text: str) -> str:
     """A document without its generated parts, whichever program made them."""
-    return PART.sub(r"\1\2", text)
+    return OTHER_PART.sub(r"\1\2", PART.sub(r"\1\2", text))
 
 
 if __name__ == "__main__":

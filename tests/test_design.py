@@ -18,6 +18,7 @@ NAMES = {path.relative_to(ROOT).as_posix(): path for path in modules()}
 PURE = (
     "loadgen/__init__.py",
     "loadgen/errors.py",
+    "loadgen/latency.py",
     "loadgen/manifest.py",
     "loadgen/record.py",
     "loadgen/profile/",
