@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_the_run_it_shows_has_the_lines_of_a_real_one(tmp_path, capsys):
     assert "verdict" in labels(shown)
     files = first_cells(section("A run's directory", "docs/campaigns.md")) - {f"{JOURNAL}/"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
+
+
+def test_the_figures_of_agents_it_shows_are_those_of_a_real_report(tmp_path, capsys):
+    (shown,) = (block for name, kind, block in BLOCKS if name == "docs/agents.md" and kind == "text")
+    shutil.copytree(ROOT / "tests" / "fixtures" / "b318a7d" / "agents", tmp_path / "agents")
+    assert run_app(["report", str(tmp_path / "agents")]) == Exit.OK
+    printed = capsys.readouterr().out
+
+    def figures(text: str) -> list[tuple[str, str]]:
+        """Each figure's label and the words behind it, without the grade."""
+        return re.findall(r"^ *([a-z][a-z /]+?)  +[\d.]+ (?:± )?[\d.]+ +([^:\n]+)", text, re.MULTILINE)
+
+    assert len(figures(shown)) == 9
+    assert set(figures(shown)) <= set(figures(printed))
 
 
 def test_every_option_of_run_is_in_the_table_and_no_other():
