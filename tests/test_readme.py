@@ -225,6 +225,22 @@ def test_every_metric_of_a_server_in_the_table_is_read():
     assert [name for name in sorted(named) if f'"{name}"' not in sources] == []
 
 
+def test_every_known_answer_has_a_test():
+    named = known_answers(section("Known answers", "docs/methodology.md"))
+    assert len(named) > 20
+    tested = set()
+    for path in [path for path in SOURCES if "tests" in path.parts]:
+        text = path.read_text(encoding="utf-8")
+        tested |= set(re.findall(r"\bK\d+\b", text))
+        tested |= {f"K{n}" for a, b in re.findall(r"\bK(\d+) to K(\d+)", text) for n in range(int(a), int(b) + 1)}
+    assert named - tested == set()
+
+
+def known_answers(text: str) -> set[str]:
+    """The names of known answers in the first column of a table."""
+    return set(re.findall(r"^\| (K\d+) \|", text, re.MULTILINE))
+
+
 def test_the_generated_parts_are_what_the_generators_give():
     parts = {name: text for document in TEXTS.values() for name, text in generated(document)}
     assert set(parts) == set(GENERATORS)
