@@ -1,4 +1,6 @@
-"""Does the contention detector find what was put in, and nothing else? The gate of METHODOLOGY 11.7.
+"""Does the contention detector find what was put in, and nothing else?
+
+The gate of docs/methodology.md#test-of-the-detector.
 
     python -m tests.bench.bench_contention [--seeds 100] [--solo 50]
 

@@ -1,9 +1,10 @@
 """Is the truth inside the interval as often as it says? `python -m tests.bench.bench_coverage [--campaigns 100]`.
 
 Campaigns of five runs against the emulator's M/M/1 mode (mu 10, lambda 8), whose truth is known in closed form
-(METHODOLOGY 3.7 and K33): the schedule is the generator's own, the server the emulator's physics, and the summary the
-one that users read. Only the time between is left out, which the physics is told instead of waiting for it. Of 100
-campaigns, 90 or more must have the mean inside; a correct tool fails that once in a hundred times.
+(docs/methodology.md#instrument-error and docs/methodology.md#known-answers, K33): the schedule is the generator's own,
+the server the emulator's physics, and the summary the one that users read. Only the time between is left out, which the
+physics is told instead of waiting for it. Of 100 campaigns, 90 or more must have the mean inside; a correct tool fails
+that once in a hundred times.
 
 Measured over 100 campaigns of 600 s (one unstable by the drift gate, which is allowed to be wrong that often):
 
@@ -94,7 +95,7 @@ def summary_of(campaign: int, seconds: float, warmup_s: float) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaigns", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=600.0, help="of each run's window; METHODOLOGY 5.3 asks 600")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of each run's window")
     parser.add_argument("--warmup", type=float, default=60.0)
     parser.add_argument("--cut", choices=["judged", *CUTS], default="judged", help="the warm-up that MSER-5 sees")
     options = parser.parse_args()

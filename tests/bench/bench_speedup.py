@@ -1,4 +1,6 @@
-"""Does the speedup's 95 % interval hold the true speedup 95 times in 100? METHODOLOGY 9 and 14.
+"""Does the speedup's 95 % interval hold the true speedup 95 times in 100?
+
+See docs/methodology.md#speedup-of-agents.
 
     python -m tests.bench.bench_speedup [--campaigns 2000]
 

@@ -152,7 +152,8 @@ def test_one_serial_server_gains_nothing_though_overlap_says_otherwise(tmp_path:
     told = agents_of(tmp_path / "run")
     assert told["speedup"]["value"] == pytest.approx(1.0, rel=0.05)
     assert told["efficiency"]["value"] == pytest.approx(0.5, rel=0.05)
-    assert told["overlap_efficiency"]["value"] == pytest.approx(0.875, rel=0.05)  # SYSTEMS 1.4: (4n - 1)/4n, n = 2
+    # docs/agents.md#known-answers: (4n - 1)/4n, n = 2
+    assert told["overlap_efficiency"]["value"] == pytest.approx(0.875, rel=0.05)
     with spawn(Law(ttft_s=0.03, gap_s=0.01, slots=1), presents="ollama") as serial:
         assert went_well(measure(tmp_path / "micro", [serial.url], "--workload", "micro"))
     assert agents_of(tmp_path / "micro")["overlap_efficiency"]["value"] == pytest.approx(0.75, rel=0.05)

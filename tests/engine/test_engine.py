@@ -162,7 +162,8 @@ def test_a_late_request_is_sent_at_once_and_keeps_its_intended_start(monkeypatch
 
 
 def test_a_capped_open_loop_counts_the_wait_for_a_slot(monkeypatch: Patch) -> None:
-    # METHODOLOGY K31: 200 arrivals every 10 ms, server stalled until 1 s, then 1 ms each, first in, first out.
+    # docs/methodology.md#known-answers, K31: 200 arrivals every 10 ms, server stalled until 1 s, then 1 ms each, first
+    # in, first out.
     def server(loop: VirtualLoop) -> OneAtATime:
         return OneAtATime(loop, stalled_until_ns=ZERO_NS + NS_PER_S, each_ns=NS_PER_MS)
 

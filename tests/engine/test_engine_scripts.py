@@ -82,7 +82,7 @@ def test_two_permits_for_four_agents(monkeypatch: Patch) -> None:
 
 
 def test_a_serial_server_alternates_between_two_agents(monkeypatch: Patch) -> None:
-    # SYSTEMS 1.4: n equal calls each, strictly alternating, gives (4n - 1) / 4n of overlap.
+    # docs/agents.md#known-answers: n equal calls each, strictly alternating, gives (4n - 1) / 4n of overlap.
     def server(loop: VirtualLoop) -> OneAtATime:
         return OneAtATime(loop, stalled_until_ns=0, each_ns=NS_PER_S)
 

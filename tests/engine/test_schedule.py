@@ -37,7 +37,7 @@ def test_poisson_gaps_are_exponential(seed):
 
 @pytest.mark.parametrize("burstiness", [0.25, 0.5, 4.0])
 def test_gamma_gaps_have_the_mean_and_cv_of_their_shape(burstiness):
-    """METHODOLOGY K35: b = .25 at 4/s has mean gap .25 s and CV 2."""
+    """docs/methodology.md#known-answers, K35: b = .25 at 4/s has mean gap .25 s and CV 2."""
     drawn = offsets(a_load(rate_per_s=4, burstiness=burstiness, requests=100_000), seed=7)
     gaps = gaps_s(drawn)
     assert gaps.mean() == pytest.approx(0.25, rel=4 / math.sqrt(burstiness * 100_000))
@@ -49,7 +49,7 @@ K35 = {"burst_s": 2, "calm_s": 10, "calm_share": 0.1}  # rates 10 and 1, left at
 
 
 def test_mmpp_counts_vary_as_much_as_theory_says():
-    """METHODOLOGY K35: mean rate 2.5/s, limiting dispersion index 16."""
+    """docs/methodology.md#known-answers, K35: mean rate 2.5/s, limiting dispersion index 16."""
     load = a_load(rate_per_s=2.5, mmpp=K35, duration_s=200_000)
     assert load.arrivals == "mmpp"
     assert load.mmpp.dispersion(2.5) == pytest.approx(16)
@@ -92,7 +92,7 @@ def test_the_rate_of_nearly_every_poisson_schedule_holds():
 
 
 def test_400_poisson_events_in_100_s_lie_within_the_exact_interval_as_often_as_it_says():
-    """METHODOLOGY K34: 400 events in 100 s give 3.617563 .. 4.411866 per s at 95 %."""
+    """docs/methodology.md#known-answers, K34: 400 events in 100 s give 3.617563 .. 4.411866 per s at 95 %."""
     low, high = stats.chi2.ppf(0.025, 800) / 200, stats.chi2.ppf(0.975, 802) / 200
     assert (low, high) == pytest.approx((3.617563, 4.411866), abs=1e-6)
     load = a_load(rate_per_s=4, duration_s=100)

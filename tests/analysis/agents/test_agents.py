@@ -87,7 +87,7 @@ def alone(factor, calls=1):
 
 @pytest.mark.parametrize(("calls", "guide"), [(1, 0.75), (2, 0.875)])
 def test_one_serial_server_gains_nothing_whatever_the_guide_says(tmp_path, calls, guide):
-    """SYSTEMS 1.4: (4n - 1) / 4n by the guide's formula, and half by measured solo runs."""
+    """docs/agents.md#known-answers: (4n - 1) / 4n by the guide's formula, and half by measured solo runs."""
     made = blocks(lambda f: serial(f, calls), alone=lambda f: alone(f, calls))
     agents = section_of(tmp_path, made)
     assert agents.speedup.value == pytest.approx(1, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The detector: its parts by known answers, and the gate of METHODOLOGY 11.7 on few seeds.
+"""The detector: its parts by known answers, and the gate of docs/methodology.md#test-of-the-detector on few seeds.
 
 The whole grid, with intervals, is tests/bench/bench_contention.py.
 """

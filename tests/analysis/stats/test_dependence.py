@@ -1,4 +1,7 @@
-"""What dependent values of one run are worth: METHODOLOGY 4.5."""
+"""What dependent values of one run are worth.
+
+See docs/methodology.md#dependence-within-a-run.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_values_that_do_not_vary_are_decided_by_where_they_are():
 
 
 def test_at_the_margin_equivalent_is_called_in_error_at_most_one_time_in_twenty():
-    """METHODOLOGY 7.3: the true ratio is 1.05 exactly, so each `equivalent` is an error."""
+    """docs/methodology.md#equivalence: the true ratio is 1.05 exactly, so each `equivalent` is an error."""
     rng = np.random.default_rng(5)
     errors = 0
     for _ in range(2000):

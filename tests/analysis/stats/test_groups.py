@@ -1,4 +1,4 @@
-"""More than two sets of run values: known answers (METHODOLOGY 15) and published examples."""
+"""More than two sets of run values: known answers (docs/methodology.md#known-answers) and published examples."""
 
 from __future__ import annotations
 

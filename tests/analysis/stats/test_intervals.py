@@ -126,7 +126,7 @@ def test_the_hull_covers(runs, cv, q):
         held = runs_of(rng, runs, 200, cv)
         estimate = intervals.percentile(SortedArray(np.concatenate(held)), q, [SortedArray(run) for run in held])
         hits += estimate.low <= truth <= estimate.high
-    assert hits / 300 >= 0.94  # METHODOLOGY 14: .991, .978, .985
+    assert hits / 300 >= 0.94  # docs/methodology.md#percentiles: .991, .978, .985
 
 
 @pytest.mark.parametrize("runs", [1, 2])

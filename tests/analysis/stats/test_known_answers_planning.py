@@ -1,4 +1,7 @@
-"""METHODOLOGY 15: K29, K30 and K40, and the looks of 6."""
+"""Known answers K29, K30 and K40, and the checks of docs/methodology.md#how-many-runs.
+
+See docs/methodology.md#known-answers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ def test_runs_an_arm_for_an_effect_of_one_sd():
 
 @pytest.mark.parametrize(("n", "effect"), [(5, 1.682), (6, 1.435), (8, 1.16), (10, 0.996)])
 def test_least_effect_that_pairs_find(n, effect):
-    assert minimum_detectable(n) == pytest.approx(effect, abs=5e-3 if n == 8 else 6e-4)  # K40; 8: METHODOLOGY 6
+    # K40; 8: docs/methodology.md#how-many-runs
+    assert minimum_detectable(n) == pytest.approx(effect, abs=5e-3 if n == 8 else 6e-4)
 
 
 @pytest.mark.parametrize(("n", "effect"), [(3, 3.071), (5, 2.024), (10, 1.325)])
@@ -108,7 +112,10 @@ def test_values_of_zero_are_taken_on_the_raw_scale():
 
 
 def test_intervals_at_the_stop_cover_what_they_say():
-    """METHODOLOGY 14: looks at 97 % covered .955 with a mean of 16 runs where the CV is 1.5 times the width."""
+    """Looks at 97 % covered .955 with a mean of 16 runs where the CV is 1.5 times the width.
+
+    See docs/methodology.md#how-many-runs.
+    """
     rng = np.random.default_rng(6)
     hits, runs = 0, 0
     for _ in range(1500):

@@ -1,4 +1,4 @@
-"""METHODOLOGY 15: K11 to K13 (K10, one rate, is in test_intervals.py)."""
+"""Known answers K11 to K13 (docs/methodology.md#known-answers; K10, one rate, is in test_intervals.py)."""
 
 from __future__ import annotations
 

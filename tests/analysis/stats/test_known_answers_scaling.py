@@ -1,4 +1,7 @@
-"""METHODOLOGY 15: K26 and K27; the per-agent laws against the figures of SYSTEMS 1.9."""
+"""Known answers K26 and K27; the per-agent laws against the figures of docs/agents.md#rate-per-agent.
+
+See docs/methodology.md#known-answers.
+"""
 
 from __future__ import annotations
 

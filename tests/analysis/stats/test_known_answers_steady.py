@@ -1,4 +1,7 @@
-"""METHODOLOGY 15: K28, K29 and K41, and what the rules of 5.1 and 5.2 see and do not see."""
+"""Known answers K28, K29 and K41, and what the rules of docs/methodology.md#steadiness see and do not see.
+
+See docs/methodology.md#known-answers.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def test_mser_takes_next_to_nothing_from_what_is_steady():
 
 
 def test_mser_does_not_see_drift():
-    """METHODOLOGY 5.1: which is why there is a gate for it."""
+    """docs/methodology.md#warm-up: which is why there is a gate for it."""
     rng = np.random.default_rng(7)
     slow = rng.lognormal(0, 0.3, 1000) * np.linspace(1, 1.2, 1000)
     assert mser(slow).cut < 250

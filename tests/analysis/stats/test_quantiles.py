@@ -60,7 +60,7 @@ def test_type7_known_answers():
 
 
 def test_harrell_davis_lies_beyond_type7_in_a_small_tail():
-    """METHODOLOGY 4.4: it is biased by 3 to 6 % there with no less error, and so not our estimator."""
+    """docs/methodology.md#percentiles: it is biased by 3 to 6 % there with no less error, and so not our estimator."""
     from scipy import stats
 
     values = np.arange(1.0, 11)
@@ -123,7 +123,7 @@ def test_the_interval_covers_as_often_as_it_says():
     for _ in range(400):
         low, high, achieved = bounds(SortedArray(rng.lognormal(0, 0.6, 1000)), 0.99)
         hits += low <= true <= high
-    assert achieved == pytest.approx(0.975, abs=0.005)  # METHODOLOGY 14
+    assert achieved == pytest.approx(0.975, abs=0.005)  # docs/methodology.md#percentiles
     assert hits / 400 == pytest.approx(achieved, abs=0.025)
 
 

@@ -1,4 +1,4 @@
-"""METHODOLOGY 15: K38."""
+"""Known answers K38 (docs/methodology.md#known-answers)."""
 
 from __future__ import annotations
 
