@@ -68,7 +68,8 @@ OURS = (
     "loadgen.engine.engine",
     "loadgen.engine.client",
     "loadgen.fleet",
-    "loadgen.campaign.campaign",
+    "loadgen.campaign.measure",
+    "loadgen.campaign.prepare",
 )
 
 

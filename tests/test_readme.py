@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.campaign.rundir import JOURNAL
 from loadgen.cli.app import run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
+from loadgen.manifest import JOURNAL
 from loadgen.profile.profile import load, shipped
 from tests.documents import DOCUMENTS, GENERATORS, LOADGEN, ROOT, generated, handwritten, names_of
 

@@ -1,4 +1,4 @@
-"""Known answers K29, K30 and K40, and the checks of docs/methodology.md#how-many-runs.
+"""Known answers K29 and K40, and the checks of docs/methodology.md#how-many-runs.
 
 See docs/methodology.md#known-answers.
 """
