@@ -68,8 +68,6 @@ NOT_YET = frozenset(  # (importer, imported)
         ("analysis.report.telemetry", "analysis.records.measured"),
         ("analysis.report.telemetry", "analysis.records.requests"),
         ("analysis.report.telemetry", "analysis.records.samples"),
-        ("analysis.stats.scaling", "analysis.figures.timeline"),
-        ("analysis.stats.scaling", "loadgen.record"),
     }
 )
 NOT_YET_CIRCLES = frozenset(

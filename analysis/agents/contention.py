@@ -23,6 +23,7 @@ from analysis.estimate import Estimate, refused
 from analysis.records.calls import Calls
 from analysis.records.requests import ABSENT, Bool
 from analysis.stats import planning, ratio
+from analysis.stats.distributions import scipy_stats
 from analysis.stats.equivalence import benjamini_hochberg
 from analysis.stats.intervals import CONFIDENCE, ENOUGH_RUNS, FEW_RUNS, LEAST_RUNS, no_interval
 from analysis.stats.outliers import MAD_TO_SD
@@ -357,14 +358,12 @@ def natural_tail_p(together: Flags, alone: Flags, run: Bool | None = None) -> fl
     Fisher's exact test, one-sided, of the share flagged among concurrent calls (of one `run`: which calls are of it)
     against that among solo ones. Below 5 % the flags are called contention: single flags come without it too.
     """
-    from scipy import stats  # 0.6 s to import, and needed only here
-
     mine = together.looked_at if run is None else together.looked_at & run
     rows = [
         [int((flagged & those).sum()), int((those & ~flagged).sum())]
         for flagged, those in ((together.flagged, mine), (alone.flagged, alone.looked_at))
     ]
-    return float(stats.fisher_exact(rows, alternative="greater").pvalue)
+    return float(scipy_stats().fisher_exact(rows, alternative="greater").pvalue)
 
 
 # --- the rules of earlier tools --------------------------------------------------------------------------------------

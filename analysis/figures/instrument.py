@@ -8,7 +8,6 @@ Every rule that fires is told in words, with the run it fired in, whatever the v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,13 @@ import numpy as np
 
 from analysis.estimate import significant
 from analysis.figures import throughput
-from analysis.figures.timeline import time_in_flight
 from analysis.records import latency, settling
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT, Bool
 from analysis.records.windows import Window
+from analysis.stats.in_flight import time_in_flight
 from analysis.stats.quantiles import SortedArray, type7
+from analysis.stats.steady import kendall_p
 from loadgen.record import Int64, Outcome
 
 __all__ = ["Instrument", "Verdict", "beyond_calibration", "instrument_of", "judge"]
@@ -240,9 +240,6 @@ def _growth(m: Measured, window: Window) -> float | None:
     growth = (arrivals - completions) / arrivals
     if growth <= GROWTH_SHARE:
         return None
-    from scipy import stats  # 0.6 s to import, and needed only here
-
     edges = np.linspace(start, window.to_ns, GROWTH_BINS + 1)
     held = np.diff(time_in_flight(due, done, edges))
-    p = float(stats.kendalltau(np.arange(GROWTH_BINS), held, alternative="greater").pvalue)
-    return growth if math.isfinite(p) and p < GROWTH_P else None
+    return growth if kendall_p(held, "greater") < GROWTH_P else None

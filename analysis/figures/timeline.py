@@ -11,9 +11,9 @@ from analysis.records import latency
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT
 from analysis.records.tokens import SERIES_BINS
-from loadgen.record import Int64
+from analysis.stats.in_flight import time_in_flight
 
-__all__ = ["Timeline", "time_in_flight", "timeline_of"]
+__all__ = ["Timeline", "timeline_of"]
 
 Float64 = NDArray[np.float64]
 
@@ -30,20 +30,6 @@ class Timeline:
     ttft_greatest_ms: Float64
     tokens_per_s: Float64
     failures: dict[str, Float64]  # outcome: how many requests ended so in the bin
-
-
-def time_in_flight(starts: Int64, ends: Int64, at: Float64) -> Float64:
-    """Return, for each instant, the request time spent until then: the sum of min(at, end) - min(at, start)."""
-    return _until(starts, at) - _until(ends, at)
-
-
-def _until(events: Int64, at: Float64) -> Float64:
-    """Return sum(max(0, at - event)) for each `at`."""
-    ordered = np.sort(events).astype(np.float64)
-    sums = np.append(0.0, np.cumsum(ordered))
-    before = np.searchsorted(ordered, at, side="right")
-    spent: Float64 = before * at - sums[before]
-    return spent
 
 
 def timeline_of(m: Measured, run: int) -> Timeline:

@@ -23,7 +23,7 @@ from loadgen.record import Int64
 if TYPE_CHECKING:  # measured.py asks for latencies to see where its windows open
     from analysis.records.measured import Measured
 
-__all__ = ["LATENCIES", "e2e", "queue", "send_lag", "tpot", "tpot_usual", "ttft", "ttft_least", "ttft_service"]
+__all__ = ["LATENCIES", "e2e", "queue", "send_lag", "tpot", "tpot_usual", "ttft", "ttft_service"]
 
 Float64 = NDArray[np.float64]
 
@@ -36,11 +36,6 @@ def ttft(m: Measured) -> Float64:
 def ttft_service(m: Measured) -> Float64:
     """TTFT of the server: from the sending."""
     return _where_known(latency.ttft_service, m.requests.sent_ns, m.tokens.first_ns)
-
-
-def ttft_least(m: Measured) -> Float64:
-    """TTFT, had each first token that shares its read with a later one come as early as it can have."""
-    return _where_known(latency.ttft, m.requests.intended_ns, m.tokens.first_least_ns)
 
 
 def e2e(m: Measured) -> Float64:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.stats.distributions import scipy_stats
 from analysis.stats.intervals import CONFIDENCE
 
 __all__ = ["Pair", "Test", "alexander_govern", "all_pairs", "dunnett", "kruskal"]
@@ -47,64 +48,47 @@ class Pair:
 
 def alexander_govern(groups: Groups) -> Test | None:
     """Test equal means of groups of unequal variances; None where a group does not vary, which it cannot weigh."""
-    from scipy import stats
-
     arrays = _checked(groups)
     if min(float(array.std()) for array in arrays) == 0:
         return None
-    found = stats.alexandergovern(*arrays)
+    found = scipy_stats().alexandergovern(*arrays)
     return Test(float(found.statistic), float(found.pvalue))
 
 
 def kruskal(groups: Groups) -> Test | None:
     """Test that no group tends to greater values than another, by ranks; None where all values are the same."""
-    from scipy import stats
-
     arrays = _checked(groups)
     if len(set(np.concatenate(arrays).tolist())) == 1:
         return None
-    found = stats.kruskal(*arrays)
+    found = scipy_stats().kruskal(*arrays)
     return Test(float(found.statistic), float(found.pvalue))
 
 
 def all_pairs(groups: Groups, confidence: float = CONFIDENCE, *, equal_variances: bool = False) -> list[Pair]:
-    """Return every pair by Games and Howell; by Tukey and Kramer if variances are equal. p and interval are adjusted.
+    """Every pair by Games and Howell, or by Tukey and Kramer if variances are equal; p and interval are adjusted.
 
-    A quarter of a second each, of which scipy integrates most of the time.
+    About a quarter of a second for each cell of the groups' square, most of it integrals. A pair of which neither group
+    varies has no test: its p is 1 or 0 and its interval a point.
     """
-    from scipy import stats
-
     arrays = _checked(groups)
-    k, counts = len(arrays), [len(array) for array in arrays]
-    variances = [float(array.var(ddof=1)) for array in arrays]
-    pooled_df = sum(counts) - k
-    pooled = sum((n - 1) * v for n, v in zip(counts, variances, strict=True)) / pooled_df
+    with np.errstate(divide="ignore", invalid="ignore"):  # by the spread of such a pair
+        found = scipy_stats().tukey_hsd(*arrays, equal_var=equal_variances)
+        ends = found.confidence_interval(confidence)
     pairs = []
-    for a, b in itertools.combinations(range(k), 2):
+    for a, b in itertools.combinations(range(len(arrays)), 2):
         difference = float(arrays[a].mean() - arrays[b].mean())
-        part_a, part_b = variances[a] / counts[a], variances[b] / counts[b]
-        df = float(pooled_df)
-        if equal_variances:
-            part_a, part_b = pooled / counts[a], pooled / counts[b]
-        elif part_a + part_b > 0:
-            df = (part_a + part_b) ** 2 / (part_a**2 / (counts[a] - 1) + part_b**2 / (counts[b] - 1))
-        se = math.sqrt((part_a + part_b) / 2)  # of the studentized range, whose unit is one mean and not a difference
-        if se == 0:
-            pairs.append(Pair(a, b, difference, 1.0 if difference == 0 else 0.0, difference, difference))
-            continue
-        p = float(stats.studentized_range.sf(abs(difference) / se, k, df))
-        half = se * float(stats.studentized_range.ppf(confidence, k, df))
-        pairs.append(Pair(a, b, difference, min(1.0, max(0.0, p)), difference - half, difference + half))
+        p, low, high = float(found.pvalue[a, b]), float(ends.low[a, b]), float(ends.high[a, b])
+        if math.isnan(p):
+            p, low, high = float(difference == 0), difference, difference
+        pairs.append(Pair(a, b, difference, p, low, high))
     return pairs
 
 
 def dunnett(groups: Groups, baseline: int, confidence: float = CONFIDENCE) -> list[Pair]:
     """Return each group minus groups[baseline], p and interval adjusted for so many comparisons; b is the baseline."""
-    from scipy import stats
-
     arrays = _checked(groups)
     others = [place for place in range(len(arrays)) if place != baseline]
-    found = stats.dunnett(
+    found = scipy_stats().dunnett(
         *(arrays[place] for place in others),
         control=arrays[baseline],
         random_state=np.random.default_rng(DUNNETT_SEED),

@@ -29,7 +29,6 @@ __all__ = [
     "WITHIN_RUN",
     "about",
     "centre",
-    "count_rate",
     "hull",
     "log_t_half_width",
     "no_interval",
@@ -176,19 +175,6 @@ def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = C
     plain = t_half_width(runs, confidence)
     low, high = max(0.0, min(low, share - plain)), min(1.0, max(high, share + plain))
     return Estimate(share, low, high, confidence, n, _few(len(runs)))
-
-
-def count_rate(events: int, seconds: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Return rare, independent events (errors) per second, with the exact interval of a Poisson count.
-
-    Not for throughput: completions of a queue are no Poisson process, and their runs differ.
-    """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be > 0, got {seconds}")
-    tail = (1 - confidence) / 2
-    low = float(special.gammaincinv(events, tail)) if events else 0.0
-    high = float(special.gammaincinv(events + 1, 1 - tail))
-    return Estimate(events / seconds, low / seconds, high / seconds, confidence, events, (WITHIN_RUN,))
 
 
 def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:

@@ -1,4 +1,4 @@
-"""How many runs, how many requests a run, and what so many can show: METHODOLOGY 4.1 and 6.
+"""How many runs, and what that many can show: METHODOLOGY 4.1 and 6.
 
 Runs may be added until the interval is narrow enough only if one looks at fixed numbers of runs and pays for looking
 with 97 % in place of 95 %: checking after every run at 95 % covered 87 to 93 %. Effects are in standard deviations of
@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from analysis.estimate import significant
+from analysis.stats.distributions import scipy_stats
 from analysis.stats.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
 from analysis.stats.ratio import Difference
 
@@ -27,11 +26,8 @@ __all__ = [
     "detectable",
     "look",
     "minimum_detectable",
-    "optimal_requests",
     "power",
     "runs_needed",
-    "stein_interval",
-    "stein_runs",
     "stopping",
 ]
 
@@ -94,37 +90,6 @@ def _relative_half_width(values: Sequence[float]) -> float:
     return (high - low) / 2 / centre if centre else math.inf
 
 
-# --- a fixed plan ----------------------------------------------------------------------------------------------------
-
-
-def stein_runs(pilot: int, sd: float, half_width: float) -> int:
-    """Return N = max(n0, ceil((t_{n0-1} s / d)^2)): the runs in all after a pilot of n0 runs with that sd (Stein 1945).
-
-    sd and half_width: the same unit, that of the figure. n0 >= 10 is better; 5 costs 40 to 50 % more runs.
-    """
-    if pilot < 2:
-        raise ValueError(f"a pilot needs 2 runs or more, got {pilot}")
-    if not half_width > 0:
-        raise ValueError(f"half_width must be > 0, got {half_width}")
-    return max(pilot, math.ceil((t_quantile(pilot - 1) * sd / half_width) ** 2))
-
-
-def stein_interval(values: Sequence[float], pilot: int) -> tuple[float, float]:
-    """Return mean -+ t_{n0-1} s_pilot / sqrt(N): all runs in the mean, only the first `pilot` of them in the spread."""
-    half = t_quantile(pilot - 1) * float(np.std(values[:pilot], ddof=1)) / math.sqrt(len(values))
-    centre = float(np.mean(values))
-    return centre - half, centre + half
-
-
-def optimal_requests(run_overhead_s: float, request_s: float, sd_request: float, sd_run: float) -> float:
-    """Return m* = sqrt(w/c) sd_request / sd_run: the requests a run that make an interval cheapest (Kalibera & Jones).
-
-    run_overhead_s: what a run costs before its first request; request_s: what one more request costs. Infinite where
-    runs do not differ.
-    """
-    return math.sqrt(run_overhead_s / request_s) * sd_request / sd_run if sd_run > 0 else math.inf
-
-
 # --- what can be seen ------------------------------------------------------------------------------------------------
 
 
@@ -164,11 +129,9 @@ def power(effect: float, n: int, other: int | None = None, size: float = SIZE) -
 
     effect: in SDs. n: pairs, or with `other` the runs of the one arm beside those of the other.
     """
-    from scipy import stats  # 0.6 s to import, and needed only here
-
     df, worth = (n - 1, n) if other is None else (n + other - 2, n * other / (n + other))
     # The upper tail only: nct.cdf(-t) returned NaN at moderate noncentrality.
-    return float(stats.nct.sf(t_quantile(df, 1 - size), df, abs(effect) * math.sqrt(worth)))
+    return float(scipy_stats().nct.sf(t_quantile(df, 1 - size), df, abs(effect) * math.sqrt(worth)))
 
 
 def minimum_detectable(n: int, other: int | None = None, target: float = POWER, size: float = SIZE) -> float | None:

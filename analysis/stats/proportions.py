@@ -1,4 +1,4 @@
-"""Two success rates compared, and what no failure at all can prove: METHODOLOGY 8. One rate: intervals.proportion.
+"""Two success rates compared: METHODOLOGY 8. One rate: intervals.proportion.
 
 Two independent sets of trials and the same tasks tried in both arms are different questions. The usual case is the
 second (one list of tasks, several servers), and the formulas for the first are then far too wide.
@@ -10,8 +10,9 @@ import math
 
 from analysis.estimate import Estimate
 from analysis.stats import intervals
+from analysis.stats.distributions import scipy_stats
 
-__all__ = ["boschloo_p", "fisher_p", "mcnemar_p", "newcombe", "zero_failures_bound"]
+__all__ = ["fisher_p", "mcnemar_p", "newcombe"]
 
 CONFIDENCE = 0.95
 
@@ -38,17 +39,7 @@ def _ends(share: Estimate) -> tuple[float, float, float]:
 
 def fisher_p(k: int, n: int, k0: int, n0: int) -> float:
     """Return Fisher's exact two-sided p that two independent sets have one rate; conservative."""
-    from scipy import stats  # 0.6 s to import, and needed only here
-
-    return float(stats.fisher_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
-
-
-def boschloo_p(k: int, n: int, k0: int, n0: int) -> float:
-    """Return Boschloo's exact two-sided p of the same: more power than Fisher's."""
-    from scipy import stats  # 0.6 s to import, and needed only here
-
-    # scipy takes the columns as the arms; the transposed table has another p, and no error.
-    return float(stats.boschloo_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
+    return float(scipy_stats().fisher_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
 
 
 def mcnemar_p(only_one: int, only_other: int) -> float:
@@ -56,13 +47,4 @@ def mcnemar_p(only_one: int, only_other: int) -> float:
     discordant = only_one + only_other
     if discordant == 0:
         return 1.0
-    from scipy import stats  # 0.6 s to import, and needed only here
-
-    return float(stats.binomtest(only_one, discordant).pvalue)
-
-
-def zero_failures_bound(n: int, confidence: float = CONFIDENCE) -> float:
-    """Return the highest failure rate that n trials without a failure leave open: 1 - (1-c)^(1/n), about 3/n."""
-    if n < 1:
-        raise ValueError(f"n must be >= 1, got {n}")
-    return -math.expm1(math.log1p(-confidence) / n)
+    return float(scipy_stats().binomtest(only_one, discordant).pvalue)

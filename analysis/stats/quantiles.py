@@ -25,7 +25,6 @@ __all__ = [
     "bounds",
     "least_n",
     "name_of",
-    "one_sided_upper_rank",
     "quantile",
     "ranks",
     "type7",
@@ -80,10 +79,6 @@ def ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int | None,
     """
     tail = (1 - confidence) / 2
     return _lower_rank(n, q, tail), _upper_rank(n, q, tail)
-
-
-def one_sided_upper_rank(n: int, q: float, confidence: float = CONFIDENCE) -> int | None:
-    return _upper_rank(n, q, 1 - confidence)
 
 
 def _lower_rank(n: int, q: float, tail: float) -> int | None:

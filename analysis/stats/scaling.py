@@ -1,7 +1,7 @@
 """How throughput goes with the number of clients: laws, their fits, the knee, and Little's law as a check on our books.
 
-Two families. Whole-system laws say X(N), the throughput at N in flight: Amdahl, Karp-Flatt and Gunther's universal
-scalability law (METHODOLOGY 10). Per-agent laws say eta(N), what is left of one agent's rate when N share the server
+Two families. The whole-system law says X(N), the throughput at N in flight: Gunther's universal scalability law
+(METHODOLOGY 10). Per-agent laws say eta(N), what is left of one agent's rate when N share the server
 (SYSTEMS 1.9). A fit that the data cannot carry is refused in words: a peak far beyond what was tried is no finding.
 """
 
@@ -17,29 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.estimate import Estimate, refused
-from analysis.figures.timeline import time_in_flight
+from analysis.stats.in_flight import time_in_flight
 from analysis.stats.intervals import t_quantile
-from loadgen.record import Int64
 
 __all__ = [
     "EtaFit",
     "Knee",
     "Usl",
-    "amdahl",
     "efficiency",
     "fit_eta_amdahl",
     "fit_eta_power",
     "fit_usl",
     "halving_level",
-    "karp_flatt",
     "knee",
     "little_gap",
-    "little_sides",
     "usl",
     "usl_peak",
 ]
 
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 CONFIDENCE = 0.95
 LEAST_LEVELS = 6
@@ -53,16 +50,6 @@ TOO_WIDE = math.log(1e6)  # half-width of a logarithm: what a parameter at its b
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
-
-
-def amdahl(n: float, serial: float) -> float:
-    """Return the speedup S(N) = 1 / (sigma + (1-sigma)/N) where the share `serial` of the work cannot be divided."""
-    return 1 / (serial + (1 - serial) / n)
-
-
-def karp_flatt(speedup: float, n: float) -> float:
-    """Return the serial share that a measured speedup at N > 1 amounts to; if it rises with N, overhead grows."""
-    return (1 / speedup - 1 / n) / (1 - 1 / n)
 
 
 def usl(n: Float64, gamma: float, alpha: float, beta: float) -> Float64:
@@ -202,22 +189,6 @@ def knee(levels: Sequence[float], rates: Sequence[float], latencies: Sequence[fl
 
 
 # --- Little's law ----------------------------------------------------------------------------------------------------
-
-
-def little_sides(starts_ns: Int64, ends_ns: Int64) -> tuple[int, int]:
-    """Return (the integral of N(t) dt, the sum of R_i) in request-nanoseconds, in whole numbers: they must be equal.
-
-    starts_ns, ends_ns: shape (n,), of the same requests, all of them ended. The integral walks the events in order of
-    time and knows no pairs, so that a request counted twice, or ended without having begun, shows.
-    """
-    events = sorted([(at, 1) for at in starts_ns.tolist()] + [(at, -1) for at in ends_ns.tolist()])
-    area = held = 0
-    before = events[0][0] if events else 0
-    for at, step in events:
-        area += held * (at - before)
-        held += step
-        before = at
-    return area, sum(ends_ns.tolist()) - sum(starts_ns.tolist())
 
 
 def little_gap(starts_ns: Int64, ends_ns: Int64, from_ns: int, to_ns: int) -> float | None:

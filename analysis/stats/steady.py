@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis.stats import dependence
+from analysis.stats.distributions import scipy_stats
 from analysis.stats.ratio import welch
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "energy_split",
     "kendall_p",
     "mser",
-    "settled",
     "shifts",
     "stands_out",
     "trend_inefficiency",
@@ -45,8 +45,6 @@ CUT_WORTH = 16  # independent values, at least, in what is left
 CUT_STRETCHES_P = 0.002
 CUT_STRETCHES = 8  # of what is left, at least
 LAST_TENTH = 0.9  # of the half that is searched: a cut beyond it means that the best cut may lie further on
-BLOCK = 20
-BLOCKS_DIFFER = 0.10
 DRIFT_BINS = 10
 DRIFT_LEAST_BINS = 5  # that hold data: below it no order of bins is improbable enough
 DRIFT_P = 0.05
@@ -156,27 +154,6 @@ def _beyond(difference: float, scatter: float, df: float, p: float) -> bool:
     return 2 * float(special.stdtr(df, -abs(difference) / scatter)) < p
 
 
-def settled(*series: Float64, block: int = BLOCK, within: float = BLOCKS_DIFFER) -> int | None:
-    """Return after how many requests two successive blocks first agreed in the medians of all series; None: not yet.
-
-    series: the TTFT, the TPOT ... of the same warm-up requests, each shape (n,), in order of issue; NaN where a request
-    has none. A block in which no request has one agrees only with another such block.
-    """
-    n = min((len(one) for one in series), default=0)
-    for end in range(2 * block, n + 1, block):
-        if all(_agree(one[end - 2 * block : end - block], one[end - block : end], within) for one in series):
-            return end
-    return None
-
-
-def _agree(earlier: Float64, later: Float64, within: float) -> bool:
-    earlier, later = earlier[~np.isnan(earlier)], later[~np.isnan(later)]
-    if len(earlier) == 0 or len(later) == 0:
-        return len(earlier) == len(later)
-    before, after = float(np.median(earlier)), float(np.median(later))
-    return after == before or abs(after - before) < within * abs(before)
-
-
 # --- drift -----------------------------------------------------------------------------------------------------------
 
 
@@ -200,10 +177,8 @@ def drift(bins: Float64, least_change: float = DRIFT_CHANGE) -> Drift | None:
     index = np.flatnonzero(~np.isnan(bins))
     if len(index) < DRIFT_LEAST_BINS:
         return None
-    from scipy import stats  # 0.6 s to import, and needed only here
-
     held = bins[index]
-    slope = float(stats.theilslopes(held, index).slope)
+    slope = float(scipy_stats().theilslopes(held, index).slope)
     level = float(np.median(held))
     change = slope * (len(bins) - 1) / level if level else 0.0
     p = kendall_p(held)
@@ -212,9 +187,7 @@ def drift(bins: Float64, least_change: float = DRIFT_CHANGE) -> Drift | None:
 
 def kendall_p(values: Float64, alternative: Literal["two-sided", "less", "greater"] = "two-sided") -> float:
     """Return the p value of Kendall's tau between `values`, shape (k,), and their order; 1 where all are equal."""
-    from scipy import stats  # 0.6 s to import, and needed only here
-
-    p = float(stats.kendalltau(np.arange(len(values)), values, alternative=alternative).pvalue)
+    p = float(scipy_stats().kendalltau(np.arange(len(values)), values, alternative=alternative).pvalue)
     return 1.0 if math.isnan(p) else p
 
 
@@ -235,11 +208,9 @@ def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, b
     above the Theil-Sen line through the bins is the series that a quantile depends on, without its trend. At most 1.5,
     as of a queue at 95 % load in bins of 500: beyond it the trend is curved rather than the values dependent.
     """
-    from scipy import stats  # 0.6 s to import, and needed only here
-
     inside = (at >= start) & (at < end) & ~np.isnan(values)
     index = np.flatnonzero(~np.isnan(bins))
-    line = stats.theilslopes(bins[index], index)
+    line = scipy_stats().theilslopes(bins[index], index)
     place = (at[inside] - start) * len(bins) / (end - start) - 0.5
     above = (values[inside] > line.intercept + line.slope * place).astype(np.float64)
     return min(TREND_MOST, dependence.bin_inefficiency(above, len(above) / len(bins)))

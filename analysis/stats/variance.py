@@ -28,11 +28,6 @@ class Components:
     requests: float  # a run; where they are unequal, what they are worth in the mean squares
 
     @property
-    def of_mean(self) -> float:
-        """The standard error of the mean over all runs."""
-        return math.sqrt((self.run**2 + self.request**2 / self.requests) / self.runs)
-
-    @property
     def run_share(self) -> float | None:
         """The share of the mean's variance that only more runs shrink; None where nothing varies."""
         within = self.request**2 / self.requests
@@ -59,21 +54,11 @@ def components(runs: Sequence[Float64]) -> Components | None:
     return Components(math.sqrt(max(0.0, between - within) / worth), math.sqrt(within), n, worth)
 
 
-def advice(parts: Components, optimal: float | None = None) -> str:
-    """Return in one sentence whether to add runs or requests.
-
-    optimal: the requests a run that cost least (planning.optimal_requests), where the costs are known; without them the
-    larger part of the doubt decides.
-    """
+def advice(parts: Components) -> str:
+    """One sentence on whether to add runs or requests: whichever brings the larger part of the variance."""
     share = parts.run_share
     if share is None:
         return "Nothing varies: neither more runs nor more requests would change this figure."
-    if optimal is not None and math.isfinite(optimal):
-        more_requests, told = parts.requests < optimal, f" ({optimal:.0f} requests a run would cost least)"
-    else:
-        more_requests, told = share < 0.5, ""
-    if more_requests:
-        return f"Add requests to each run: {1 - share:.0%} of the doubt comes from requests within runs{told}."
     if share < 0.5:
-        return f"Add runs, not requests to each: the runs are long enough as they are{told}."
-    return f"Add runs: {share:.0%} of the doubt comes from differences between runs, which longer runs keep{told}."
+        return f"Add requests to each run: {1 - share:.0%} of the doubt comes from requests within runs."
+    return f"Add runs: {share:.0%} of the doubt comes from differences between runs, which longer runs keep."

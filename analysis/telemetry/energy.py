@@ -1,4 +1,4 @@
-"""Energy from power samples, and what a token costs of it. METHODOLOGY 13.
+"""Energy from power samples. METHODOLOGY 13.
 
 Whole boards only. A board's own power reading is averaged and sampled in ways that differ by model, so that a figure
 needs a window much longer than a reading (60 s by default; energy of single requests is refused), and several runs.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["joules", "joules_per", "net_of_idle"]
+__all__ = ["joules", "net_of_idle"]
 
 Float64 = NDArray[np.float64]
 
@@ -32,8 +32,3 @@ def joules(at_s: Float64, watts: Float64) -> float:
 def net_of_idle(energy_j: float, idle_w: float, seconds: float) -> float:
     """Return what was drawn beyond the idle power, measured for 30 s or more before the load."""
     return energy_j - idle_w * seconds
-
-
-def joules_per(energy_j: float, count: int) -> float | None:
-    """Return joules per output token, or per request; None if there was none."""
-    return energy_j / count if count > 0 else None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.figures.timeline import time_in_flight, timeline_of
+from analysis.figures.timeline import timeline_of
+from analysis.stats.in_flight import time_in_flight
 from tests.analysis.handmade import directory, request, run
 from tests.analysis.report.test_terminal import CALIBRATION, OBJECTIVES, reports
 from tests.analysis.test_summary import OPEN, chat

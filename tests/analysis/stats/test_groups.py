@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.stats.groups import alexander_govern, all_pairs, dunnett, kruskal
 
@@ -42,6 +44,17 @@ def test_k37_tukey():
     assert [pair.p for pair in pairs] == pytest.approx([0.0144483, 0.980311, 0.0203311], abs=5e-7)
 
 
+def test_games_howell_is_the_studentized_range_at_welchs_degrees_of_freedom():
+    a, b, c = (np.array(group) for group in K37)
+    part_a, part_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    df = (part_a + part_b) ** 2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
+    difference, se = a.mean() - b.mean(), np.sqrt((part_a + part_b) / 2)
+    half = se * stats.studentized_range.ppf(0.9, 3, df)
+    pair = all_pairs((a, b, c), 0.9)[0]
+    assert pair.p == pytest.approx(stats.studentized_range.sf(abs(difference) / se, 3, df), rel=1e-6)
+    assert (pair.difference, pair.low, pair.high) == pytest.approx((difference, difference - half, difference + half))
+
+
 def test_games_howell_of_two_groups_is_welchs_test():
     from analysis.stats.ratio import welch
 
@@ -77,6 +90,10 @@ def test_groups_that_do_not_vary_are_not_weighed():
     assert kruskal(same) is None
     assert [pair.p for pair in all_pairs(same)] == [1.0, 1.0, 1.0]
     assert all_pairs(([1.0, 1.0], [2.0, 2.0]))[0].p == 0.0
+    flat, varied = all_pairs(([1.0, 1.0], [2.0, 2.0], [1.0, 3.0]))[:2]
+    assert (flat.p, flat.low, flat.high) == (0.0, -1.0, -1.0)
+    assert 0 < varied.p < 1
+    assert varied.low < varied.difference < varied.high
 
 
 @pytest.mark.parametrize("bad", [([1.0, 2.0],), ([1.0], [1.0, 2.0]), ([1.0, math.nan], [1.0, 2.0])])

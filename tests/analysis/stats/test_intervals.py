@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.estimate import Estimate
 from analysis.stats import intervals
@@ -78,6 +79,14 @@ def test_log_t_over_runs_covers_as_often_as_it_says(runs, cv):
 def test_wilson(k, low, high):
     share = intervals.proportion(k, 93)  # K10
     assert (share.low, share.high) == pytest.approx((low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 7), (13, 93), (500, 1000), (1, 10**6)])
+def test_wilson_is_scipys(k, n, confidence):
+    share = intervals.proportion(k, n, confidence=confidence)
+    known = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+    assert (share.low, share.high) == pytest.approx((known.low, known.high), abs=1e-12)
 
 
 def test_wilson_at_the_ends_stays_there():
@@ -166,13 +175,3 @@ def test_the_instruments_error_widens_and_marks():
     assert wide.sentences == ()
     assert intervals.with_instrument(figure, 10.01).sentences == ("instrument-limited",)
     assert intervals.with_instrument(figure, None) is figure
-
-
-def test_the_rate_of_rare_events():
-    rate = intervals.count_rate(400, 100.0)  # K34
-    assert (rate.value, rate.low, rate.high) == pytest.approx((4, 3.617563, 4.411866), abs=1e-6)
-    none = intervals.count_rate(0, 3600.0)
-    assert (none.value, none.low) == (0, 0)
-    assert none.high == pytest.approx(-math.log(0.025) / 3600)
-    with pytest.raises(ValueError, match="seconds must be > 0"):
-        intervals.count_rate(1, 0.0)

@@ -12,17 +12,6 @@ from analysis.stats.intervals import t_quantile
 from analysis.stats.planning import LOOKS, look, minimum_detectable, power, runs_needed
 
 
-def test_steins_two_stages():
-    assert planning.stein_runs(5, sd=3, half_width=2) == 18  # K29
-    assert planning.stein_runs(5, sd=0.1, half_width=2) == 5
-    values = [1.0, 4.0, 2.0, 5.0, 3.0, 9.0, 9.0]
-    low, high = planning.stein_interval(values, 5)
-    assert (low + high) / 2 == pytest.approx(33 / 7)
-    assert (high - low) / 2 == pytest.approx(t_quantile(4) * math.sqrt(2.5) / math.sqrt(7))  # sd of 1..5
-    with pytest.raises(ValueError, match="half_width must be > 0"):
-        planning.stein_runs(5, 3, 0)
-
-
 def test_runs_an_arm_for_an_effect_of_one_sd():
     assert runs_needed(1.0, paired=False) == 17  # K29
     assert power(1.0, 17, 17) == pytest.approx(0.80704, abs=1e-5)
@@ -84,11 +73,6 @@ def test_too_few_runs_to_test_have_no_least_effect():
     assert minimum_detectable(1, 1) is None
     assert minimum_detectable(2) > 5
     assert runs_needed(1e-9, paired=True) is None
-
-
-def test_requests_a_run():
-    assert planning.optimal_requests(60, 0.5, 0.6, 0.03) == pytest.approx(219.089, abs=1e-3)  # K30
-    assert planning.optimal_requests(60, 0.5, 0.6, 0.0) == math.inf
 
 
 # --- looks ---

@@ -13,7 +13,6 @@ from analysis.stats.steady import (
     energy_split,
     kendall_p,
     mser,
-    settled,
     shifts,
     stands_out,
     trend_inefficiency,
@@ -118,27 +117,6 @@ def test_a_cut_stands_out_by_five_percent_or_not_at_all():
     assert not stands_out(steps((50, 10), (15, 1)), 50)  # too little is left to tell
     assert not stands_out(np.ones(100), 0)
     assert stands_out(steps((50, 0), (350, 3)), 50)  # no logarithm of zero is taken
-
-
-def test_warm_up_ends_with_two_blocks_that_agree_in_every_series():
-    ttft = np.concatenate([np.full(20, level) for level in (5.0, 3.0, 2.0, 1.95, 1.9)])
-    assert settled(ttft) == 80  # 2.0 to 1.95 is the first step below a tenth
-    tpot = np.concatenate([np.full(20, level) for level in (1.0, 1.0, 1.0, 1.2, 1.21)])
-    assert settled(ttft, tpot) == 100
-    assert settled(ttft[:79]) is None
-    assert settled() is None
-
-
-def test_a_step_of_exactly_a_tenth_is_not_agreement():
-    assert settled(np.concatenate([np.full(20, 100.0), np.full(20, 110.0)])) is None
-    assert settled(np.concatenate([np.full(20, 100.0), np.full(20, 109.0)])) == 40
-
-
-def test_requests_without_the_figure_do_not_decide_alone():
-    ttft, none = np.full(40, 1.0), np.full(40, np.nan)
-    assert settled(ttft, none) == 40
-    assert settled(ttft, np.where(np.arange(40) < 20, np.nan, 1.0)) is None
-    assert settled(np.where(np.arange(40) % 3 == 0, np.nan, 1.0)) == 40
 
 
 # --- drift ---

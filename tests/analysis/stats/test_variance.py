@@ -12,7 +12,6 @@ def test_components_worked_by_hand():
     # Means 2, 4, 9 of three requests each: MSB = 3 (9 + 1 + 16) / 2 = 39, MSW = 6 / 6 = 1, s2_run = 38 / 3.
     parts = components([np.array([1.0, 2, 3]), np.array([3.0, 4, 5]), np.array([8.0, 9, 10])])
     assert parts == Components(pytest.approx(math.sqrt(38 / 3)), pytest.approx(1.0), 3, pytest.approx(3.0))
-    assert parts.of_mean == pytest.approx(math.sqrt(39 / 9))  # sqrt(MSB / N)
     assert parts.run_share == pytest.approx(38 / 39)
 
 
@@ -30,7 +29,6 @@ def test_components_recover_what_made_the_data():
     parts = components(runs)
     assert parts.run == pytest.approx(0.1, rel=0.1)
     assert parts.request == pytest.approx(0.6, rel=0.02)
-    assert parts.of_mean == pytest.approx(np.std([run.mean() for run in runs], ddof=1) / 20)
 
 
 def test_runs_that_differ_by_chance_alone_have_no_component():
@@ -50,13 +48,3 @@ def test_the_larger_part_of_the_doubt_says_what_to_add():
     assert advice(runs) == ("Add runs: 85% of the doubt comes from differences between runs, which longer runs keep.")
     assert advice(requests) == "Add requests to each run: 95% of the doubt comes from requests within runs."
     assert advice(Components(0, 0, 5, 200)).startswith("Nothing varies")
-
-
-def test_costs_decide_where_they_are_known():
-    parts = Components(0.03, 0.6, 5, 200)
-    assert advice(parts, 219.1) == (
-        "Add requests to each run: 67% of the doubt comes from requests within runs"
-        " (219 requests a run would cost least)."
-    )
-    assert advice(parts, 100).startswith("Add runs, not requests")
-    assert advice(parts, math.inf) == advice(parts)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.telemetry.energy import joules, joules_per, net_of_idle
+from analysis.telemetry.energy import joules, net_of_idle
 
 
-def test_energy_by_trapezoids_and_per_token():
+def test_energy_by_trapezoids_and_net_of_idle():
     energy = joules(np.array([0.0, 1, 2]), np.array([100.0, 200, 100]))
     assert energy == 300  # K38
-    assert joules_per(energy, 150) == 2
     assert net_of_idle(energy, 40, 2) == 220
-    assert joules_per(energy, 0) is None
 
 
 def test_samples_need_not_be_evenly_spaced():
