@@ -3,6 +3,7 @@
 All of it happens in one thread with an event loop of its own, so that neither a slow driver nor a large page of metrics
 delays a request; drivers are asked in further threads. What is shared with the measuring thread is the interpreter:
 the work of one look is a millisecond or two, and no token's stamp depends on when that thread gets its turn.
+`Sampler` is the thread; `Looks` is what runs in it, and needs only an event loop and the clock.
 
 The looks keep to a grid from the start of the sampler on. A look that takes longer than its place leaves places out;
 none is made up for, so that a slow server is not asked more often for being slow.
@@ -29,7 +30,7 @@ from loadgen.telemetry.log import Log
 from loadgen.telemetry.nvml import open_nvml
 from loadgen.telemetry.servers import open_exporter, open_server
 
-__all__ = ["Sampler", "start_sampler"]
+__all__ = ["Looks", "Sampler", "start_sampler"]
 
 GPU_INTERVAL_S = 0.1  # METHODOLOGY 13: the energy counter steps about as often
 READY_S = 6.0  # a server that does not answer within its time is not waited for any longer
@@ -60,76 +61,32 @@ async def start_sampler(
     return sampler
 
 
-class Sampler:
-    """The thread and what it found. `begin` and `stop` are for the thread that measures."""
+class Looks:
+    """The looks at each source, on a grid from the start on, until `stop`. All of it in one event loop."""
 
-    def __init__(
-        self,
-        settings: Telemetry,
-        endpoints: Sequence[Endpoint],
-        directory: Path,
-        proxy: str | None = None,
-        seen: Seen | None = None,
-    ) -> None:
-        self.ready = threading.Event()
-        self.surprises: list[str] = []  # what was asked for and is not there
-        self.thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._settings = settings
-        self._endpoints = endpoints
-        self._proxy, self._seen = proxy, seen
-        self._log = Log(directory)
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, interval_s: float, log: Log, seen: Seen | None = None) -> None:
+        self.paused = False
+        self._interval_s = interval_s
+        self._log, self._seen = log, seen
         self._stopping = asyncio.Event()
-        self._failed: BaseException | None = None
-        self._paused = False
-        self._sources: list[dict[str, Any]] = []
-        self._absent: list[dict[str, str]] = []
         self._notes: list[str] = []
         self._missed: Counter[tuple[str, str]] = Counter()
 
-    def begin(self, run: int, zero_ns: int) -> None:
-        """Samples belong to `run` from now on; its zero may still be to come."""
-        self._log.begin(run, zero_ns)
-
-    def pause(self, paused: bool) -> None:
-        """Look at nothing while `paused`: another campaign has its turn, and samples of its own."""
-        self._paused = paused
-
-    def describe(self) -> dict[str, Any]:
-        """The sources that are sampled, and those that are not and why: the manifest's `telemetry`."""
+    def notes(self) -> list[str]:
+        """One line for each thing that went wrong: a source lost, samples lost, looks without an answer."""
         missed = [f"{who}: {n} looks without an answer ({why})" for (who, why), n in sorted(self._missed.items())]
-        return {
-            "interval_s": self._settings.interval_s,
-            "sources": list(self._sources),
-            "absent": list(self._absent),
-            "notes": [*self._notes, *missed],
-        }
+        return [*self._notes, *missed]
 
-    async def stop(self) -> dict[str, Any]:
-        """The final `describe()`, after a last look and with everything on disk. Raises the error of the thread."""
-        if self._loop is not None and self.thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # it has just ended by itself
-                self._loop.call_soon_threadsafe(self._stopping.set)
-        await asyncio.to_thread(self.thread.join, JOIN_S)
-        if self._failed is not None:
-            raise self._failed
-        if self.thread.is_alive():
-            self._notes.append(f"the last samples are missing: a source did not answer within {JOIN_S:g} s")
-        return self.describe()
+    def note(self, text: str) -> None:
+        """Keep one line about something that went wrong."""
+        self._notes.append(text)
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as error:
-            self._failed = error
-        finally:
-            self.ready.set()
+    def stop(self) -> None:
+        """Look a last time, then end."""
+        self._stopping.set()
 
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        opened = await asyncio.gather(*(self._open(name, opening) for name, opening in self._openings()))
-        sources = [source for source in opened if source is not None]
-        self._sources = [{"source": source.name, **source.facts} for source in sources]
+    async def run(self, sources: Sequence[Source], ready: Callable[[], None]) -> None:
+        """Look at `sources` until `stop`, then close them. `ready` is called once each was looked at."""
         start_ns = now_ns()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -138,37 +95,14 @@ class Sampler:
                     tasks.create_task(self._sample(source, start_ns, first))
                 tasks.create_task(self._flush())
                 await asyncio.gather(*(first.wait() for first in firsts))
-                self.ready.set()
+                ready()
         finally:
             for source in sources:
                 await source.close()
             self._keep()
 
-    def _openings(self) -> list[tuple[str, Opening]]:
-        wanted, proxy = self._settings, self._proxy
-        openings: list[tuple[str, Opening]] = [("host", _in_thread(open_host)), ("process", _in_thread(open_process))]
-        if wanted.gpu in ("auto", "nvml"):
-            openings.append(("nvml", _in_thread(open_nvml)))
-        if wanted.gpu in ("auto", "amdgpu"):
-            openings.append(("amdgpu", _in_thread(open_amdgpu)))
-        for endpoint in {endpoint.route(): endpoint for endpoint in self._endpoints}.values():
-            openings.append(("server", _asked(open_server, endpoint)))
-        for url in wanted.exporters:
-            openings.append(("exporter", _asked(open_exporter, url, proxy)))
-        return openings
-
-    async def _open(self, name: str, opening: Opening) -> Source | None:
-        try:
-            return await opening()
-        except Absent as absent:
-            self._absent.append({"source": name, "reason": str(absent)})
-            # Most machines have no GPU of either make: that is no surprise unless one was asked for by name.
-            if not absent.expected and name in ("server", "exporter", self._settings.gpu):
-                self.surprises.append(str(absent))
-            return None
-
     async def _sample(self, source: Source, start_ns: int, first: asyncio.Event) -> None:
-        interval_s = self._settings.interval_s
+        interval_s = self._interval_s
         if source.name in ("nvml", "amdgpu"):
             interval_s = min(interval_s, GPU_INTERVAL_S)
         interval_ns = round(max(interval_s, source.at_most_every_s) * NS_PER_S)
@@ -176,7 +110,7 @@ class Sampler:
         stopping = False
         while True:
             try:
-                if not self._paused:
+                if not self.paused:
                     look = await source.read()
                     self._log.append(source.name, look)
                     if self._seen is not None:
@@ -212,6 +146,98 @@ class Sampler:
             note = f"samples are missing: {os.strerror(error.errno) if error.errno else error}"
             if note not in self._notes:
                 self._notes.append(note)
+
+
+class Sampler:
+    """The thread and what it found. `begin` and `stop` are for the thread that measures."""
+
+    def __init__(
+        self,
+        settings: Telemetry,
+        endpoints: Sequence[Endpoint],
+        directory: Path,
+        proxy: str | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        self.ready = threading.Event()
+        self.surprises: list[str] = []  # what was asked for and is not there
+        self.thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._settings = settings
+        self._endpoints = endpoints
+        self._proxy = proxy
+        self._log = Log(directory)
+        self._looks = Looks(settings.interval_s, self._log, seen)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed: BaseException | None = None
+        self._sources: list[dict[str, Any]] = []
+        self._absent: list[dict[str, str]] = []
+
+    def begin(self, run: int, zero_ns: int) -> None:
+        """Samples belong to `run` from now on; its zero may still be to come."""
+        self._log.begin(run, zero_ns)
+
+    def pause(self, paused: bool) -> None:
+        """Look at nothing while `paused`: another campaign has its turn, and samples of its own."""
+        self._looks.paused = paused
+
+    def describe(self) -> dict[str, Any]:
+        """The sources that are sampled, and those that are not and why: the manifest's `telemetry`."""
+        return {
+            "interval_s": self._settings.interval_s,
+            "sources": list(self._sources),
+            "absent": list(self._absent),
+            "notes": self._looks.notes(),
+        }
+
+    async def stop(self) -> dict[str, Any]:
+        """The final `describe()`, after a last look and with everything on disk. Raises the error of the thread."""
+        if self._loop is not None and self.thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._looks.stop)
+        await asyncio.to_thread(self.thread.join, JOIN_S)
+        if self._failed is not None:
+            raise self._failed
+        if self.thread.is_alive():
+            self._looks.note(f"the last samples are missing: a source did not answer within {JOIN_S:g} s")
+        return self.describe()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self._failed = error
+        finally:
+            self.ready.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        opened = await asyncio.gather(*(self._open(name, opening) for name, opening in self._openings()))
+        sources = [source for source in opened if source is not None]
+        self._sources = [{"source": source.name, **source.facts} for source in sources]
+        await self._looks.run(sources, self.ready.set)
+
+    def _openings(self) -> list[tuple[str, Opening]]:
+        wanted, proxy = self._settings, self._proxy
+        openings: list[tuple[str, Opening]] = [("host", _in_thread(open_host)), ("process", _in_thread(open_process))]
+        if wanted.gpu in ("auto", "nvml"):
+            openings.append(("nvml", _in_thread(open_nvml)))
+        if wanted.gpu in ("auto", "amdgpu"):
+            openings.append(("amdgpu", _in_thread(open_amdgpu)))
+        for endpoint in {endpoint.route(): endpoint for endpoint in self._endpoints}.values():
+            openings.append(("server", _asked(open_server, endpoint)))
+        for url in wanted.exporters:
+            openings.append(("exporter", _asked(open_exporter, url, proxy)))
+        return openings
+
+    async def _open(self, name: str, opening: Opening) -> Source | None:
+        try:
+            return await opening()
+        except Absent as absent:
+            self._absent.append({"source": name, "reason": str(absent)})
+            # Most machines have no GPU of either make: that is no surprise unless one was asked for by name.
+            if not absent.expected and name in ("server", "exporter", self._settings.gpu):
+                self.surprises.append(str(absent))
+            return None
 
 
 def _in_thread(opening: Callable[[], Source]) -> Opening:

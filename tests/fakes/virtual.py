@@ -1,4 +1,4 @@
-"""Virtual time: an event loop that never waits, and the engine's clock and alarm clock following it.
+"""Virtual time: an event loop that never waits, and the clocks of engine and sampler following it.
 
 When nothing is ready, the loop jumps to its next timer, so an hour of schedule takes milliseconds and every instant is
 exact. Nothing ready and no timer means that everybody waits for somebody: a deadlock, and an error.
@@ -97,7 +97,7 @@ class VirtualSleeper:
 
 
 def run_virtually(patch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run `main(loop)` in virtual time, the clock of engine and deadlines. No task may be left behind."""
+    """Run `main(loop)` in virtual time, the clock of engine, deadlines and sampler. No task may be left behind."""
 
     async def checked() -> T:
         try:
@@ -111,5 +111,6 @@ def run_virtually(patch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Corou
         assert isinstance(loop, VirtualLoop)
         patched.setattr("loadgen.engine.engine.now_ns", loop.now_ns)
         patched.setattr("loadgen.transport.deadlines.now_ns", loop.now_ns)
+        patched.setattr("loadgen.telemetry.sampler.now_ns", loop.now_ns)
         patched.setattr("loadgen.engine.engine.Sleeper", VirtualSleeper)
         return runner.run(checked())
