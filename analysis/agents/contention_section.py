@@ -25,23 +25,15 @@ from analysis.estimate import Bool, Estimate, Figure, Float64, Note, NoteCode, n
 from analysis.records.calls import Calls
 from analysis.records.frame import Frame
 from analysis.records.samples import read_samples
-from analysis.stats import intervals, planning
+from analysis.stats import intervals
+from analysis.stats.planning import Seen
 from analysis.telemetry.consumption import servers_are_here
 
-__all__ = ["BySamples", "Contention", "Counted", "Detectable", "Flagged", "FlaggedRun", "contention_of"]
+__all__ = ["BySamples", "Contention", "Counted", "Flagged", "FlaggedRun", "contention_of"]
 
 FINDINGS_SHOWN = 200
 GAPS_LEAST = 5  # on either side, for a call to have a gap stretch
 TTFT, TPOT = "TTFT service", "TPOT"  # as they are printed
-
-
-class Detectable(Struct, frozen=True, kw_only=True):
-    """What an undecided stretch could have shown: the least one found with probability `power`."""
-
-    power: float
-    least: float | None
-    runs_needed: int | None
-    runs: int
 
 
 class BySamples(Struct, frozen=True, kw_only=True):
@@ -95,10 +87,10 @@ class Contention(Struct, frozen=True, kw_only=True):
     threshold: float
     ttft_stretch: Figure
     ttft_stretch_at_least: float | None
-    ttft_stretch_detectable: Detectable | None
+    ttft_stretch_detectable: Seen | None
     tpot_stretch: Figure
     tpot_stretch_at_least: float | None
-    tpot_stretch_detectable: Detectable | None
+    tpot_stretch_detectable: Seen | None
     gap_stretch_inside_over_outside: Figure
     rules: dict[str, bool | None]  # None where a rule had nothing to judge
     rules_runs: dict[str, int | None]
@@ -190,12 +182,9 @@ def _compared(evidence: Evidence, confidence: float) -> _Compared:
     )
 
 
-def _detectable(stretch: contention.Stretch) -> Detectable | None:
+def _detectable(stretch: contention.Stretch) -> Seen | None:
     found = contention.detectable(stretch)
-    if found is None:
-        return None
-    least = contention.THRESHOLD * math.exp(found.least)
-    return Detectable(power=planning.POWER, least=significant(least), runs_needed=found.runs_needed, runs=found.runs)
+    return None if found is None else found.seen(lambda beyond: contention.THRESHOLD * math.exp(beyond))
 
 
 def _rules_runs(calls: Calls, together: Sequence[Run]) -> dict[str, int | None]:

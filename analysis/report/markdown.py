@@ -84,7 +84,10 @@ def _table(table: Table) -> str:
     columns = [column for column in table.columns if Medium.MARKDOWN in column.only]
     labels = [_inline(column.label) for column in columns]
     rules = ["---" if column.align is Align.LEFT else "---:" for column in columns]
-    lines = [_row(labels if Medium.MARKDOWN in table.headed else [""] * len(labels)), f"|{'|'.join(rules)}|"]
+    head = _row(labels if Medium.MARKDOWN in table.headed else [""] * len(labels))
+    if any(labels) and not labels[-1]:
+        head = head.removesuffix("  |") + " |"  # one space for the label that is not there
+    lines = [head, f"|{'|'.join(rules)}|"]
     for row in table.rows:
         if Medium.MARKDOWN in row.only:
             pairs = zip(table.columns, row.cells, strict=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+from analysis.agents.section import AgentsSection
 from analysis.estimate import Figure
 from analysis.report.agents import agents_in_words
 from analysis.report.labels import COMPARED
@@ -27,7 +30,9 @@ def counted_runs(runs: int) -> str:
 
 def asked_in_words(summary: Summary) -> str:
     """What was asked for, a load or agents, in one phrase; empty if that is not known."""
-    return agents_in_words(summary.agents) if summary.agents else _load_in_words(summary.load)
+    if summary.agents:
+        return agents_in_words(msgspec.convert(summary.agents, AgentsSection))
+    return _load_in_words(summary.load)
 
 
 def _load_in_words(load: Any) -> str:

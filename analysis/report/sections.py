@@ -7,14 +7,15 @@ how) and name it here. All of them are made from the summary alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from analysis.report.agents import agents_charts, agents_html, agents_markdown, agents_text
-from analysis.report.document import PAGE, Chart, Ready, Section
+from analysis.agents.section import AgentsSection
+from analysis.report.agents import agents_sections
+from analysis.report.document import Section
 from analysis.report.slots import SlotsResult, slots_sections
 from analysis.report.telemetry import energy_sections, telemetry_sections
 from analysis.telemetry.consumption import EnergySection
@@ -33,15 +34,8 @@ class Part:
     leading: bool = False
 
 
-def _agents(content: Mapping[str, Any]) -> list[Section]:
-    """Until the agents' section is converted."""
-    text, markdown = agents_text(content), agents_markdown(content).removeprefix("## Agents\n\n")
-    charts = [Chart(**chart) for chart in agents_charts(content)]
-    return [Section("Agents", [Ready(text, markdown, agents_html(content))]), Section("", charts, only=PAGE)]
-
-
 PARTS = {
-    "agents": Part(_agents, leading=True),
+    "agents": Part(lambda content: agents_sections(msgspec.convert(content, AgentsSection)), leading=True),
     "slots": Part(lambda content: slots_sections(msgspec.convert(content, SlotsResult))),
     "telemetry": Part(lambda content: telemetry_sections(msgspec.convert(content, TelemetrySection))),
     "energy": Part(lambda content: energy_sections(msgspec.convert(content, EnergySection))),

@@ -14,7 +14,9 @@ import pytest
 from analysis.agents.contention_section import BySamples
 from analysis.agents.section import agents_section
 from analysis.records.frame import load
-from analysis.report.agents import agents_text
+from analysis.report.agents import agents_sections
+from analysis.report.document import Document
+from analysis.report.text import as_text
 from tests.analysis.agent_runs import Call, campaign
 from tests.analysis.sampled import rows, write
 
@@ -81,7 +83,7 @@ def test_without_samples_it_is_a_guess_by_what_the_others_did(tmp_path):
     assert causes(found) == {"slower_decode"}
     assert {finding.sampling_gap_s for finding in found} == {None}
     assert section.contention.attribution_by_samples == BySamples(findings=0, sampling_gap_s=None)
-    assert "by samples" not in agents_text(msgspec.to_builtins(section))
+    assert "by samples" not in as_text(Document("", agents_sections(section)))
 
 
 def test_requests_seen_in_the_servers_queue_are_a_queue(tmp_path):
@@ -91,7 +93,7 @@ def test_requests_seen_in_the_servers_queue_are_a_queue(tmp_path):
     assert {finding.sampling_gap_s for finding in found} == {0.25}
     assert section.contention.attribution["queue"] == 40
     assert section.contention.attribution_by_samples == BySamples(findings=40, sampling_gap_s=0.25)
-    text = " ".join(agents_text(msgspec.to_builtins(section)).split())
+    text = " ".join(as_text(Document("", agents_sections(section))).split())
     assert "end 40; 40 of these by samples up to 0.25 s apart" in text
 
 
