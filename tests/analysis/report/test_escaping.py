@@ -1,0 +1,197 @@
+"""Nothing that a server, a profile or a path says is markup in any form of any report.
+
+Every text in the JSON of a section gets HOSTILE behind it, except words of our own enumerations, and every free key
+(of an endpoint, an agent, a board). Each section is then printed by each renderer. To add a section: one line in
+SECTIONS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+import analysis
+from analysis.figures.drawn import drawn_of
+from analysis.report.charts import charts_of
+from analysis.report.document import Document
+from analysis.report.figures import attributes
+from analysis.report.html import as_page
+from analysis.report.markdown import as_markdown
+from analysis.report.run import Extras, run_document
+from analysis.report.slots import SlotsResult, slots_sections
+from analysis.report.telemetry import energy_sections, telemetry_sections
+from analysis.report.text import as_text
+from analysis.telemetry.consumption import EnergySection
+from analysis.telemetry.section import TelemetrySection
+from tests.analysis.handmade import directory, request, run
+from tests.analysis.report.test_slots_report import RESULT
+from tests.analysis.sampled import rows, write
+
+Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "b318a7d"
+HOSTILE = (
+    '<script>alert(1)</script>[x](http://evil)" onload="alert(2)"><a href=\'http://evil\'>y</a>![z](http://evil)|`c`|**b**_i_~~s~~$m$&lt;b&gt;'
+    "\x1b[31m\x07\r\n# head\n\n- item\n1. one\n===\n\u202e\u2028\\"
+)
+VISIBLE = "<script>alert(1)</script>[x](http://evil)"
+# Keys under which keys are free, and texts that are words of ours.
+FREE = {"endpoints", "servers", "gpus", "throttled_share", "failed", "arms", "tokens_from"}
+OURS = {
+    *("ok", "held", "failed", "inconclusive", "runs", "within-run", "interrupted", "not finished", "no progress"),
+    *("loadgen.summary/1", "loadgen.summary/2", "closed", "poisson", "burst", "nvml", "host", "process", "server"),
+    *("found", "at-least", "agrees", "disagrees", "unknown", "polluted", "negligible", "clean"),
+}
+
+
+def poisoned(value: Json, *, free: bool = False) -> Json:
+    """`value` with HOSTILE behind each text that is not ours."""
+    if isinstance(value, str):
+        return value if value in OURS else value + HOSTILE
+    if isinstance(value, dict):
+        return {key + HOSTILE if free else key: poisoned(inner, free=key in FREE) for key, inner in value.items()}
+    return [poisoned(inner) for inner in value] if isinstance(value, list) else value
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
+def run_report(tmp_path: Path) -> Document:
+    rows_ = [request(0, outcome="http_error", status=500, error="no")] * 3
+    rows_ += [request(i * 9, [i * 9 + 5, i * 9 + 9], endpoint="ab"[i % 2], run=i % 3, seq=i) for i in range(60)]
+    design = {"arms": [{"name": "main"}], "primary": "main", "planned": [[block, "main"] for block in range(6)]}
+    path = directory(
+        tmp_path / "run",
+        rows_,
+        targets=[{"name": name, "url": f"http://{name}", "api": "openai", "model": "m"} for name in "ab"],
+        objectives={"ttft_p99_ms": 500},
+        runs=[run(number, block=number, arm="main") for number in range(3)],
+        design=design,
+        halted="stopped",
+    )
+    summary = analysis.summarise(path)
+    m = analysis.measure(analysis.load(path))
+    plain = poisoned(json.loads(json.dumps(summary)))
+    assert isinstance(plain, dict)
+    charts = charts_of(drawn_of(m), attributes(summary))
+    return run_document(attributes(plain), Extras(charts, "2026" + HOSTILE, [("host", HOSTILE)]))
+
+
+def telemetry(tmp_path: Path) -> Document:
+    sampled = rows("vllm:num_requests_waiting", {0: 1, 1: 3, 2: 1}, endpoint="a")
+    sampled += rows("gpu_power_watts", dict.fromkeys(range(-1, 4), 200.0), source="nvml", gpu="0")
+    absent = [{"source": "nvml", "reason": "no driver"}, {"source": "host", "reason": "no host"}]
+    facts = {"interval_s": 0.5, "absent": absent, "notes": ["a note"]}
+    path = directory(tmp_path / "run", [request(0, [40])], runs=[run(measured=(0, 2000))], telemetry=facts)
+    write(path / "telemetry.parquet", sampled)
+    section = analysis.summarise(path)["telemetry"]
+    return Document("", telemetry_sections(msgspec.convert(poisoned(section), TelemetrySection)))
+
+
+def energy(_: Path) -> Document:
+    sections = [
+        EnergySection(refused="why"),
+        EnergySection(arm="a", method="counter", boards=("0",), arms={"b": EnergySection(refused="no board")}),
+    ]
+    plain = poisoned(msgspec.to_builtins(sections))
+    return Document(
+        "", [part for each in msgspec.convert(plain, list[EnergySection]) for part in energy_sections(each)]
+    )
+
+
+def slots(_: Path) -> Document:
+    return Document("slots", slots_sections(msgspec.convert(poisoned(RESULT), SlotsResult)))
+
+
+SECTIONS: dict[str, Callable[[Path], Document]] = {
+    "run": run_report,
+    "telemetry": telemetry,
+    "energy": energy,
+    "slots": slots,
+}
+
+
+# --- what may not be in it --------------------------------------------------------------------------------------------
+
+
+def no_control_characters(printed: str) -> None:
+    assert [char for char in set(printed) if not char.isprintable() and char != "\n"] == []
+    assert VISIBLE in "".join(printed.split())
+    assert not {"# head", "- item", "1. one", "==="} & {line.strip() for line in printed.splitlines()}
+
+
+TEXT = {"text", "text_special", "softbreak", "strong_open", "strong_close"}
+BLOCKS = {"paragraph", "heading", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def no_markup_in_markdown(printed: str) -> None:
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(printed)
+    kinds = {token.type.removesuffix("_open").removesuffix("_close") for token in tokens}
+    assert kinds <= BLOCKS | {"inline"}
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {child.type for child in inline} <= TEXT
+    assert "b" not in _strong(inline)
+    assert {token.content for token in tokens if token.type == "inline"}.isdisjoint({"head", "item", "one"})
+    assert VISIBLE in "".join(child.content for child in inline)
+    rows_ = [re.sub(r"\\.", "", line).count("|") for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows_) == sum(token.type == "tr_open" for token in tokens) + sum(
+        token.type == "table_open" for token in tokens
+    )  # each row is one line; and the line under the head
+    for table in re.findall(r"(?:^\|.*\n)+", printed, re.MULTILINE):
+        assert len({re.sub(r"\\.", "", line).count("|") for line in table.splitlines()}) == 1
+
+
+def _strong(inline: Sequence[Token]) -> set[str]:
+    pairs = itertools.pairwise(inline)
+    return {after.content for before, after in pairs if before.type == "strong_open"}
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+OURS_ON_PAGE = {"type": "application/json", "id": "charts"}
+
+
+def no_element_made_of_it(printed: str) -> None:
+    page = Page(printed)
+    assert not {tag for tag, _ in page.elements} & {"a", "img", "iframe", "object", "form", "link"}
+    assert [attrs for tag, attrs in page.elements if tag == "script"] in ([], [OURS_ON_PAGE, {}, {}])
+    assert not any(name.startswith("on") or name in ("href", "src") for _, attrs in page.elements for name in attrs)
+    assert VISIBLE in page.text
+    body = printed.split("<body>")[1].split("<script")[0]
+    assert [char for char in set(body) if not char.isprintable() and char != "\n"] == []
+
+
+RENDERERS: dict[str, tuple[Callable[[Document], str], Callable[[str], None]]] = {
+    "text": (as_text, no_control_characters),
+    "markdown": (as_markdown, no_markup_in_markdown),
+    "page": (as_page, no_element_made_of_it),
+}
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_hostile_text_is_no_markup(section, renderer, tmp_path):
+    print_, check = RENDERERS[renderer]
+    check(print_(SECTIONS[section](tmp_path)))
