@@ -34,7 +34,8 @@ from analysis.report.words import clean
 
 __all__ = ["as_markdown"]
 
-MARKUP = frozenset("\\`*_[]<>|#~$")
+# An underscore within a word is none of it, nor is a "<" that begins no tag.
+MARKUP = re.compile(r"[\\`*\[\]>|#~$]|<(?=[A-Za-z/!?])|(?<![^\W_])_|_(?![^\W_])")
 ENTITY = re.compile(r"&(?=#?\w+;)")
 BEGINS = re.compile(r"([-+](?=\s|$|-)|\d+(?=[.)](?:\s|$))|=(?==*\s*$))")  # a list, a rule, the line under a heading
 SIGNED = "±"
@@ -127,5 +128,4 @@ def _begun(words: Words) -> str:
 
 def _escaped(text: str) -> str:
     """The text so that Markdown shows it as it is, in one line."""
-    marked = "".join(f"\\{char}" if char in MARKUP else char for char in clean(text))
-    return ENTITY.sub(r"\\&", marked)
+    return ENTITY.sub(r"\\&", MARKUP.sub(r"\\\g<0>", clean(text)))

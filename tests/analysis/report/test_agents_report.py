@@ -221,8 +221,8 @@ ROWS = ("collector  ", "insight    ", "| collector |", "| insight |", "|---|---|
 
 
 def without_ttft(text):
-    """The paragraphs of `text` that say nothing of TTFT, each in one line."""
-    lines = text.replace("\n    ", " ").splitlines()
+    """The paragraphs of `text` that say nothing of TTFT, each in one line; what is escaped may differ."""
+    lines = text.replace("\\", "").replace("\n    ", " ").splitlines()
     return [line for line in lines if "TTFT" not in line and not line.startswith(ROWS)]
 
 
