@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 DEMO := demo-run
 # Empty, or a folder whose manifest says that loadgen made it: nothing else is ever removed.
 OLD_DEMO = $(if $(wildcard $(DEMO)/manifest.json),$(DEMO))
+SLOWEST := --durations=25 --durations-min=1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types package test-real bench clean
@@ -33,8 +34,8 @@ test: $(READY) ## the gate: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not alone' # many wait for servers of their own
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n 3 --dist loadfile -m 'not alone' $(SLOWEST) # many wait for servers of their own
+	$(BIN)/pytest -m alone $(SLOWEST)
 
 lint: $(READY) ## ruff check
 	$(BIN)/ruff check

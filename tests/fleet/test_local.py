@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from loadgen.clock import NS_PER_S, now_ns
+from loadgen.clock import now_ns
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.engine.health import Health
@@ -110,11 +110,10 @@ def test_two_workers_send_every_request_once(emulator: Emulator, tmp_path: Path)
 
 
 def test_an_interrupt_reaches_every_worker_and_keeps_the_records(emulator: Emulator, tmp_path: Path) -> None:
-    began_ns = now_ns()
     parts = shares(emulator, tmp_path, requests=1000)
     healths, tally = run(parts, act=lambda stop: stop.set(), output_tokens=1000)
     assert [health.interrupted for health in healths] == [True, True]
-    assert now_ns() - began_ns < 20 * NS_PER_S  # an answer takes five seconds, all of them twenty minutes
+    # Those in flight alone: an answer takes five seconds, and none came to its end.
     assert Counter(row["outcome"] for row in rows(tmp_path)) == {Outcome.CANCELLED: 4}
     assert tally.total().outcomes[Outcome.CANCELLED] == 4
 
