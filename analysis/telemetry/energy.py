@@ -15,7 +15,7 @@ Float64 = NDArray[np.float64]
 
 
 def joules(at_s: Float64, watts: Float64) -> float:
-    """Return the energy between the first and the last sample, by trapezoids.
+    """The energy between the first and the last sample, by trapezoids.
 
     at_s, watts: shape (n,), n >= 2, ascending times. Raises ValueError otherwise, and where a sample is missing (NaN):
     bridging it would invent what was drawn.

@@ -110,14 +110,14 @@ def _longest_gap_s(series: Sequence[Series]) -> float:
 
 
 def clock_reference(samples: Samples, gpu: dict[str, str]) -> float | None:
-    """Return the SM clock that a board usually has while it works, over all runs; None where that is not known."""
+    """The SM clock that a board usually has while it works, over all runs; None where that is not known."""
     clocks = [_busy_clock(samples, one, gpu)[1] for one in samples.find("gpu_sm_clock_hertz", labels=gpu)]
     pooled = np.concatenate(clocks) if clocks else np.empty(0)
     return float(np.percentile(pooled, REFERENCE)) if len(pooled) else None
 
 
 def _busy_clock(samples: Samples, clock: Series, gpu: dict[str, str]) -> tuple[Int64, Float64]:
-    """Return the samples of `clock` from moments when the board worked."""
+    """The samples of `clock` from moments when the board worked."""
     used = samples.find("gpu_utilization_ratio", clock.run, gpu)
     if not used:
         return clock.at_ns, clock.values
@@ -139,5 +139,5 @@ def _clock_drop(samples: Samples, run: int, starts_ns: Int64, ends_ns: Int64) ->
 
 
 def _most(columns: Sequence[Float64], none: Float64) -> Float64:
-    """Return the greatest of each place, without those not known."""
+    """The greatest of each place, without those not known."""
     return np.fmax.reduce(list(columns)) if columns else none

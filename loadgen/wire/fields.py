@@ -36,7 +36,7 @@ def parse(data: bytes) -> Any:
 
 
 def error_in(message: dict[str, Any]) -> str | None:
-    """Return the error that a message of the stream tells, or None if it tells none."""
+    """The error that a message of the stream tells, or None if it tells none."""
     if error := message.get("error"):
         return _words(error) or one_line(_dump(error))
     if said := message.get("error_message"):
@@ -47,7 +47,7 @@ def error_in(message: dict[str, Any]) -> str | None:
 
 
 def reason_in_body(body: bytes) -> str:
-    """Return the server's own words from the body of a failed answer, in one line; "" if it says nothing."""
+    """The server's own words from the body of a failed answer, in one line; "" if it says nothing."""
     try:
         told = parse(body)
     except orjson.JSONDecodeError:
@@ -61,7 +61,7 @@ def one_line(text: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite, non-negative number, or None for anything else."""
+    """A finite, non-negative number, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         return None
     return value
@@ -75,7 +75,7 @@ def count(value: Any) -> int | None:
 
 
 def span_ns(value: Any, unit_ns: int) -> int | None:
-    """Return a duration told in units of `unit_ns` nanoseconds as nanoseconds."""
+    """A duration told in units of `unit_ns` nanoseconds as nanoseconds."""
     found = number(value)
     return None if found is None else round(found * unit_ns)
 

@@ -56,7 +56,7 @@ _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
 def request_head(method: str, path: str, host: str, headers: Mapping[str, str]) -> bytes:
-    """Return the part of a request head that does not change from one request to the next.
+    """The part of a request head that does not change from one request to the next.
 
     `request_bytes` finishes it. Raises ValueError on a header that would break the framing.
     """
@@ -67,7 +67,7 @@ def request_head(method: str, path: str, host: str, headers: Mapping[str, str]) 
 
 
 def request_bytes(head: bytes, request_id: str, body: bytes) -> bytes:
-    """Return the whole request: head, the two fields that vary, body."""
+    """The whole request: head, the two fields that vary, body."""
     return b"%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, request_id.encode(), len(body), body)
 
 
@@ -309,7 +309,7 @@ def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:
 
 
 def _unchunk(raw: bytes, start: int, reads: list[bytes], parts: list[bytes] | None) -> tuple[bytes, Int64]:
-    """Return (body, bytes of it complete after each read)."""
+    """(body, bytes of it complete after each read)."""
     if parts is not None:
         chunks = parts[1:-3:2]
         body = b"".join(chunks)

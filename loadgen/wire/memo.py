@@ -54,7 +54,7 @@ class Known:
 
 
 def remembering(decode: Callable[[Response], Decoded]) -> Callable[[Response], Decoded]:
-    """Return `decode` with a memory for short answers that came complete and in one read.
+    """`decode` with a memory for short answers that came complete and in one read.
 
     The arrays of a remembered Decoded are shared and must not be written to.
     """
@@ -91,7 +91,7 @@ def _shape(body: bytes) -> Callable[[bytes], object]:
 
 
 def repeating(request_body: Callable[[Ask, Target], bytes], target: Target) -> Callable[[Ask], bytes]:
-    """Return `request_body` for one target, which puts a prompt between what surrounds every prompt."""
+    """`request_body` for one target, which puts a prompt between what surrounds every prompt."""
     around: dict[int | None, list[bytes]] = {}  # what comes before and after the prompt, by output_tokens
 
     def body(ask: Ask) -> bytes:

@@ -77,7 +77,7 @@ class EventStream:
         return found
 
     def close(self) -> list[Event]:
-        """Return the unfinished event if it is `[DONE]` or complete JSON, else nothing (the standard drops both)."""
+        """The unfinished event if it is `[DONE]` or complete JSON, else nothing (the standard drops both)."""
         end = self._at + len(self._kept)
         if self._kept:
             self._line(bytes(self._kept), end, [])
@@ -130,7 +130,7 @@ def blocks(body: bytes) -> Blocks:
 
 
 def open_block(block: bytes) -> tuple[bytes | None, str]:
-    """Return the payload of the lines of one event, None if they have none, and its name."""
+    """The payload of the lines of one event, None if they have none, and its name."""
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:], ""
     data, name = [], ""

@@ -34,7 +34,7 @@ TAIL = 4  # finish, usage and the like: how many other messages to expect at the
 
 
 def cut(data: bytes, message: Any, paths: tuple[Path, ...]) -> tuple[list[bytes], int] | None:
-    """Return the bytes around the strings at `paths`, and which of these strings the last path names.
+    """The bytes around the strings at `paths`, and which of these strings the last path names.
 
     None where the strings cannot be found in the bytes beyond doubt.
     """
@@ -56,7 +56,7 @@ def cut(data: bytes, message: Any, paths: tuple[Path, ...]) -> tuple[list[bytes]
 
 
 def run(blocks: Blocks, at: int, parts: list[bytes], hole: int) -> list[bytes]:
-    """Return the string in `hole` of each block from `at` on, up to the first that is not like `parts`.
+    """The string in `hole` of each block from `at` on, up to the first that is not like `parts`.
 
     parts: with the framing of the block. The strings are raw JSON string bodies, without quotes, and sound.
     """
