@@ -20,6 +20,7 @@ PURE = (
     "loadgen/errors.py",
     "loadgen/latency.py",
     "loadgen/manifest.py",
+    "loadgen/suite_manifest.py",
     "loadgen/record.py",
     "loadgen/profile/",
     "loadgen/wire/",

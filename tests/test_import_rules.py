@@ -40,7 +40,12 @@ class Rule:
         return not allowed or any(is_in(imported, name) for name in self.never)
 
 
-WAIST = ("loadgen.record", "loadgen.manifest", "loadgen.latency")  # what analysis may know of loadgen
+WAIST = (
+    "loadgen.record",
+    "loadgen.manifest",
+    "loadgen.suite_manifest",
+    "loadgen.latency",
+)  # what analysis may know of loadgen
 RULES = (
     Rule("analysis", only=("analysis", *WAIST)),
     Rule("analysis.stats", only=("analysis.stats", "analysis.estimate")),

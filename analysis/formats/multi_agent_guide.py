@@ -21,7 +21,7 @@ from analysis.estimate import significant
 from analysis.records.calls import Calls, read_calls
 from analysis.records.frame import load
 from analysis.records.requests import ABSENT
-from loadgen.manifest import matrix_path
+from loadgen.suite_manifest import matrix_path
 
 __all__ = ["FOLDER", "write_artifacts", "write_suite"]
 

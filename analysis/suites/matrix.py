@@ -22,7 +22,7 @@ from analysis.agents.speedup import ratio_of
 from analysis.estimate import Figure, significant
 from analysis.stats import scaling
 from analysis.suites.suite import AgentsRead, RunRead, campaign_in, labelled_runs, missing_in
-from loadgen.manifest import ConfigurationFacts, MatrixManifest, TestFacts, matrix_path
+from loadgen.suite_manifest import ConfigurationFacts, MatrixManifest, TestFacts, matrix_path
 
 __all__ = [
     "MATRIX_SUMMARY",

@@ -19,7 +19,7 @@ from analysis.report.matrix import matrix_document
 from analysis.report.runtimes import runtimes_document
 from analysis.suites.matrix import MatrixSummary, summarise_matrix
 from analysis.suites.runtimes import RuntimesSummary, summarise_runtimes
-from loadgen.manifest import MATRIX, RUNTIMES, SWEEP
+from loadgen.suite_manifest import MATRIX, RUNTIMES, SWEEP
 
 __all__ = ["SUITES", "Suite", "Summarised", "kind_of"]
 

@@ -22,16 +22,8 @@ from analysis.estimate import Estimate, Figure, NoteCode, note, refused, signifi
 from analysis.stats import intervals
 from analysis.suites.differences import FigureCompared, FigureName, Values, compared
 from analysis.suites.suite import LABEL, AgentsRead, RunRead, campaign_in, labelled_runs, missing_in
-from loadgen.manifest import (
-    MANIFEST,
-    RUNTIMES,
-    CellFacts,
-    InstrumentFacts,
-    RuntimesManifest,
-    TestFacts,
-    VariantFacts,
-    read_manifest,
-)
+from loadgen.manifest import MANIFEST, InstrumentFacts, read_manifest
+from loadgen.suite_manifest import RUNTIMES, CellFacts, RuntimesManifest, TestFacts, VariantFacts
 
 __all__ = [
     "RUNTIMES_SUMMARY",

@@ -15,7 +15,8 @@ from msgspec import Struct
 from analysis.estimate import Figure
 from analysis.records.frame import NoRecordsError
 from analysis.summary import SCHEMA, summarise
-from loadgen.manifest import SUMMARY, TestFacts
+from loadgen.manifest import SUMMARY
+from loadgen.suite_manifest import TestFacts
 
 __all__ = ["LABEL", "AgentsRead", "CampaignRead", "RunRead", "campaign_in", "labelled_runs", "missing_in"]
 

@@ -27,15 +27,7 @@ from loadgen.campaign.policy import policy_of
 from loadgen.campaign.rundir import reopen_directory
 from loadgen.clock import clock_source, wall_iso
 from loadgen.errors import UsageError
-from loadgen.manifest import (
-    ArmFacts,
-    DesignFacts,
-    HostFacts,
-    InstrumentFacts,
-    Manifest,
-    ProfileFacts,
-    WorkloadFacts,
-)
+from loadgen.manifest import ArmFacts, DesignFacts, HostFacts, InstrumentFacts, Manifest, ProfileFacts, WorkloadFacts
 from loadgen.probes import calibrate
 from loadgen.profile.profile import Profile, Work
 from loadgen.servers.control import NoAnswer

@@ -26,8 +26,9 @@ from loadgen.campaign.resume import read_manifest
 from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.engine.tally import Tally
 from loadgen.errors import Unreachable, UsageError
-from loadgen.manifest import MANIFEST, SUMMARY, Manifest, ProfileFacts, SuiteManifest, TestFacts
+from loadgen.manifest import MANIFEST, SUMMARY, Manifest, ProfileFacts
 from loadgen.profile.profile import Configuration, Profile
+from loadgen.suite_manifest import SuiteManifest, TestFacts
 
 __all__ = [
     "Tested",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.manifest import MATRIX, SWEEP, MatrixManifest, matrix_path
+from loadgen.suite_manifest import MATRIX, SWEEP, MatrixManifest, matrix_path
 from tests.fakes.command import run_here
 
 MADE = Path(__file__).resolve().parents[1] / "fixtures" / "b318a7d"
