@@ -16,7 +16,8 @@ from loadgen.campaign.suite import Tested, begin, begin_again, directory_of, end
 from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
 from loadgen.manifest import MATRIX, SWEEP, AgentOptions, ConfigurationFacts, MatrixManifest
-from loadgen.profile.profile import Configuration, Profile, without_secrets
+from loadgen.profile import Configuration, Profile
+from loadgen.profile.secrets import without_secrets
 
 __all__ = ["Matrix", "measure_matrix"]
 

@@ -37,7 +37,7 @@ from loadgen.manifest import (
     WorkloadFacts,
 )
 from loadgen.probes import calibrate
-from loadgen.profile.profile import Profile, Work
+from loadgen.profile import Profile, Work
 from loadgen.servers.control import NoAnswer
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import describe_endpoint

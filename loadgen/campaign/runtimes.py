@@ -25,7 +25,7 @@ from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
 from loadgen.errors import UsageError
 from loadgen.manifest import RUNTIMES, CellFacts, RuntimesManifest, VariantFacts
-from loadgen.profile.profile import Configuration, Profile
+from loadgen.profile import Configuration, Profile
 from loadgen.transport.tier import choose_tier
 
 __all__ = ["CONTROL", "VARIANTS", "Variant", "measure_runtimes", "unavailable"]

@@ -27,7 +27,7 @@ from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.engine.tally import Tally
 from loadgen.errors import Unreachable, UsageError
 from loadgen.manifest import MANIFEST, SUMMARY, Manifest, ProfileFacts, SuiteManifest, TestFacts
-from loadgen.profile.profile import Configuration, Profile
+from loadgen.profile import Configuration, Profile
 
 __all__ = [
     "Tested",

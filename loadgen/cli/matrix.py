@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from loadgen.campaign.matrix import Matrix
-    from loadgen.profile.profile import Configuration, Profile
+    from loadgen.profile import Configuration, Profile
 
 __all__ = ["choose", "kept_whole", "make_directory", "matrix", "resume_matrix", "seed_of", "show"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loadgen.cli.progress import Progress
     from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
-    from loadgen.profile.profile import Profile
+    from loadgen.profile import Profile
 
 __all__ = [
     "conclude",
@@ -62,7 +62,7 @@ def load_profile(
     import asyncio
 
     from loadgen.errors import UsageError
-    from loadgen.profile.profile import load
+    from loadgen.profile import load
     from loadgen.servers.discover import find_local
 
     given = {key: value for key, value in target.items() if value is not None}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from loadgen.campaign.runtimes import Variant
     from loadgen.campaign.suite import Tested
-    from loadgen.profile.profile import Configuration, Profile
+    from loadgen.profile import Configuration, Profile
 
 __all__ = ["resume_runtimes", "runtimes"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from analysis.probes.prefix_cache import PrefixCache
     from analysis.probes.slots import Burst
     from loadgen.probes.probe import Send
-    from loadgen.profile.profile import Profile
+    from loadgen.profile import Profile
     from loadgen.wire import Ask
 
 __all__ = ["slots"]

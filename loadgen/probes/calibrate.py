@@ -30,7 +30,7 @@ from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.manifest import Calibration
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.record import Int64, Outcome
 from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments

@@ -15,7 +15,7 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.profile.profile import REDACTED
+from loadgen.profile.secrets import REDACTED
 from loadgen.record import PROBE_RUN, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_poller, open_transport
