@@ -66,7 +66,6 @@ NOT_YET = frozenset(  # (importer, imported)
 NOT_YET_CIRCLES = frozenset(
     {
         frozenset({"analysis.records.latency", "analysis.records.measured", "analysis.records.settling"}),
-        frozenset({"loadgen.cli.discover", "loadgen.cli.measuring"}),
     }
 )
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadgen.campaign.campaign import Campaign
+    from loadgen.cli.options import Measuring
     from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
 
@@ -29,6 +32,11 @@ class Outlets:
     push_gateway: str | None
     remote_write: str | None
     instance: str
+
+    @classmethod
+    def of(cls, given: Measuring, directory: Path) -> Outlets:
+        """The outlets that the options ask for, of the campaign in `directory`."""
+        return cls(given.prometheus_port, given.prometheus_host, given.push_gateway, given.remote_write, str(directory))
 
     @property
     def any(self) -> bool:
