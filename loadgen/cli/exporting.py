@@ -47,7 +47,7 @@ class Outlets:
 def exporting(outlets: Outlets, profile: str, *, quiet: bool) -> Iterator[Exporter | None]:
     """Serve while inside; on the way out push, and stay until the final counts were fetched.
 
-    Raises Stop if the port cannot be had, or nothing could be sent to a URL. A push that fails is told and changes
+    Raises Stop if the port is not free, or nothing could be sent to a URL. A push that fails is reported and changes
     nothing: the run is on disk.
     """
     if not outlets.any:

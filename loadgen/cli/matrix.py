@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import in_loop, judge
-from loadgen.cli.suites import check_tested, choose, kept_whole, make_directory, progress_of, seed_of, show
+from loadgen.cli.suites import check_tested, choose, kept_whole, make_directory, progress_of, show
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,6 +57,7 @@ async def _measure(
     before: dict[str, Any] | None = None,
 ) -> Matrix:
     from loadgen.campaign.matrix import measure_matrix
+    from loadgen.campaign.suite import seed_of
 
     with progress_of(shown=progress, quiet=quiet) as (draw, say):
         return await measure_matrix(profile, chosen, directory, seed_of(profile, before), draw, say, stop, before)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_directory
 from loadgen.cli.options import Measuring, takes
-from loadgen.cli.suites import check_tested, choose, kept_whole, make_directory, progress_of, seed_of, show
+from loadgen.cli.suites import check_tested, choose, kept_whole, make_directory, progress_of, show
 
 if TYPE_CHECKING:
     import asyncio
@@ -132,6 +132,7 @@ async def _measure(
     before: dict[str, Any] | None = None,
 ) -> list[Tested]:
     from loadgen.campaign.runtimes import measure_runtimes
+    from loadgen.campaign.suite import seed_of
 
     with progress_of(shown=progress, quiet=quiet) as (draw, say):
         return await measure_runtimes(

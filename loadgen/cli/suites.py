@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +34,6 @@ __all__ = [
     "make_directory",
     "progress_of",
     "publish",
-    "seed_of",
     "show",
     "suite_in",
 ]
@@ -178,15 +176,6 @@ def choose(profile: Profile, phases: str | None) -> list[Configuration]:
         lacking = ", ".join(map(str, sorted(wanted - there)))
         raise Stop(Exit.USAGE, f"--phases {phases}: no phase {lacking}; there are {', '.join(map(str, sorted(there)))}")
     return [configuration for configuration in listed if configuration.phase in wanted]
-
-
-def seed_of(profile: Profile, before: dict[str, Any] | None) -> int:
-    """The seed of the suite that is resumed, or else the profile's, or a new one."""
-    if before is not None:
-        return int(before["seed"])
-    from loadgen.campaign.design import SEED_BITS
-
-    return profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
 
 
 def check_tested(tested: Sequence[Tested], directory: Path, what: str) -> None:

@@ -101,7 +101,7 @@ def _asks(seed: int) -> AskFor:
 
 
 def _findings(bursts: list[Burst], wanted: Wanted, server: str, reported: tuple[int, str] | None) -> dict[str, Any]:
-    """What the bursts show, beside what the server says of itself. reported: (slots, where it says so)."""
+    """What the bursts show, beside the number that the server states. reported: (slots, where it says so)."""
     slots = find(bursts, wanted.output_tokens)
     said = None
     if reported is not None:

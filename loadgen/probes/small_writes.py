@@ -2,10 +2,10 @@
 
 A server, or a proxy before it, that leaves Nagle's algorithm on holds a small write back until the one before it is
 acknowledged, and clients' kernels delay ACKs on a connection whose requests follow its answers. Two kept connections
-take turns here, one request at a time. Before each request of the one the kernel is told to delay ACKs (TCP_QUICKACK
-0), as it does by itself where requests follow answers within 40 ms. It is not told so again before each read: an ACK
+take turns here, one request at a time. Before each request of the one the kernel is set to delay ACKs (TCP_QUICKACK
+0), as it does by itself where requests follow answers within 40 ms. That is not set again before each read: an ACK
 that was delayed in vain is the last one delayed until the next request. Before each read of the other connection it is
-told to send ACKs at once (1), because sending may undo that. `analysis.probes.small_writes` judges the records.
+set to send ACKs at once (1), because sending may undo that. `analysis.probes.small_writes` judges the records.
 
 Nothing that a server does raises. Linux only. Plain HTTP only: the sockets here speak no TLS, so over https the server
 is not asked.
