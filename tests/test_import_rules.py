@@ -71,7 +71,6 @@ NOT_YET = frozenset(  # (importer, imported)
 NOT_YET_CIRCLES = frozenset(
     {
         frozenset({"analysis.records.latency", "analysis.records.measured", "analysis.records.settling"}),
-        frozenset({"loadgen.cli.discover", "loadgen.cli.measuring"}),
     }
 )
 
@@ -249,7 +248,7 @@ def test_only_the_command_line_and_the_campaign_import_analysis(path):
         assert not [name for name in imported(path, for_types_too=True) if is_in(name, "analysis")]
 
 
-PURE = ("loadgen.wire", "loadgen.record", "loadgen.engine.schedule", "loadgen.profile.profile", "loadgen.workload")
+PURE = ("loadgen.wire", "loadgen.record", "loadgen.engine.schedule", "loadgen.profile", "loadgen.workload")
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if any(is_in(module_of(p), pure) for pure in PURE)], ids=name_of)

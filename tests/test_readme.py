@@ -18,7 +18,7 @@ from loadgen.cli.app import run_app
 from loadgen.cli.exits import Exit
 from loadgen.emulator.options import parse
 from loadgen.manifest import JOURNAL
-from loadgen.profile.profile import load, shipped
+from loadgen.profile import load, shipped
 from tests.documents import DOCUMENTS, GENERATORS, LOADGEN, ROOT, generated, handwritten, names_of
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCUMENTS}

@@ -22,7 +22,8 @@ from loadgen.engine.plan import Call, Plan, Script
 from loadgen.engine.share import Job, Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.manifest import AgentFacts, Manifest, RunFacts
-from loadgen.profile.profile import Agents, Member, Profile, without_secrets
+from loadgen.profile import Agents, Member, Profile
+from loadgen.profile.secrets import without_secrets
 from loadgen.record import WARM_UP_RUN
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_transport

@@ -9,7 +9,7 @@ from pathlib import Path
 from loadgen.engine.health import Health
 from loadgen.engine.share import Job
 from loadgen.manifest import RunFacts
-from loadgen.profile.profile import Profile
+from loadgen.profile import Profile
 from loadgen.servers.endpoint import Endpoint
 from loadgen.transport import Limits
 

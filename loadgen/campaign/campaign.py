@@ -13,7 +13,7 @@ from loadgen.campaign.policy import Policy
 from loadgen.campaign.rundir import write_manifest
 from loadgen.engine.tally import Tally
 from loadgen.manifest import CONTROL, DesignFacts, Manifest, Planned
-from loadgen.profile.profile import Profile
+from loadgen.profile import Profile
 from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Look
 from loadgen.telemetry.sampler import Sampler

@@ -15,7 +15,8 @@ from loadgen.engine.health import Health
 from loadgen.engine.plan import Plan
 from loadgen.engine.share import Job, Share, ShareJob
 from loadgen.manifest import RunFacts
-from loadgen.profile.profile import Load, Profile
+from loadgen.profile import Load, Profile
+from loadgen.profile.loads import Burst
 from loadgen.servers.endpoint import Endpoint
 from loadgen.workload import Workload
 
@@ -55,9 +56,7 @@ def load_arm(
 
 def most_connections(load: Load) -> int:
     """The most connections that `load` can have open; 0 where that depends on the servers."""
-    if not load.is_open:
-        return max(concurrency for _, concurrency in schedule.concurrency_steps(load))
-    return load.max_in_flight or (load.requests or 0 if load.arrivals == "burst" else 0)
+    return load.most_in_flight or (load.requests if isinstance(load, Burst) else 0)
 
 
 def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
@@ -73,7 +72,7 @@ def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
     )
     if load.is_open:
         offsets = schedule.offsets(load, seed, run)
-        cap = load.max_in_flight
+        cap = load.most_in_flight
         return [
             replace(
                 common,
@@ -85,7 +84,7 @@ def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
             for worker in range(workers)
         ]
     steps = schedule.concurrency_steps(load)
-    requests = None if load.requests is None else load.warmup_requests + load.requests
+    requests = None if load.most_requests is None else load.warmup_requests + load.most_requests
     return [
         replace(
             common,
@@ -102,15 +101,7 @@ def _part(whole: int, worker: int, workers: int) -> int:
 
 
 def _duration_ns(load: Load) -> int | None:
-    if load.stages:
-        duration_s = sum(stage.duration_s or 0.0 for stage in load.stages)
-        if any(stage.duration_s is None for stage in load.stages):
-            return None
-    elif load.duration_s is not None:
-        duration_s = load.duration_s
-    else:
-        return None
-    return round((load.warmup_s + duration_s) * NS_PER_S)
+    return None if load.length_s is None else round((load.warmup_s + load.length_s) * NS_PER_S)
 
 
 def _deal(weights: Sequence[float]) -> tuple[int, ...]:
@@ -141,7 +132,7 @@ def _facts(load: Load, begun: RunFacts, healths: Sequence[Health]) -> RunFacts:
         begun,
         measured_from_ns=max(first, warmup_ns) if load.warmup_requests or not load.is_open else warmup_ns,
         measured_to_ns=last if duration is None or interrupted else duration,
-        offered=sum(h.offered for h in healths) if load.is_open or load.requests is not None else None,
+        offered=sum(h.offered for h in healths) if load.is_open or load.most_requests is not None else None,
         open_loop=load.is_open,
         concurrency_asked=None if load.is_open else most_connections(load),
         concurrency_reached=None if load.is_open else sum(h.peak_in_flight for h in healths),

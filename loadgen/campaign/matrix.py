@@ -15,7 +15,8 @@ from loadgen.campaign.rundir import write_manifest
 from loadgen.campaign.suite import Tested, begin, begin_again, directory_of, end, measure_in_turns, order_of, outcome
 from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
-from loadgen.profile.profile import Configuration, Profile, without_secrets
+from loadgen.profile import Configuration, Profile
+from loadgen.profile.secrets import without_secrets
 from loadgen.suite_manifest import MATRIX, SWEEP, AgentOptions, ConfigurationFacts, MatrixManifest
 
 __all__ = ["Matrix", "measure_matrix"]

@@ -13,7 +13,7 @@ from typing import Protocol
 import analysis
 from analysis.stats.planning import LOOKS, Look, look
 from loadgen.manifest import LookFacts
-from loadgen.profile.profile import Profile
+from loadgen.profile import Profile
 
 __all__ = ["Decision", "Fixed", "Policy", "UntilNarrow", "policy_of"]
 

@@ -29,7 +29,7 @@ from loadgen.clock import clock_source, wall_iso
 from loadgen.errors import UsageError
 from loadgen.manifest import ArmFacts, DesignFacts, HostFacts, InstrumentFacts, Manifest, ProfileFacts, WorkloadFacts
 from loadgen.probes import calibrate
-from loadgen.profile.profile import Profile, Work
+from loadgen.profile import Profile, Work
 from loadgen.servers.control import NoAnswer
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import describe_endpoint

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from loadgen.errors import UsageError
 from loadgen.manifest import MANIFEST, Manifest
-from loadgen.profile.profile import REDACTED, Profile, without_secret_query
+from loadgen.profile import Profile
+from loadgen.profile.secrets import REDACTED, without_secret_query
 
 __all__ = ["is_finished", "profile_of", "read_manifest", "read_suite_manifest"]
 

@@ -24,7 +24,7 @@ from loadgen.campaign.suite import Tested, begin, begin_again, directory_of, end
 from loadgen.clock import now_ns
 from loadgen.engine.tally import Tally
 from loadgen.errors import UsageError
-from loadgen.profile.profile import Configuration, Profile
+from loadgen.profile import Configuration, Profile
 from loadgen.suite_manifest import RUNTIMES, CellFacts, RuntimesManifest, VariantFacts
 from loadgen.transport.tier import choose_tier
 

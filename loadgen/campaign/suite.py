@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 
@@ -27,7 +28,7 @@ from loadgen.clock import NS_PER_S, now_ns, wall_iso
 from loadgen.engine.tally import Tally
 from loadgen.errors import Unreachable, UsageError
 from loadgen.manifest import MANIFEST, SUMMARY, Manifest, ProfileFacts
-from loadgen.profile.profile import Configuration, Profile
+from loadgen.profile import Configuration, Profile
 from loadgen.suite_manifest import SuiteManifest, TestFacts
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "measure_in_turns",
     "order_of",
     "outcome",
+    "seed_of",
 ]
 
 _M = TypeVar("_M", bound=SuiteManifest)
@@ -149,6 +151,13 @@ def order_of(profile: Profile, count: int, seed: int) -> list[tuple[int, int]]:
 
 
 # --- the manifest ----------------------------------------------------------------------------------------------------
+
+
+def seed_of(profile: Profile, before: Mapping[str, Any] | None) -> int:
+    """The seed of the suite that is resumed, or else the profile's, or a new one. before: that suite's manifest."""
+    if before is not None:
+        return int(before["seed"])
+    return profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
 
 
 def begin(kind: type[_M], profile: Profile, seed: int, **rest: object) -> _M:

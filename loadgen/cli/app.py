@@ -1,4 +1,4 @@
-"""The commands put together, and every error a user can cause told in one line."""
+"""The commands put together, and every error a user can cause in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from loadgen import __version__
-from loadgen.cli.agents import agents
+from loadgen.cli.agents import agents, matrix
 from loadgen.cli.calibrate import calibrate
 from loadgen.cli.compare import compare
 from loadgen.cli.discover import discover
@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes doubles the time of `loadgen --help`
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, agents, resume, discover, report, compare, verify, calibrate, slots, runtimes):
+for _command in (run, agents, matrix, resume, discover, report, compare, verify, calibrate, slots, runtimes):
     app.command(short_help=_command.__doc__)(_command)  # in full, where typer would cut it short
 # The emulator parses its own command line, so that it can start without anything imported here.
 app.command(
@@ -68,7 +68,7 @@ def run_app(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are one line on stderr."""
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a failure can still be told
+        sys.stdout.flush()  # here, where a failure can still be reported
     except OSError as error:
         if not _is_stdout(error):
             raise
@@ -105,7 +105,7 @@ def _message(error: Exception, arguments: Sequence[str]) -> str:
     text = formatted() if formatted is not None else str(error)
     text = " ".join(str(text).split()).rstrip(".")
     if isinstance(error, typer.BadParameter):
-        # The parser tells the option and the cure, but not the value.
+        # The parser names the option and the cure, but not the value.
         for option in getattr(getattr(error, "param", None), "opts", ()):
             given = [b for a, b in itertools.pairwise(arguments) if a == option]
             given += [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]

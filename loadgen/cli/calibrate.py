@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.exits import Exit
+from loadgen.cli.measuring import faults_as_exits
+
+if TYPE_CHECKING:
+    from loadgen.manifest import Calibration
 
 __all__ = ["calibrate"]
 
@@ -30,40 +34,34 @@ def calibrate(
     """Replay a known schedule from the emulator; print and keep the stamp errors of each tier on this host."""
     import msgspec
 
-    from loadgen.probes import calibrate as measuring
-    from loadgen.transport.tier import choose_tier
+    from loadgen.probes import calibrate as probe
 
-    best, why = choose_tier("auto", None)
-    tiers = tier or ["kernel", "callback", "aiohttp"][0 if best == "kernel" else 1 :]
-    unknown = [name for name in tiers if name not in ("kernel", "callback", "aiohttp")]
-    if unknown or ("kernel" in tiers and best != "kernel"):
-        raise Stop(
-            Exit.USAGE, f"--tier {unknown[0]}: use kernel, callback or aiohttp" if unknown else f"--tier kernel: {why}"
-        )
-    found = []
+    with faults_as_exits():
+        tiers = probe.choose_tiers(tier)
+    calibrations = []
     for name in tiers:
         if not quiet:
             print(f"calibrating the {name} tier: {concurrency} streams, a token each {gap_ms:g} ms", file=sys.stderr)
-        result = measuring.replay(name, loop, streams=concurrency, tokens=output_tokens, gap_s=gap_ms / 1e3)
-        top = measuring.highest_rate(name, loop) if highest else None
-        found.append(measuring.calibration(name, concurrency, gap_ms / 1e3, result, top))
-    kept_in = measuring.store(found)
+        calibrations.append(
+            probe.calibrate(name, loop, streams=concurrency, tokens=output_tokens, gap_s=gap_ms / 1e3, highest=highest)
+        )
+    place = probe.store(calibrations)
     if json_:
-        typer.echo(json.dumps([msgspec.to_builtins(one) for one in found], indent=1))
+        typer.echo(json.dumps([msgspec.to_builtins(calibration) for calibration in calibrations], indent=1))
         return Exit.OK
     typer.echo(f"{'tier':9} {'TTFT error µs':>20} {'event gap error µs':>20} {'censored':>9} {'highest rate':>16}")
-    for one in found:
-        ttft = f"{one.ttft_bias_us:.1f} ± {one.ttft_halfwidth_us:.1f}"
-        gap = f"{one.gap_bias_us:.1f} ± {one.gap_halfwidth_us:.1f}"
-        rate = (
-            "not looked for"
-            if not highest
-            else "none"
-            if one.highest_tokens_per_s is None
-            else f"{one.highest_tokens_per_s:,.0f} tok/s"
-        )
-        typer.echo(f"{one.tier:9} {ttft:>20} {gap:>20} {one.censored_share:>9.2%} {rate:>16}")
-    events = found[0].events
+    for calibration in calibrations:
+        typer.echo(_row(calibration, "none" if highest else "not looked for"))
+    events = calibrations[0].events
     typer.echo(f"bias ± half the central 95 % of {events:,} errors a tier; highest rate with under 1 % censored tokens")
-    typer.echo(f"kept in {kept_in}; later runs on this host quote it")
+    typer.echo(f"kept in {place}; later runs on this host quote it")
     return Exit.OK
+
+
+def _row(calibration: Calibration, without: str) -> str:
+    """A line of the table. without: says why there is no highest rate."""
+    ttft = f"{calibration.ttft_bias_us:.1f} ± {calibration.ttft_halfwidth_us:.1f}"
+    gap = f"{calibration.gap_bias_us:.1f} ± {calibration.gap_halfwidth_us:.1f}"
+    highest = calibration.highest_tokens_per_s
+    rate = without if highest is None else f"{highest:,.0f} tok/s"
+    return f"{calibration.tier:9} {ttft:>20} {gap:>20} {calibration.censored_share:>9.2%} {rate:>16}"

@@ -11,6 +11,7 @@ import typer
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
+    from analysis.compare.comparison import Comparison
     from analysis.compare.sides import Side
 
 __all__ = ["compare"]
@@ -37,10 +38,6 @@ def compare(
     """Compare two run directories: the ratio B/A of each metric with its interval and a verdict under a margin."""
     from analysis.compare.compare import compare as compare_sides
     from analysis.compare.sides import NotComparableError
-    from analysis.report.comparison import comparison_document
-    from analysis.report.html import as_page
-    from analysis.report.markdown import as_markdown
-    from analysis.report.text import as_text
 
     if format_ not in FORMATS:
         raise Stop(Exit.USAGE, f"--format {format_}: choose one of {', '.join(FORMATS)}")
@@ -53,21 +50,31 @@ def compare(
         raise Stop(Exit.VOID, str(error)) from None
     except ValueError as error:
         raise Stop(Exit.USAGE, str(error)) from None
-    document = comparison_document(comparison)
-    if json_ or format_ == "json":
-        typer.echo(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        typer.echo((as_markdown if format_ == "markdown" else as_text)(document), nl=False)
-    if out is not None:
-        try:
-            out.write_text(as_page(document), encoding="utf-8")
-        except OSError as error:
-            raise Stop(Exit.USAGE, f"--out {out}: cannot be written: {error.strerror}") from None
+    _show(comparison, "json" if json_ else format_, out)
     return GATE[comparison.gate.verdict] if gate else Exit.OK
 
 
+def _show(comparison: Comparison, form: str, page: Path | None) -> None:
+    """Print a comparison, and write it as a page as well if one is named."""
+    from analysis.report.comparison import comparison_document
+    from analysis.report.html import as_page
+    from analysis.report.markdown import as_markdown
+    from analysis.report.text import as_text
+
+    document = comparison_document(comparison)
+    if form == "json":
+        typer.echo(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo((as_markdown if form == "markdown" else as_text)(document), nl=False)
+    if page is not None:
+        try:
+            page.write_text(as_page(document), encoding="utf-8")
+        except OSError as error:
+            raise Stop(Exit.USAGE, f"--out {page}: cannot be written: {error.strerror}") from None
+
+
 def _share(text: str) -> float:
-    """Return 0.05 for "5%" and for "0.05"."""
+    """The share that is written as "5%" or "0.05"."""
     number = text.strip().removesuffix("%")
     try:
         share = float(number) / 100 if number != text.strip() else float(number)
@@ -93,7 +100,7 @@ def _side(named: str) -> Side:
 
 
 def _split(named: str) -> tuple[Path, str | None]:
-    """Return the directory and the arm; the name of either may have colons in it."""
+    """The directory and the arm of DIR:ARM; the name of either may have colons in it."""
     if Path(named).exists():
         return Path(named), None
     parts = named.split(":")

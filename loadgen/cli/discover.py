@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.measuring import NO_SERVER, load_profile
+from loadgen.cli.options import Given, takes
 
 if TYPE_CHECKING:
     from analysis.probes.small_writes import SmallWrites
 
-__all__ = ["NOBODY", "discover"]
+__all__ = ["discover"]
 
-NOBODY = (
-    "no server found at the usual local addresses (Ollama 11434, LM Studio 1234, vLLM 8000, llama.cpp 8080); "
-    "name one with --url, or start a pretended one: loadgen emulate --port 8000"
-)
+ANY_LOAD = {"load": {"concurrency": 1, "requests": 1}}  # not what will be sent; a profile must have one
 
 
-def discover(
-    url: Annotated[
-        list[str] | None, typer.Option("--url", help="Ask here instead of the usual local addresses.")
-    ] = None,
-    small_writes: Annotated[
-        bool,
-        typer.Option("--small-writes", help="Also send some 20 short requests, to see if tokens are held back."),
-    ] = False,
-    model: options.Model = None,
-    json_: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Discovering(Given):
+    """What the options of `discover` say."""
+
+    small_writes: bool
+
+
+@takes("discover", Discovering)
+def discover(given: Discovering) -> int:
     """List the servers that answer, with their version and models."""
     import asyncio
 
@@ -39,52 +36,38 @@ def discover(
 
     from loadgen.servers.discover import LOCAL_SERVERS, find_local
 
-    for given in url or ():
-        if not given.startswith(("http://", "https://")):
-            raise Stop(Exit.USAGE, f"--url {given}: must start with http:// or https:// and name a host")
-    if model is not None and not small_writes:
+    for url in given.url or ():
+        if not url.startswith(("http://", "https://")):
+            raise Stop(Exit.USAGE, f"--url {url}: must start with http:// or https:// and name a host")
+    if given.target and not given.small_writes:
         raise Stop(Exit.USAGE, "--model names who answers the requests of --small-writes: add that, or leave it out")
-    found = asyncio.run(find_local(url or tuple(LOCAL_SERVERS.values())))
-    delays = {at: _small_writes(at, model) for at in found} if small_writes else {}
-    if json_:
+    servers = asyncio.run(find_local(given.url or tuple(LOCAL_SERVERS.values())))
+    delays = {at: _small_writes(at, given.target) for at in servers} if given.small_writes else {}
+    if given.json:
         rows = [
-            {"url": at, "kind": one.kind, "api": one.api, "version": one.version, "models": one.models}
+            {"url": at, "kind": server.kind, "api": server.api, "version": server.version, "models": server.models}
             | ({"small_writes": msgspec.to_builtins(delays[at])} if at in delays else {})
-            for at, one in found.items()
+            for at, server in servers.items()
         ]
         typer.echo(json.dumps(rows, indent=1))
-    if not found:
-        raise Stop(Exit.UNREACHABLE, f"nobody we know answers at {', '.join(url)}" if url else NOBODY)
-    if json_:
+    if not servers:
+        raise Stop(Exit.UNREACHABLE, f"nobody we know answers at {', '.join(given.url)}" if given.url else NO_SERVER)
+    if given.json:
         return Exit.OK
-    for at, one in found.items():
-        models = ", ".join(one.models[:6]) + (f" and {len(one.models) - 6} more" if len(one.models) > 6 else "")
-        typer.echo(f"{at}  {one.label}  --api {one.api}  models: {models or 'none listed'}")
+    for at, server in servers.items():
+        models = ", ".join(server.models[:6])
+        more = f" and {len(server.models) - 6} more" if len(server.models) > 6 else ""
+        typer.echo(f"{at}  {server.label}  --api {server.api}  models: {models + more or 'none listed'}")
         if at in delays:
             typer.echo(f"  {delays[at].sentence}")
     return Exit.OK
 
 
-def _small_writes(url: str, model: str | None) -> SmallWrites:
-    """Ask the server; whatever it does instead of answering becomes the reason for no verdict."""
+def _small_writes(url: str, target: dict[str, Any]) -> SmallWrites:
     import asyncio
     import secrets
 
-    from analysis.probes.small_writes import find_delay
-    from loadgen.cli.measuring import load_profile
-    from loadgen.errors import Unreachable, UsageError
-    from loadgen.probes.small_writes import Asked, ask_both_ways
-    from loadgen.servers.resolve import resolve
+    from loadgen.probes.small_writes import probe_small_writes
 
-    async def ask() -> Asked:
-        return await ask_both_ways(await resolve(spec), secrets.randbits(32))
-
-    # The load is not what will be sent; a profile must have one.
-    [spec] = load_profile(
-        None, [url], {"model": model}, {"load": {"concurrency": 1, "requests": 1}}, quiet=True
-    ).targets
-    try:
-        asked = asyncio.run(ask())
-    except (UsageError, Unreachable) as error:
-        return find_delay([], str(error))
-    return find_delay(asked.pairs, asked.failure)
+    [spec] = load_profile(None, [url], target, dict(ANY_LOAD), quiet=True).targets
+    return asyncio.run(probe_small_writes(spec, secrets.randbits(32)))

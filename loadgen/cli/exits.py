@@ -12,7 +12,7 @@ class Exit(IntEnum):
     OBJECTIVE = 1
     USAGE = 2
     INCONCLUSIVE = 3  # an objective was stated and the data cannot decide
-    VOID = 4  # generator-limited, or something of ours failed
+    VOID = 4  # generator-limited, or something of loadgen failed
     UNREACHABLE = 5  # or every request failed
     INTERRUPTED = 130
 

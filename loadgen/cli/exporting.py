@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadgen.campaign.campaign import Campaign
+    from loadgen.cli.options import Measuring
     from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
 
@@ -30,6 +33,11 @@ class Outlets:
     remote_write: str | None
     instance: str
 
+    @classmethod
+    def of(cls, given: Measuring, directory: Path) -> Outlets:
+        """The outlets that the options ask for, of the campaign in `directory`."""
+        return cls(given.prometheus_port, given.prometheus_host, given.push_gateway, given.remote_write, str(directory))
+
     @property
     def any(self) -> bool:
         return self.port is not None or self.push_gateway is not None or self.remote_write is not None
@@ -39,7 +47,7 @@ class Outlets:
 def exporting(outlets: Outlets, profile: str, *, quiet: bool) -> Iterator[Exporter | None]:
     """Serve while inside; on the way out push, and stay until the final counts were fetched.
 
-    Raises Stop if the port cannot be had, or nothing could be sent to a URL. A push that fails is told and changes
+    Raises Stop if the port is not free, or nothing could be sent to a URL. A push that fails is reported and changes
     nothing: the run is on disk.
     """
     if not outlets.any:

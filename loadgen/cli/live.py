@@ -49,7 +49,7 @@ class Row:
 
 
 class LiveView:
-    """Draws tallies on stderr; `count_runs` tells how far the campaign is."""
+    """Draws tallies on stderr; `count_runs` sets how far the campaign is."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr)

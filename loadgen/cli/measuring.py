@@ -11,36 +11,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from loadgen.cli.discover import NOBODY
 from loadgen.cli.exits import Exit, Stop
+from loadgen.cli.exporting import Outlets, export, exporting
 
 if TYPE_CHECKING:
     import asyncio
 
     from loadgen.campaign.campaign import Campaign, Finished
     from loadgen.cli.live import LiveView
+    from loadgen.cli.options import Measuring
     from loadgen.cli.progress import Progress
     from loadgen.engine.tally import Tally
     from loadgen.exporter import Exporter
-    from loadgen.profile.profile import Profile
+    from loadgen.profile import Profile
 
 __all__ = [
+    "NO_SERVER",
     "conclude",
+    "faults_as_exits",
     "in_loop",
     "judge",
     "load_profile",
     "maybe_emulator",
+    "measure_one",
     "new_directory",
     "prepare_and_measure",
     "prepared",
 ]
 
+NO_SERVER = (
+    "no server found at the usual local addresses (Ollama 11434, LM Studio 1234, vLLM 8000, llama.cpp 8080); "
+    "name one with --url, or start a pretended one: loadgen emulate --port 8000"
+)
 _T = TypeVar("_T")
 
 
 @contextlib.contextmanager
 def maybe_emulator(wanted: bool, urls: list[str] | None, instances: int = 1) -> Iterator[list[str] | None]:
-    """Start an emulator of so many servers, if wanted; yield the URLs to measure: its own, or those given."""
+    """The URLs to measure: those of an emulator of `instances` servers while inside, if wanted, or those given."""
     if not wanted:
         yield urls
         return
@@ -55,51 +63,43 @@ def maybe_emulator(wanted: bool, urls: list[str] | None, instances: int = 1) -> 
 def load_profile(
     source: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any], *, quiet: bool
 ) -> Profile:
-    """Read the profile, if there is one; where nobody named a target, look for one on this machine.
+    """The profile read, if there is one, with the options laid over it. Without a target one on this machine is found.
 
-    target: what the options say of every target. overrides: what they say of the rest, nested like a profile.
+    target: what the options say of every target. overrides: what they say of the rest, nested like a profile. Both
+    hold only what was given.
     """
     import asyncio
 
     from loadgen.errors import UsageError
-    from loadgen.profile.profile import load
+    from loadgen.profile import load
     from loadgen.servers.discover import find_local
 
-    given = {key: value for key, value in target.items() if value is not None}
     if urls:
-        overrides["target"] = [{"url": one, **given} for one in urls]
-    elif given:
-        overrides["target"] = given
+        overrides = {**overrides, "target": [{"url": url, **target} for url in urls]}
+    elif target:
+        overrides = {**overrides, "target": target}
     try:
         profile = load(source, overrides)
         if profile.targets:
             return profile
         found = asyncio.run(find_local())
         if not found:
-            raise Stop(Exit.UNREACHABLE, NOBODY)
+            raise Stop(Exit.UNREACHABLE, NO_SERVER)
         at, identity = next(iter(found.items()))
         if not quiet:
             print(f"no --url given: taking {identity.label} at {at}", file=sys.stderr)
-        return load(source, {**overrides, "target": [{"url": at, **given}]})
+        return load(source, {**overrides, "target": [{"url": at, **target}]})
     except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
 
 
-def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
-    """Run `work` in an event loop of that kind; Ctrl-C and SIGTERM set the event it gets. Faults become exit codes."""
-    import asyncio
-
-    from loadgen.engine.eventloop import loop_factory
+@contextlib.contextmanager
+def faults_as_exits() -> Iterator[None]:
+    """Whatever a user can act on leaves as a Stop with its exit code."""
     from loadgen.errors import Unreachable, UsageError
 
-    async def main() -> _T:
-        stop = asyncio.Event()
-        with _signals(stop):
-            return await work(stop)
-
     try:
-        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            return runner.run(main())
+        yield
     except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
     except ModuleNotFoundError as error:
@@ -110,6 +110,41 @@ def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
         raise Stop(Exit.UNREACHABLE, str(error)) from None
     except OSError as error:
         raise Stop(Exit.VOID, str(error)) from None
+
+
+def in_loop(loop: str, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
+    """Run `work` in an event loop of that kind; Ctrl-C and SIGTERM set the event it gets. Faults become exit codes."""
+    import asyncio
+
+    from loadgen.engine.eventloop import loop_factory
+
+    async def main() -> _T:
+        stop = asyncio.Event()
+        with _signals(stop):
+            return await work(stop)
+
+    with faults_as_exits(), asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        return runner.run(main())
+
+
+def measure_one(profile: Profile, source: str | None, given: Measuring) -> int:
+    """Measure one campaign as the options ask, print its report and return the exit code. source: of the profile."""
+    from loadgen.campaign.prepare import prepare
+
+    directory = given.out or new_directory()
+    with exporting(Outlets.of(given, directory), source or "command line", quiet=given.quiet) as exporter:
+        finished = in_loop(
+            profile.loop,
+            lambda stop: prepare_and_measure(
+                prepare(profile, directory),
+                stop,
+                progress=given.progress,
+                quiet=given.quiet,
+                live=given.live,
+                exporter=exporter,
+            ),
+        )
+        return conclude(finished, directory, json_=given.json, quiet=given.quiet)
 
 
 async def prepare_and_measure(
@@ -126,7 +161,6 @@ async def prepare_and_measure(
     live: draw the table instead of the line, where there is a terminal to draw it on.
     """
     from loadgen.campaign.measure import measure
-    from loadgen.cli.exporting import export
 
     campaign = await prepared(prepare, stop, quiet=quiet)
     draw = _live_view(campaign) if live and progress and sys.stderr.isatty() else _progress(progress)
@@ -243,7 +277,7 @@ def _all_failed(summary: dict[str, Any]) -> str:
 
 
 def new_directory() -> Path:
-    """Return a free directory below ./loadgen-runs, named after the time."""
+    """A free directory below ./loadgen-runs, named after the time."""
     from loadgen.clock import wall_iso
 
     base = Path("loadgen-runs") / wall_iso()[:19].replace(":", "").replace("-", "").replace("T", "-")

@@ -6,7 +6,7 @@ import contextlib
 import enum
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,8 @@ def report(
     form = Format.JSON if json_ else form
     suite = suite_in(directory)
     if suite is not None:
-        return _report_suite(suite, form, pages=form is Format.HTML or html is not None or perfetto is not None)
+        pages = form is Format.HTML or html is not None or perfetto is not None
+        return _report_suite(suite, form, pages=pages)
     try:
         summary = analysis.summarise(directory)
     except analysis.NoRecordsError as error:
@@ -46,14 +47,7 @@ def report(
     except (OSError, ValueError) as error:  # what pyarrow raises for a file that was changed
         reason = " ".join(str(error).split())
         raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
-    if form is Format.TEXT:
-        typer.echo(analysis.terminal_report(summary))
-    elif form is Format.JSON:
-        typer.echo(analysis.to_json(summary), nl=False)
-    elif form is Format.MARKDOWN:
-        typer.echo(analysis.markdown_report(summary), nl=False)
-    else:
-        typer.echo(analysis.html_report(directory, summary), nl=False)
+    _show(directory, summary, form)
     # The directory of a finished run is covered by checksums: only a report of its own place is added there.
     finished = (directory / "summary.json").exists()
     destination = html or (None if finished else directory / "report.html")
@@ -64,6 +58,19 @@ def report(
         with _writable(perfetto, "--perfetto"), perfetto.open("w", encoding="utf-8") as file:
             analysis.write_trace(directory, file)
     return Exit.OK
+
+
+def _show(directory: Path, summary: dict[str, Any], form: Format) -> None:
+    import analysis
+
+    if form is Format.TEXT:
+        typer.echo(analysis.terminal_report(summary))
+    elif form is Format.JSON:
+        typer.echo(analysis.to_json(summary), nl=False)
+    elif form is Format.MARKDOWN:
+        typer.echo(analysis.markdown_report(summary), nl=False)
+    else:
+        typer.echo(analysis.html_report(directory, summary), nl=False)
 
 
 def _report_suite(suite: Suite, form: Format, *, pages: bool) -> int:

@@ -3,79 +3,102 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.matrix import resume_matrix
 from loadgen.cli.measuring import conclude, in_loop, prepare_and_measure
+from loadgen.cli.options import Given, takes
 from loadgen.cli.report import Format, report
 from loadgen.cli.runtimes import resume_runtimes
-from loadgen.cli.suites import suite_in
-from loadgen.cli.target import headers, pairs
+from loadgen.cli.suites import Suite, suite_in
+
+if TYPE_CHECKING:
+    from loadgen.profile import Profile
 
 __all__ = ["resume"]
 
 
-def resume(
-    directory: Annotated[Path, typer.Argument(help="The directory of a campaign, a sweep or runtimes.", metavar="DIR")],
-    header: Annotated[
-        list[str] | None, typer.Option("--header", help="A header again, as 'Name: value', for none is kept.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="An option again, as NAME=VALUE, if it may be secret.")
-    ] = None,
-    url: Annotated[
-        list[str] | None, typer.Option("--url", help="A server's URL again, if its query holds a secret.")
-    ] = None,
-    path: Annotated[str | None, typer.Option("--path", help="The request path again, if it holds a secret.")] = None,
-    proxy: Annotated[str | None, typer.Option("--proxy", help="The proxy again, if it has a password.")] = None,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-    no_progress: options.NoProgress = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Resuming(Given):
+    """What the options of `resume` say."""
+
+    directory: Path
+    no_progress: bool = False
+
+    @property
+    def progress(self) -> bool:
+        """Whether to draw how far the runs are."""
+        return not (self.quiet or self.no_progress)
+
+
+@takes("resume", Resuming)
+def resume(given: Resuming) -> int:
     """Make the runs that are missing in DIR, with the same seeds and options. What a run left half done is dropped."""
-    from loadgen.campaign.prepare import resume as resumed
-    from loadgen.campaign.resume import is_finished, profile_of, read_manifest, read_suite_manifest
     from loadgen.errors import UsageError
 
-    given = headers(header), pairs("--option", option)
-    suite = suite_in(directory)
-    progress = not (quiet or no_progress)
+    suite = suite_in(given.directory)
     try:
-        if suite is not None:
-            many = read_suite_manifest(directory, suite.name, suite.needed)
-            if many.get("finished") and "sha256" in many:
-                return _tell_finished(directory, json_=json_, quiet=quiet)
-            resolved, withheld = many["profile"], many["withheld"]
-        else:
-            manifest = read_manifest(directory)
-            if is_finished(manifest):
-                return _tell_finished(directory, json_=json_, quiet=quiet)
-            assert manifest.profile is not None
-            resolved, withheld = json.loads(manifest.profile.text), manifest.withheld
-        profile = profile_of(
-            resolved, withheld, headers=given[0], options=given[1], urls=url or (), path=path, proxy=proxy
-        )
+        return _resume_campaign(given) if suite is None else _resume_suite(suite, given)
     except UsageError as error:
         raise Stop(Exit.USAGE, str(error)) from None
-    if suite is not None:
-        go_on = resume_matrix if suite.is_matrix else resume_runtimes
-        return go_on(profile, many, directory, json_=json_, progress=progress, quiet=quiet)
+
+
+def _resume_campaign(given: Resuming) -> int:
+    from loadgen.campaign.prepare import resume as resumed
+    from loadgen.campaign.resume import is_finished, read_manifest
+
+    directory = given.directory
+    manifest = read_manifest(directory)
+    if is_finished(manifest):
+        return _say_finished(given)
+    assert manifest.profile is not None
+    profile = _profile(json.loads(manifest.profile.text), manifest.withheld, given)
     finished = in_loop(
         profile.loop,
-        lambda stop: prepare_and_measure(resumed(profile, directory, manifest), stop, progress=progress, quiet=quiet),
+        lambda stop: prepare_and_measure(
+            resumed(profile, directory, manifest), stop, progress=given.progress, quiet=given.quiet
+        ),
     )
-    return conclude(finished, directory, json_=json_, quiet=quiet)
+    return conclude(finished, directory, json_=given.json, quiet=given.quiet)
 
 
-def _tell_finished(directory: Path, *, json_: bool, quiet: bool) -> int:
+def _resume_suite(suite: Suite, given: Resuming) -> int:
+    from loadgen.campaign.resume import read_suite_manifest
+
+    manifest = read_suite_manifest(given.directory, suite.name, suite.needed)
+    if manifest.get("finished") and "sha256" in manifest:
+        return _say_finished(given)
+    profile = _profile(manifest["profile"], manifest["withheld"], given)
+    make_rest = resume_matrix if suite.is_matrix else resume_runtimes
+    return make_rest(profile, manifest, given.directory, json_=given.json, progress=given.progress, quiet=given.quiet)
+
+
+def _profile(resolved: dict[str, Any], withheld: Sequence[str], given: Resuming) -> Profile:
+    """The profile of a manifest, with what it withheld given again."""
+    from loadgen.campaign.resume import profile_of
+
+    return profile_of(
+        resolved,
+        withheld,
+        headers=given.target.get("headers", {}),
+        options=given.target.get("options", {}),
+        urls=given.url or (),
+        path=given.target.get("path"),
+        proxy=given.overrides.get("proxy"),
+    )
+
+
+def _say_finished(given: Resuming) -> int:
     """Say that there is nothing to make, which needs neither a server nor what was withheld."""
-    if json_:
-        return report(directory, Format.JSON)
-    if not quiet:
-        typer.echo(f"{directory}: nothing is left to do, every run is made; loadgen report {directory} shows them")
+    if given.json:
+        return report(given.directory, Format.JSON)
+    if not given.quiet:
+        shows = f"loadgen report {given.directory} shows them"
+        typer.echo(f"{given.directory}: nothing is left to do, every run is made; {shows}")
     return Exit.OK

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from loadgen.cli import options
 from loadgen.cli.exits import Exit, Stop
-from loadgen.cli.matrix import choose, kept_whole, make_directory, seed_of, show
 from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_directory
+from loadgen.cli.options import Measuring, takes
+from loadgen.cli.suites import check_tested, choose, kept_whole, make_directory, progress_of, show
 
 if TYPE_CHECKING:
     import asyncio
 
     from loadgen.campaign.runtimes import Variant
     from loadgen.campaign.suite import Tested
-    from loadgen.profile.profile import Configuration, Profile
+    from loadgen.profile import Configuration, Profile
 
 __all__ = ["resume_runtimes", "runtimes"]
 
@@ -27,104 +26,38 @@ SCENARIO = "chimera_homo"
 RUNS = 5
 
 
-def runtimes(
-    profile: options.ProfileName = None,
-    variants: Annotated[
-        str | None,
-        typer.Option(
-            "--variants", help="All, or some of kernel,uvloop,asyncio,callback,aiohttp,read-1k,read-64k,one-permit."
-        ),
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", help="Also compare the others with this variant.", metavar="VARIANT")
-    ] = None,
-    scenario: Annotated[
-        str | None, typer.Option("--scenario", help="baseline_vs_chimera, chimera_hetero or chimera_homo.")
-    ] = None,
-    url: options.Url = None,
-    api: options.Api = None,
-    model: options.Model = None,
-    path: options.RequestPath = None,
-    workload: Annotated[
-        str | None, typer.Option("--workload", help="two-stage, micro, single (not streamed) or synthetic.")
-    ] = None,
-    agents_: Annotated[int | None, typer.Option("--agents", help="How many agents; 2, if left out.")] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="How often each does its work in a run.")] = None,
-    solo: Annotated[
-        bool | None, typer.Option("--solo/--no-solo", help="Measure each agent alone as well; efficiency needs it.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The folder the agents are asked about; else a made-up one.")
-    ] = None,
-    phases: Annotated[
-        str | None, typer.Option("--phases", help="Of a profile's configurations: all, or such as 1,3.")
-    ] = None,
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    warmup_requests: options.WarmupRequests = None,
-    runs: options.Runs = None,
-    order: Annotated[
-        str | None, typer.Option("--order", help="Of variants, configurations and arms: randomised or fixed.")
-    ] = None,
-    cooldown: options.Cooldown = None,
-    seed: options.Seed = None,
-    option: options.Option = None,
-    header: options.Header = None,
-    api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    ca_file: options.CaFile = None,
-    insecure: options.Insecure = False,
-    proxy: options.Proxy = None,
-    out: options.Out = None,
-    emulator: options.Emulator = False,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-    no_progress: options.NoProgress = False,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What is compared. left_out: variants that cannot be measured here, each with the reason."""
+
+    variants: list[Variant]
+    left_out: dict[str, str]
+    chosen: list[Configuration]
+    against: str | None
+
+
+@takes("runtimes", Measuring)
+def runtimes(given: Measuring) -> int:
     """Compare the client's own runtimes: event loops, tiers and reads, by what agents gain, with a control."""
-    target = options.target_of(
-        api=api,
-        model=model,
-        path=path,
-        api_key_env=api_key_env,
-        tokenizer=tokenizer,
-        ca_file=ca_file,
-        insecure=insecure,
-        option=option,
-        header=header,
-    )
-    overrides: dict[str, Any] = {
-        "agents": {
-            "scenario": scenario if scenario is not None or profile is not None else SCENARIO,
-            "workload": workload,
-            "count": agents_,
-            "rounds": rounds,
-            "solo": solo,
-            "data": str(data.expanduser()) if data else None,
-            "warmup_requests": warmup_requests,
-        },
-        "work": {"prompt_tokens": input_tokens, "output_tokens": output_tokens},
-        "runs": runs if runs is not None or profile is not None else RUNS,
-        "campaign": {"cooldown_s": cooldown, "order": order},
-        "seed": seed,
-        "proxy": proxy,
-    }
-    wanted = _wanted(variants)
-    if against is not None and against not in wanted:
-        raise Stop(Exit.USAGE, f"--against {against}: is not measured; name one of {', '.join(wanted)}")
-    with maybe_emulator(emulator, url, EMULATED) as urls:
-        resolved = load_profile(profile, urls, target, overrides, quiet=quiet)
-        _check(resolved, profile)
-        return _compare(
-            resolved,
-            wanted,
-            against,
-            choose(resolved, phases) if phases is not None or _configurations(resolved) else [],
-            out or new_directory(),
-            json_=json_,
-            quiet=quiet,
-            progress=not (quiet or no_progress),
+    wanted = _wanted(given.variants)
+    if given.against is not None and given.against not in wanted:
+        raise Stop(Exit.USAGE, f"--against {given.against}: is not measured; name one of {', '.join(wanted)}")
+    overrides = given.overrides
+    if given.profile is None:
+        overrides = {"runs": RUNS, **overrides, "agents": {"scenario": SCENARIO, **overrides.get("agents", {})}}
+    with maybe_emulator(given.emulator, given.url, EMULATED) as urls:
+        profile = load_profile(given.profile, urls, given.target, overrides, quiet=given.quiet)
+        _check(profile, given.profile)
+        listed = profile.agents is not None and bool(profile.agents.configurations)
+        chosen = choose(profile, given.phases) if given.phases is not None or listed else []
+        comparison = _available(profile, wanted, chosen, given)
+        directory = given.out or new_directory()
+        make_directory(directory)
+        tested = in_loop(
+            "auto", lambda stop: _measure(profile, comparison, directory, stop, given.progress, given.quiet)
         )
+        show(directory, json_=given.json, quiet=given.quiet)
+        return _conclude(tested, directory)
 
 
 def _wanted(named: str | None) -> dict[str, Variant]:
@@ -140,10 +73,6 @@ def _wanted(named: str | None) -> dict[str, Variant]:
     return {word: VARIANTS[word] for word in words}
 
 
-def _configurations(profile: Profile) -> bool:
-    return profile.agents is not None and bool(profile.agents.configurations)
-
-
 def _check(profile: Profile, name: str | None) -> None:
     if profile.agents is None:
         raise Stop(Exit.USAGE, f"{name}: describes no agents; add --scenario {SCENARIO}, or name a profile that does")
@@ -153,35 +82,22 @@ def _check(profile: Profile, name: str | None) -> None:
         raise Stop(Exit.USAGE, "campaign.isolation unload cannot go with runtimes, whose runs are a process each")
 
 
-def _compare(
-    profile: Profile,
-    wanted: dict[str, Variant],
-    against: str | None,
-    chosen: list[Configuration],
-    directory: Path,
-    *,
-    json_: bool,
-    quiet: bool,
-    progress: bool,
-) -> int:
-    """Measure, print the summary and return the exit code."""
+def _available(
+    profile: Profile, wanted: dict[str, Variant], chosen: list[Configuration], given: Measuring
+) -> _Comparison:
+    """The comparison of the variants that can be measured here; the others are named on stderr."""
     from loadgen.campaign.runtimes import unavailable
 
     reasons = {name: unavailable(variant, profile.proxy) for name, variant in wanted.items()}
     left_out = {name: reason for name, reason in reasons.items() if reason is not None}
     variants = [variant for name, variant in wanted.items() if name not in left_out]
     if not variants:
-        told = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise Stop(Exit.USAGE, f"none of the variants can be measured here ({told}); name others with --variants")
-    if not quiet:
+        why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise Stop(Exit.USAGE, f"none of the variants can be measured here ({why}); name others with --variants")
+    if not given.quiet:
         for name, reason in left_out.items():
             print(f"{name} left out: {reason}", file=sys.stderr)
-    make_directory(directory)
-    tested = in_loop(
-        "auto", lambda stop: _measure(profile, variants, left_out, chosen, directory, stop, progress, quiet, against)
-    )
-    show(directory, "report.html", json_=json_, quiet=quiet)
-    return _conclude(tested, directory)
+    return _Comparison(variants, left_out, chosen, given.against)
 
 
 def resume_runtimes(
@@ -191,63 +107,50 @@ def resume_runtimes(
     from loadgen.campaign.runtimes import VARIANTS, unavailable
 
     assert profile.agents is not None
-    variants = [VARIANTS[one["name"]] for one in before["variants"]]
+    variants = [VARIANTS[row["name"]] for row in before["variants"]]
     for variant in variants:
         reason = unavailable(variant, profile.proxy)
         if reason is not None:
             raise Stop(Exit.USAGE, f"{variant.name} cannot be measured any more: {reason}; start a new comparison")
-    named = {str(one.id): one for one in profile.agents.configurations}
+    named = {str(configuration.id): configuration for configuration in profile.agents.configurations}
     cells = dict.fromkeys(cell["configuration"] for cell in before["cells"])
-    chosen = [named[one] for one in cells if one is not None]
-    left_out, against = before["left_out"], before["against"]
+    chosen = [named[name] for name in cells if name is not None]
+    comparison = _Comparison(variants, before["left_out"], chosen, before["against"])
     with kept_whole(directory):
-        tested = in_loop(
-            "auto",
-            lambda stop: _measure(
-                profile, variants, left_out, chosen, directory, stop, progress, quiet, against, before
-            ),
-        )
-    show(directory, "report.html", json_=json_, quiet=quiet)
+        tested = in_loop("auto", lambda stop: _measure(profile, comparison, directory, stop, progress, quiet, before))
+    show(directory, json_=json_, quiet=quiet)
     return _conclude(tested, directory)
 
 
 async def _measure(
     profile: Profile,
-    variants: list[Variant],
-    left_out: dict[str, str],
-    chosen: list[Configuration],
+    comparison: _Comparison,
     directory: Path,
     stop: asyncio.Event,
     progress: bool,
     quiet: bool,
-    against: str | None,
     before: dict[str, Any] | None = None,
 ) -> list[Tested]:
     from loadgen.campaign.runtimes import measure_runtimes
-    from loadgen.cli.progress import Progress
+    from loadgen.campaign.suite import seed_of
 
-    draw = Progress(shown=progress)
-
-    def say(line: str) -> None:
-        if not quiet:
-            draw.say(line)
-
-    seed = seed_of(profile, before)
-    try:
+    with progress_of(shown=progress, quiet=quiet) as (draw, say):
         return await measure_runtimes(
-            profile, variants, left_out, chosen, directory, seed, draw, say, stop, against, before
+            profile,
+            comparison.variants,
+            comparison.left_out,
+            comparison.chosen,
+            directory,
+            seed_of(profile, before),
+            draw,
+            say,
+            stop,
+            comparison.against,
+            before,
         )
-    finally:
-        draw.close()
 
 
 def _conclude(tested: list[Tested], directory: Path) -> int:
-    """Return 0, also where a runtime was the bottleneck, for that is what was asked; or raise what went wrong."""
-    kept = f"what was measured is in {directory}"
-    if any(one.interrupted for one in tested):
-        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}; loadgen resume {directory} makes the rest")
-    failed = [one for one in tested if not one.ok]
-    if failed:
-        code = Exit.UNREACHABLE if all(one.unreachable for one in failed) else Exit.VOID
-        raise Stop(code, f"{len(failed)} of {len(tested)} measurements failed: {failed[0].reason}; {kept}")
+    """0, also where a runtime was the bottleneck, because that was the question; or a Stop with what went wrong."""
+    check_tested(tested, directory, "measurements")
     return Exit.OK

@@ -1,20 +1,44 @@
-"""The top of a directory of many campaigns, of a matrix or a comparison of runtimes: made from those below, again."""
+"""Directories of many campaigns: their top, made again of what is below and sealed, and what their commands share.
+
+Which kinds there are is a table of `analysis.suites.registry`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from loadgen.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
     from analysis.suites.matrix import MatrixSummary
     from analysis.suites.registry import Suite as Kind
     from analysis.suites.registry import Summarised
     from analysis.suites.runtimes import RuntimesSummary
+    from loadgen.campaign.suite import Tested
+    from loadgen.cli.progress import Progress
+    from loadgen.profile import Configuration, Profile
 
-__all__ = ["Suite", "publish", "suite_in"]
+__all__ = [
+    "Suite",
+    "check_tested",
+    "choose",
+    "kept_whole",
+    "make_directory",
+    "progress_of",
+    "publish",
+    "show",
+    "suite_in",
+]
+
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +100,90 @@ def publish(suite: Suite) -> Summarised:
         write_suite(directory)
     seal(directory, manifest, suite.name)
     return summarised
+
+
+def show(directory: Path, *, json_: bool, quiet: bool) -> None:
+    """Write and seal the top of a directory of many campaigns, and print it."""
+    import analysis
+    from analysis.report.text import as_text
+
+    suite = suite_in(directory)
+    assert suite is not None
+    try:
+        summarised = publish(suite)
+    except OSError as error:
+        raise Stop(Exit.VOID, f"{directory}: {error.strerror}") from None
+    except ValueError as error:
+        raise Stop(Exit.VOID, f"{directory}: a file in it was changed: {error}") from None
+    if json_:
+        typer.echo(analysis.to_json(summarised.to_json()), nl=False)
+    elif not quiet:
+        typer.echo(as_text(summarised.document), nl=False)
+        typer.echo(f"\n{directory}/{'report.html' if suite.kind.keeps_report else 'summary.json'}")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def kept_whole(directory: Path) -> Iterator[None]:
+    """Where a suite cannot be continued, leave its top as it is made from the directories below."""
+    try:
+        yield
+    except Stop:
+        with contextlib.suppress(Stop):  # the first reason is the one to report
+            show(directory, json_=False, quiet=True)
+        raise
+
+
+@contextlib.contextmanager
+def progress_of(*, shown: bool, quiet: bool) -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """The line on stderr while inside, and a function that prints one of its own, unless `quiet`."""
+    from loadgen.cli.progress import Progress
+
+    draw = Progress(shown=shown)
+
+    def say(line: str) -> None:
+        if not quiet:
+            draw.say(line)
+
+    try:
+        yield draw, say
+    finally:
+        draw.close()
+
+
+def make_directory(directory: Path) -> None:
+    """Make a new directory. Raises Stop if there is one already, or none can be made."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Stop(Exit.USAGE, f"--out {directory}: exists already; name a new directory, or remove it")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"--out {directory}: {error.strerror}; name a directory that can be made") from None
+
+
+def choose(profile: Profile, phases: str | None) -> list[Configuration]:
+    """The configurations of the phases asked for; None asks for all."""
+    assert profile.agents is not None
+    listed = profile.agents.configurations
+    if phases is None or phases.strip() == ALL:
+        return list(listed)
+    there = {configuration.phase for configuration in listed}
+    try:
+        wanted = {int(word) for word in phases.split(",")}
+    except ValueError:
+        raise Stop(Exit.USAGE, f"--phases {phases}: write all, or numbers such as 1,3") from None
+    if not wanted <= there:
+        lacking = ", ".join(map(str, sorted(wanted - there)))
+        raise Stop(Exit.USAGE, f"--phases {phases}: no phase {lacking}; there are {', '.join(map(str, sorted(there)))}")
+    return [configuration for configuration in listed if configuration.phase in wanted]
+
+
+def check_tested(tested: Sequence[Tested], directory: Path, what: str) -> None:
+    """Raise Stop where campaigns were interrupted or failed. what: they are called in the plural."""
+    kept = f"what was measured is in {directory}"
+    if any(test.interrupted for test in tested):
+        raise Stop(Exit.INTERRUPTED, f"interrupted; {kept}; loadgen resume {directory} makes the rest")
+    failed = [test for test in tested if not test.ok]
+    if failed:
+        code = Exit.UNREACHABLE if all(test.unreachable for test in failed) else Exit.VOID
+        raise Stop(code, f"{len(failed)} of {len(tested)} {what} failed: {failed[0].reason}; {kept}")

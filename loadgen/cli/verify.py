@@ -31,18 +31,18 @@ def verify(
 
 
 def _of_campaign(directory: Path) -> tuple[list[str], int]:
-    """Return what is wrong with one campaign, a line each, and how many files were looked at."""
+    """What is wrong with one campaign, a line each, and how many files were checked."""
     import analysis
 
     manifest = _manifest(directory, MANIFEST)
     wrong = _changed(directory, MANIFEST, manifest)
     if not wrong and not _is_summary(directory, analysis.summarise(directory)):
         wrong.append("summary.json: does not follow from records.parquet and manifest.json")
-    return wrong, len(_told(manifest)) + 1
+    return wrong, len(_checksums(manifest)) + 1
 
 
 def _of_suite(suite: Suite) -> tuple[list[str], int]:
-    """Return the same of a directory of many, those below included."""
+    """What is wrong with a suite, its campaigns included, a line each, and how many files were checked."""
     directory, wrong, files = suite.directory, [], 0
     manifest = _manifest(directory, suite.name)
     try:
@@ -52,36 +52,36 @@ def _of_suite(suite: Suite) -> tuple[list[str], int]:
     for place, was_measured in parts.items():
         if (directory / place / MANIFEST).is_file():
             try:
-                found, looked_at = _of_campaign(directory / place)
+                lines, checked = _of_campaign(directory / place)
             except Stop as stop:
-                found, looked_at = [str(stop)], 1
-            wrong += [f"{place}/{line.removeprefix(f'{directory / place}/')}" for line in found]
-            files += looked_at
+                lines, checked = [str(stop)], 1
+            wrong += [f"{place}/{line.removeprefix(f'{directory / place}/')}" for line in lines]
+            files += checked
         elif was_measured:
             wrong.append(f"{place}/{MANIFEST}: missing")
     wrong += _changed(directory, suite.name, manifest)
     if not wrong and not _is_summary(directory, suite.summarised().to_json()):
         wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
-    return wrong, files + len(_told(manifest)) + 1
+    return wrong, files + len(_checksums(manifest)) + 1
 
 
 def _changed(directory: Path, name: str, manifest: dict[str, Any]) -> list[str]:
-    """Return which files are not as the manifest of that name tells, that one included."""
+    """The files that are not as the manifest `name` has them, that one included, a line each."""
     from loadgen.campaign.rundir import file_sha256, manifest_sha256
 
     wrong = []
-    for told, sha256 in _told(manifest).items():
-        path = directory / told
+    for file, sha256 in _checksums(manifest).items():
+        path = directory / file
         if not path.is_file():
-            wrong.append(f"{told}: missing")
+            wrong.append(f"{file}: missing")
         elif file_sha256(path) != sha256:
-            wrong.append(f"{told}: changed since the run")
+            wrong.append(f"{file}: changed since the run")
     if manifest_sha256(directory / name) != manifest.get("manifest_sha256"):
         wrong.append(f"{name}: changed since the run")
     return wrong
 
 
-def _told(manifest: dict[str, Any]) -> dict[str, str]:
+def _checksums(manifest: dict[str, Any]) -> dict[str, str]:
     return manifest.get("sha256") or {}
 
 

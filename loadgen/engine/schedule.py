@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen.profile.profile import Load, Mmpp, Stage
+from loadgen.profile.loads import Burst, Closed, Load, Mmpp, Open, Stage, Staged
 from loadgen.record import NS_PER_S, Int64
 
 __all__ = ["concurrency_steps", "offsets"]
@@ -38,14 +38,14 @@ def offsets(load: Load, seed: int, run: int = 0) -> Int64:
     """
     if not load.is_open:
         raise ValueError("a closed loop has no schedule: its arrivals are set by completions")
-    if load.arrivals == "burst":
-        return np.zeros(load.requests or 0, np.int64)
+    if isinstance(load, Burst):
+        return np.zeros(load.requests, np.int64)
     arrivals = _UnitArrivals(load, seed, run)
     warmup = _warmup(load)
     pieces = [np.empty(0)]
     start_s = 0.0
     for stage in (warmup, *load.parts) if warmup else load.parts:
-        most = load.requests if stage is not warmup else None
+        most = load.most_requests if stage is not warmup else None
         within_s, length_s = _stage_offsets(stage, arrivals, most)
         pieces.append(start_s + within_s)
         start_s += length_s
@@ -58,11 +58,10 @@ def concurrency_steps(load: Load) -> list[tuple[int, int]]:
     Each value holds until the next; the first is at 0 and covers the warm-up. A ramp is a staircase of single steps,
     each half-way between the instants at which its line reaches whole numbers, so that the integral is the line's.
     """
-    if load.is_open:
-        raise ValueError("an open loop has no concurrency to keep: its arrivals are set by the schedule")
-    if not load.stages:
-        assert load.concurrency is not None
+    if isinstance(load, Closed):
         return [(0, load.concurrency)]
+    if load.is_open or not isinstance(load, Staged):
+        raise ValueError("an open loop has no concurrency to keep: its arrivals are set by the schedule")
     steps: list[tuple[int, int]] = []
     start_s = 0.0
     for index, stage in enumerate(load.stages):
@@ -90,8 +89,9 @@ class _UnitArrivals:
         entropy = np.random.SeedSequence([seed, run, SCHEDULE_STREAM])
         self._rng = np.random.Generator(np.random.Philox(entropy))
         self._arrivals = load.arrivals
-        self._shape = load.burstiness
-        self._bursts = _Bursts(load.mmpp, load.rate_per_s, self._rng) if load.mmpp and load.rate_per_s else None
+        self._shape = load.burstiness if isinstance(load, Open | Staged) else 1.0
+        mmpp = load.mmpp if isinstance(load, Open) else None
+        self._bursts = None if mmpp is None else _Bursts(mmpp, load.parts[0].mean_rate_per_s, self._rng)
         self._ahead: Float64 = np.empty(0)  # drawn, not yet handed out
         # Constant gaps start with a request at once; the random ones with their first gap.
         self._summed_to = -1.0 if load.arrivals == "constant" else 0.0  # the gaps drawn, before bursts

@@ -14,7 +14,7 @@ from loadgen.engine.engine import Engine
 from loadgen.engine.health import Health
 from loadgen.engine.plan import Plan
 from loadgen.engine.tally import Tally
-from loadgen.profile.profile import REDACTED
+from loadgen.profile.secrets import REDACTED
 from loadgen.record import Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_poller, open_transport

@@ -29,17 +29,21 @@ from loadgen.engine.health import Health
 from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
+from loadgen.errors import UsageError
 from loadgen.manifest import Calibration
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.record import Int64, Outcome
 from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments
 from loadgen.transport import Limits
 from loadgen.transport.room import make_room_for_sockets
+from loadgen.transport.tier import choose_tier
 from loadgen.wire import Target
 from loadgen.workload import open_workload
 
-__all__ = ["Errors", "Replay", "compare", "highest_rate", "replay", "store", "stored"]
+__all__ = ["Errors", "Replay", "calibrate", "choose_tiers", "compare", "replay", "store", "stored"]
+
+TIERS = ("kernel", "callback", "aiohttp")  # the most exact first
 
 MOST_CENSORED = 0.01
 MICROSECOND_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter")  # METHODOLOGY 3.1
@@ -72,6 +76,27 @@ class Replay:
     health: Health
     seconds: float
     cpu_s: float
+
+
+def choose_tiers(asked: Sequence[str] | None) -> Sequence[str]:
+    """The tiers to calibrate: those asked for, or all that there are on this host. Raises UsageError."""
+    best, why = choose_tier("auto", None)
+    tiers = asked or TIERS[TIERS.index(best) if best == "kernel" else 1 :]
+    for tier in tiers:
+        if tier not in TIERS:
+            raise UsageError(f"--tier {tier}: use kernel, callback or aiohttp")
+    if "kernel" in tiers and best != "kernel":
+        raise UsageError(f"--tier kernel: {why}")
+    return tiers
+
+
+def calibrate(tier: str, loop: str, *, streams: int, tokens: int, gap_s: float, highest: bool) -> Calibration:
+    """The errors of a tier at a load, and with `highest` the highest rate that it holds. Blocks for seconds.
+
+    Raises ValueError if nothing was answered.
+    """
+    replayed = replay(tier, loop, streams=streams, tokens=tokens, gap_s=gap_s)
+    return calibration(tier, streams, gap_s, replayed, highest_rate(tier, loop) if highest else None)
 
 
 def replay(tier: str, loop: str, *, streams: int, tokens: int, gap_s: float, ttft_s: float = 0.05) -> Replay:

@@ -15,7 +15,7 @@ import numpy as np
 
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
-from loadgen.profile.profile import REDACTED
+from loadgen.profile.secrets import REDACTED
 from loadgen.record import PROBE_RUN, Record
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.opening import open_poller, open_transport
@@ -31,17 +31,17 @@ Send = Callable[[Sequence[Ask]], Awaitable[list[Record]]]
 
 
 class ClockJumped(Exception):
-    """Somebody set the wall clock meanwhile, so the kernel's stamps of these requests are wrong."""
+    """The wall clock was set meanwhile, so the kernel's stamps of these requests are wrong."""
 
 
 @asynccontextmanager
 async def open_sender(
     endpoint: Endpoint, tier: str, *, most: int = 1, limits: Limits | None = None
 ) -> AsyncIterator[Send]:
-    """Yield a function that sends requests at one instant and returns their records when all have ended.
+    """A function, while inside, that sends requests at one instant and returns their records when all have ended.
 
     Instants in the records are relative to that instant. most: connections at once. The function raises ClockJumped.
-    Raises OSError if the system does not allow so many connections.
+    Raises OSError if the system does not allow that number of connections.
     """
     make_room_for_sockets(most)
     poller = open_poller(tier)

@@ -63,7 +63,7 @@ def ratio(records: Sequence[Record], words: tuple[int, int]) -> Learnt:
     """The tokens per word that two records show. words: of their prompts, in the same order."""
     tokens = []
     for record in records:
-        if record.outcome not in (Outcome.OK, Outcome.EMPTY):  # an empty answer tells the prompt's tokens as well
+        if record.outcome not in (Outcome.OK, Outcome.EMPTY):  # an empty answer counts the prompt's tokens as well
             why = f": {record.error}" if record.error else ""
             return Learnt(None, f"default: a probe ended as {record.outcome.value}{why}")
         if record.input_tokens is None:

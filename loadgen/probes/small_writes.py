@@ -2,10 +2,10 @@
 
 A server, or a proxy before it, that leaves Nagle's algorithm on holds a small write back until the one before it is
 acknowledged, and clients' kernels delay ACKs on a connection whose requests follow its answers. Two kept connections
-take turns here, one request at a time. Before each request of the one the kernel is told to delay ACKs (TCP_QUICKACK
-0), as it does by itself where requests follow answers within 40 ms. It is not told so again before each read: an ACK
+take turns here, one request at a time. Before each request of the one the kernel is set to delay ACKs (TCP_QUICKACK
+0), as it does by itself where requests follow answers within 40 ms. That is not set again before each read: an ACK
 that was delayed in vain is the last one delayed until the next request. Before each read of the other connection it is
-told to send ACKs at once (1), because sending may undo that. `analysis.probes.small_writes` says what the records show.
+set to send ACKs at once (1), because sending may undo that. `analysis.probes.small_writes` judges the records.
 
 Nothing that a server does raises. Linux only. Plain HTTP only: the sockets here speak no TLS, so over https the server
 is not asked.
@@ -23,17 +23,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.probes.small_writes import SmallWrites, find_delay
 from loadgen.clock import now_ns
 from loadgen.engine.client import Client
+from loadgen.errors import Unreachable, UsageError
 from loadgen.probes.probe import prompt
+from loadgen.profile import TargetSpec
 from loadgen.record import PROBE_RUN, Outcome, Record
 from loadgen.servers.endpoint import Endpoint
+from loadgen.servers.resolve import resolve
 from loadgen.transport import Answer, LastTokenRead
 from loadgen.wire import Ask
 from loadgen.wire.dialects import dialect
 from loadgen.wire.http import BadHttp, Framing, request_bytes, request_head
 
-__all__ = ["Asked", "ask_both_ways"]
+__all__ = ["Asked", "ask_both_ways", "probe_small_writes"]
 
 PAIRS = 10
 BUDGET_S = 3.0  # for everything; what is not answered by then is given up
@@ -51,6 +55,15 @@ class Asked:
 
 class _CannotGoOn(Exception):
     """One line that says why."""
+
+
+async def probe_small_writes(spec: TargetSpec, seed: int) -> SmallWrites:
+    """Whether the server holds small writes back; a failure of any kind becomes the reason for no verdict."""
+    try:
+        asked = await ask_both_ways(await resolve(spec), seed)
+    except (UsageError, Unreachable) as error:
+        return find_delay([], str(error))
+    return find_delay(asked.pairs, asked.failure)
 
 
 async def ask_both_ways(endpoint: Endpoint, seed: int, budget_s: float = BUDGET_S) -> Asked:

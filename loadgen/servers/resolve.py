@@ -10,7 +10,8 @@ import ssl
 
 from loadgen.errors import UsageError
 from loadgen.manifest import TargetFacts
-from loadgen.profile.profile import TargetSpec, without_secret_query
+from loadgen.profile import TargetSpec
+from loadgen.profile.secrets import without_secret_query
 from loadgen.servers.access import Access
 from loadgen.servers.discover import ask_server
 from loadgen.servers.endpoint import Endpoint

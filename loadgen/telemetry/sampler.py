@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.clock import NS_PER_S, now_ns
-from loadgen.profile.profile import Telemetry
+from loadgen.profile import Telemetry
 from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Look, Lost, Missed, Source
 from loadgen.telemetry.amdgpu import open_amdgpu

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadgen.clock import NS_PER_S, now_ns
-from loadgen.profile.profile import without_secret_query
+from loadgen.profile.secrets import without_secret_query
 from loadgen.servers.access import Access
 from loadgen.servers.control import Control, NoAnswer, control_of
 from loadgen.servers.endpoint import Endpoint

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, Self
 
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.dataset import Dataset
 from loadgen.workload.synthetic import Synthetic

@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from loadgen.errors import UsageError
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
 from loadgen.workload.synthetic import OUTPUT_STREAM

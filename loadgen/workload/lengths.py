@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from loadgen.profile.profile import Dist, Spread
+from loadgen.profile.work import Dist, Spread
 from loadgen.record import Int64
 
 __all__ = ["Lengths", "draw"]

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
 from loadgen.workload.text import PLAIN, PREFIX_WORDS, RATIO, Text, Unique, Vocabulary

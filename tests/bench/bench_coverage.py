@@ -33,7 +33,7 @@ import analysis
 from analysis.stats import steady
 from loadgen.emulator.physics import Job, Law, Physics
 from loadgen.engine.schedule import offsets
-from loadgen.profile.profile import Load
+from loadgen.profile.loads import Open
 from tests.analysis.handmade import CONTENT, SCHEMA, directory, run
 
 MU, LAMBDA = 10.0, 8.0
@@ -78,7 +78,7 @@ def table(number: int, due: np.ndarray, done: np.ndarray) -> pa.Table:
 
 
 def summary_of(campaign: int, seconds: float, warmup_s: float) -> dict[str, Any]:
-    load = Load(arrivals="poisson", rate_per_s=LAMBDA, duration_s=seconds, warmup_s=warmup_s)
+    load = Open(arrivals="poisson", rate_per_s=LAMBDA, duration_s=seconds, warmup_s=warmup_s)
     tables, runs = [], []
     for number in range(RUNS):
         due = offsets(load, campaign, number)

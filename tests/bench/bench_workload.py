@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.workload import open_workload
 
 CASES = {

@@ -28,7 +28,7 @@ from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
 from loadgen.exporter import Exporter, serve
 from loadgen.probes.calibrate import compare
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import close_segments
 from loadgen.transport import Limits

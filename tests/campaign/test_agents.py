@@ -15,7 +15,7 @@ import yaml
 
 from loadgen.emulator import Law, spawn
 from loadgen.errors import UsageError
-from loadgen.profile.profile import load
+from loadgen.profile import load
 from loadgen.workload.scripts import AgentsWork, describe_files, files_in, sample_files
 from tests.fakes.command import LONGEST_S, Result, command, rows, run_here
 

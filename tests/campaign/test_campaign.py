@@ -28,7 +28,7 @@ from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.engine.share import Job
 from loadgen.errors import UsageError
-from loadgen.profile.profile import load
+from loadgen.profile import load
 from tests.fakes.command import command, rows, run_here
 
 QUICK = Law(ttft_s=0.002, gap_s=0.001)

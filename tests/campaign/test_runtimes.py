@@ -11,7 +11,7 @@ import pytest
 
 from loadgen.campaign.runtimes import CONTROL, VARIANTS, unavailable
 from loadgen.emulator import Law, spawn
-from loadgen.profile.profile import load
+from loadgen.profile import load
 from tests.fakes.command import Result, command, run_here
 from tests.fakes.proxy import forward
 from tests.fakes.talker import talking

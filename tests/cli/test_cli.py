@@ -1,6 +1,6 @@
 """The commands as scripts rely on them: exit codes, one line on stderr, results alone on stdout, and what is on disk.
 
-Bad input is tried in this process, for that is quick. What needs a process of its own (signals, pipes) gets one.
+Bad input is tried in this process, because that is quick. What needs a process of its own (signals, pipes) gets one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def profile(folder: Path, **parts: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(emulator, tmp_path_factory) -> tuple[Result, Path]:
-    """A run that went well, with a key and a header that are nobody's business."""
+    """A run that went well, with a key and a header that must stay secret."""
     folder = tmp_path_factory.mktemp("finished")
     result = run_there(
         *("run", profile(folder), "--url", emulator.url, "--api-key-env", "LOADGEN_TEST_KEY"),
@@ -211,7 +211,7 @@ def test_a_host_without_an_address_is_unreachable(tmp_path):
 
 @contextlib.contextmanager
 def raw(said: bytes) -> Iterator[str]:
-    """A server that says `said` to whoever connects, and hangs up."""
+    """A server that says `said` to every client, and hangs up."""
     import socket
     import threading
 
@@ -521,7 +521,7 @@ def test_records_that_were_overwritten_are_one_line(copied):
     for arguments in (("report", copied), ("verify", copied)):
         result = run_here(*arguments)
         assert "Traceback" not in result.err
-        assert result.code in (0, 1, 2)  # report tells what is left: a manifest and no records
+        assert result.code in (0, 1, 2)  # report prints what is left: a manifest and no records
 
 
 def test_verify_is_content_with_a_good_run(finished):
@@ -713,7 +713,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_nothing_is_lost(emulator, tmp_
     ids=["run", "slots"],
 )
 def test_a_signal_before_anything_was_measured_leaves_nothing(tmp_path, words, line):
-    """The server accepts and never says who it is; the command is told to end meanwhile."""
+    """The server accepts and never says who it is; the command gets a signal meanwhile."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:

@@ -1,4 +1,4 @@
-"""`loadgen compare` as a script uses it: exit codes, one line on stderr, and servers of known speed told apart."""
+"""`loadgen compare` as a script uses it: exit codes, one line on stderr, and servers of known speed distinguished."""
 
 from __future__ import annotations
 

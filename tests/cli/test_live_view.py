@@ -70,7 +70,7 @@ def test_a_long_series_is_as_many_bars_as_fit() -> None:
 
 
 def run(*words: str, out: Path, terminal: bool) -> str:
-    """Return what `loadgen run --live` writes to stderr, a terminal or not."""
+    """The text that `loadgen run --live` writes to stderr, a terminal or not."""
     command = [sys.executable, "-m", "loadgen", "run", "--emulator", "--live", "--out", str(out), *words]
     if not terminal:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr

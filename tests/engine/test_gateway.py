@@ -15,7 +15,7 @@ from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.errors import Unreachable
 from loadgen.manifest import TelemetryFacts
-from loadgen.profile.profile import TargetSpec, load
+from loadgen.profile import TargetSpec, load
 from loadgen.servers.discover import slots_of
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.isolation import clear

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen.engine.schedule import concurrency_steps, offsets
-from loadgen.profile.profile import Load
+from loadgen.profile.loads import LOAD, Load
 
 S = 1_000_000_000
 SEEDS = st.integers(0, 2**63 - 1)
 
 
 def a_load(**fields: Any) -> Load:
-    return Load.model_validate(fields)
+    return LOAD.validate_python(fields)
 
 
 def gaps_s(offsets_ns: np.ndarray) -> np.ndarray:

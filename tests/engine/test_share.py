@@ -15,7 +15,7 @@ from loadgen.emulator import Law, spawn
 from loadgen.engine.plan import Plan
 from loadgen.engine.share import Share, ShareRun
 from loadgen.engine.tally import Tally
-from loadgen.profile.profile import TargetSpec, Work
+from loadgen.profile import TargetSpec, Work
 from loadgen.servers.endpoint import Endpoint
 from loadgen.servers.resolve import resolve
 from loadgen.transport import Limits

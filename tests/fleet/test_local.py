@@ -26,7 +26,7 @@ from loadgen.engine.share import Share, ShareJob
 from loadgen.engine.tally import Tally
 from loadgen.errors import WorkerDied
 from loadgen.fleet.local import run_workers
-from loadgen.profile.profile import Work
+from loadgen.profile import Work
 from loadgen.record import Outcome
 from loadgen.servers.endpoint import Endpoint
 from loadgen.store.journal import segments

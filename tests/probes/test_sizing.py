@@ -18,7 +18,7 @@ from loadgen.campaign.prepare import prepare
 from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.probes import sizing
-from loadgen.profile.profile import load
+from loadgen.profile import load
 from loadgen.record import SIZING_RUN, Outcome, Record
 
 QUICK = Law(ttft_s=0.001, gap_s=0.0)

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.errors import UsageError
-from loadgen.profile.profile import OBJECTIVES, Dist, Load, Profile, load, shipped
+from loadgen.profile import Profile, load, shipped
+from loadgen.profile.loads import LOAD, Burst, Closed, Open, Staged, resolved
+from loadgen.profile.reference import PAGE, reference_markdown, with_reference
+from loadgen.profile.settings import OBJECTIVES
+from loadgen.profile.work import Dist
 
 MINIMAL = "load: {concurrency: 8, requests: 100}\n"
 
@@ -346,7 +350,7 @@ def test_overrides_alone_make_a_profile():
 
 def test_a_concurrency_given_replaces_the_rate_of_the_file():
     assert load("open-loop", {"load": {"concurrency": 4}}).load.arrivals == "closed"
-    assert load("ramp", {"load": {"concurrency": 4, "requests": 9}}).load.stages == ()
+    assert isinstance(load("ramp", {"load": {"concurrency": 4, "requests": 9}}).load, Closed)
 
 
 def test_a_rate_given_opens_the_closed_loop_of_the_file():
@@ -430,5 +434,65 @@ def test_secrets_never_reach_the_resolved_profile(read):
 def test_burstiness_is_resolved_only_where_it_means_something():
     assert "burstiness" not in load("open-loop").resolved()["load"]
     assert "mmpp" not in load("open-loop").resolved()["load"]
-    gamma = Load.model_validate({"arrivals": "gamma", "rate_per_s": 4, "requests": 5})
+    gamma = LOAD.validate_python({"arrivals": "gamma", "rate_per_s": 4, "requests": 5})
     assert gamma.burstiness == 0.25
+
+
+# --- the four kinds of load ---
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"concurrency": 2, "requests": 3}, Closed),
+        ({"rate_per_s": 2.0, "requests": 3}, Open),
+        ({"rate_per_s": 2.0, "duration_s": 3.0, "mmpp": {"burst_s": 1.0, "calm_s": 9.0}}, Open),
+        ({"arrivals": "burst", "requests": 3}, Burst),
+        ({"stages": [{"concurrency": 2, "duration_s": 3.0}]}, Staged),
+        ({"stages": [{"rate_per_s": 2.0, "duration_s": 3.0}]}, Staged),
+    ],
+)
+def test_the_kind_of_a_load_follows_from_its_keys_and_a_manifest_says_it_again(given, kind):
+    chosen = LOAD.validate_python(given)
+    assert type(chosen) is kind
+    plain = resolved(chosen)
+    assert {"concurrency", "rate_per_s", "requests", "duration_s", "max_in_flight", "stages"} <= set(plain)
+    assert LOAD.validate_python(json.loads(json.dumps(plain))) == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "most_requests", "length_s", "most_in_flight"),
+    [
+        ({"concurrency": 2, "requests": 3, "duration_s": 4.0}, 3, 4.0, 2),
+        ({"rate_per_s": 2.0, "duration_s": 4.0}, None, 4.0, None),
+        ({"arrivals": "burst", "requests": 3, "max_in_flight": 2}, 3, None, 2),
+        ({"stages": [{"concurrency": 2, "duration_s": 3.0, "ramp_to": 7.0}]}, None, 3.0, 7),
+        ({"stages": [{"rate_per_s": 2.0, "duration_s": 3.0}, {"rate_per_s": 2.0, "requests": 3}]}, None, None, None),
+    ],
+)
+def test_every_kind_of_load_says_when_it_ends_and_what_is_in_flight(given, most_requests, length_s, most_in_flight):
+    chosen = LOAD.validate_python(given)
+    assert (chosen.most_requests, chosen.length_s, chosen.most_in_flight) == (most_requests, length_s, most_in_flight)
+
+
+def test_agents_bring_their_load_and_a_manifest_may_repeat_it_but_no_other(read):
+    profile = read("agents: {scenario: chimera_homo, count: 3, rounds: 2}")
+    assert profile.load == Closed(arrivals="closed", concurrency=3, requests=12)
+    assert Profile.model_validate(json.loads(json.dumps(profile.resolved()))) == profile
+    with pytest.raises(UsageError, match=r"^x.yaml: load has no meaning beside agents, whose calls are the load"):
+        read("load: {concurrency: 3, requests: 11}\nagents: {scenario: chimera_homo, count: 3, rounds: 2}")
+
+
+# --- the reference ---
+
+
+def test_docs_hold_the_key_reference_of_today():
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_reference(page) == page, "python -m loadgen.profile.reference writes it anew"
+
+
+def test_every_key_of_a_profile_has_a_meaning():
+    rows = [line for line in reference_markdown().splitlines() if line.startswith("| `")]
+    assert len(rows) > 90
+    assert [row for row in rows if row.endswith("|  |")] == []
+    assert {"`target`", "`calm_share`", "`lognormal`", "`think_ms`"} <= {row.split("|")[1].strip() for row in rows}

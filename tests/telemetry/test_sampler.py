@@ -23,7 +23,7 @@ from loadgen.campaign.measure import measure
 from loadgen.campaign.prepare import prepare
 from loadgen.clock import NS_PER_S, now_ns
 from loadgen.emulator import spawn
-from loadgen.profile.profile import Telemetry, load
+from loadgen.profile import Telemetry, load
 from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Look, Source, Value
 from loadgen.telemetry.log import SCHEMA, Log, close_log, reopen_log

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.errors import UsageError
-from loadgen.profile.profile import Dist, Work
+from loadgen.profile import Work
+from loadgen.profile.work import Dist
 from loadgen.wire import Ask
 from loadgen.workload import Synthetic, Workload, open_workload, tokenizer_count
 from loadgen.workload.lengths import draw
