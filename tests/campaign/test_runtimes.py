@@ -89,7 +89,7 @@ def test_runs_are_made_in_turns_each_in_a_process_of_its_own(compared, summary) 
 def test_the_control_is_in_no_test_and_one_runtime_has_nothing_to_differ_from(summary) -> None:
     assert [one["figure"] for one in summary["comparisons"]] == ["efficiency", "overlap_efficiency", "makespan_s"]
     assert [one["variants"] for one in summary["comparisons"]] == [["callback"]] * 3
-    assert all(one["conclusion"] == "not tested: only one variant can be compared" for one in summary["comparisons"])
+    assert all(one["conclusion_code"] == {"code": "not-tested-alone"} for one in summary["comparisons"])
 
 
 def test_the_report_fits_a_terminal_and_is_kept_as_markdown(compared) -> None:
@@ -122,8 +122,8 @@ def test_configurations_have_a_directory_each_and_what_is_not_available_is_left_
     (line,) = summary["variants"]
     assert (line["efficiency"]["runs"], line["overlap_efficiency"]["runs"]) == (0, 3)
     assert line["overlap_efficiency"]["sd_of_configuration_means"] > 0
-    assert line["efficiency"]["mean"]["notes"] == ["no complete block of solo and concurrent runs"]
-    assert "ask for --runs 5" in summary["comparisons"][0]["conclusion"]
+    assert [one["code"] for one in line["efficiency"]["mean"]["note_codes"]] == ["no-block-with-solo"]
+    assert summary["comparisons"][0]["conclusion_code"]["code"] == "not-tested-few-runs"
 
 
 def test_a_proxy_leaves_but_one_tier() -> None:
