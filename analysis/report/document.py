@@ -65,7 +65,6 @@ __all__ = [
     "Plot",
     "PlotRow",
     "Preformatted",
-    "Ready",
     "Row",
     "Scale",
     "Section",
@@ -385,15 +384,6 @@ class Plot(Block):
     mark: float | None = None
     band: tuple[float, float] | None = None
     summary: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready(Block):
-    """A section that old code has printed in all three forms; goes when the last of them is converted."""
-
-    text: str
-    markdown: str
-    page: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from analysis.report.document import (
     Paragraph,
     Plot,
     Preformatted,
-    Ready,
     Row,
     Section,
     Strong,
@@ -147,8 +146,6 @@ class _Printer:
                 return element("div", *map(_tile, block.tiles), class_="tiles")
             case Plot():
                 return plot(block)
-            case Ready():
-                return Markup(block.page)
             case _:
                 return Markup()
 

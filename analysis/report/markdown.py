@@ -21,7 +21,6 @@ from analysis.report.document import (
     Paragraph,
     Place,
     Preformatted,
-    Ready,
     Section,
     Strong,
     Table,
@@ -75,8 +74,6 @@ def _block(block: Block) -> list[str]:
             return ["\n".join(f"    {clean(line)}" for line in block.text.splitlines())]
         case Details():
             return [f"**{_escaped(plain(block.title))}**", *_blocks(block.blocks)]
-        case Ready():
-            return [block.markdown.strip()]
         case _:
             return []
 

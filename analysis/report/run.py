@@ -213,7 +213,8 @@ def _objectives(summary: Summary) -> Section:
         Column("limit", only=MARKDOWN | PAGE),
         Column("measured", 14),
         Column("", 0, Align.LEFT, gap=2, only=TEXT),
-        Column("verdict", only=MARKDOWN | PAGE),
+        Column("verdict", only=MARKDOWN),
+        Column("verdict", only=PAGE),
         Column("decided by", only=MARKDOWN | PAGE),
     ]
     rows = []
@@ -230,7 +231,8 @@ def _objectives(summary: Summary) -> Section:
                     limit,
                     objective.value,
                     f"{limit}{'  within-run' if within else ''}",
-                    Cell(verdict, tone=tone),
+                    verdict,
+                    Cell(str(objective.verdict), objective.reason or "", tone=tone),
                     str(objective.basis),
                 ),
                 under=objective.reason or "",

@@ -23,7 +23,6 @@ from analysis.report.document import (
     Paragraph,
     Place,
     Preformatted,
-    Ready,
     Row,
     Section,
     Table,
@@ -96,8 +95,6 @@ class _Printer:
                 return [clean(line) for line in block.text.splitlines()]
             case Details():
                 return [self._painted(clean(plain(block.title)), Tone.HEAD), *self.lines(block.blocks)]
-            case Ready():
-                return block.text.splitlines()
             case _:
                 return []
 

@@ -1,42 +1,51 @@
 """Nothing that a server, a profile or a path says is markup in any form of any report.
 
-Every text in the JSON of a section gets HOSTILE behind it, except words of our own enumerations, and every free key
-(of an endpoint, an agent, a board). Each section is then printed by each renderer. To add a section: one line in
-SECTIONS.
+Every text in a section gets HOSTILE behind it, except enumerations, and every key of a mapping (an endpoint, an agent,
+a board). Each section is then printed by each renderer. To add a section: one line in SECTIONS.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from msgspec import Struct, structs
 
 import analysis
+from analysis.agents.section import AgentsSection
+from analysis.compare.compare import compare
+from analysis.compare.sides import read_side
+from analysis.estimate import Note
 from analysis.figures.drawn import drawn_of
+from analysis.report.agents import agents_sections
 from analysis.report.charts import charts_of
+from analysis.report.comparison import comparison_document
 from analysis.report.document import Document
 from analysis.report.figures import attributes
 from analysis.report.html import as_page
 from analysis.report.markdown import as_markdown
+from analysis.report.matrix import matrix_document
 from analysis.report.run import Extras, run_document
+from analysis.report.runtimes import runtimes_document
 from analysis.report.slots import SlotsResult, slots_sections
 from analysis.report.telemetry import energy_sections, telemetry_sections
 from analysis.report.text import as_text
+from analysis.suites.matrix import summarise_matrix
+from analysis.suites.runtimes import summarise_runtimes
 from analysis.telemetry.consumption import EnergySection
 from analysis.telemetry.section import TelemetrySection
 from tests.analysis.handmade import directory, request, run
 from tests.analysis.report.test_slots_report import RESULT
 from tests.analysis.sampled import rows, write
-
-Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "b318a7d"
 HOSTILE = (
@@ -44,22 +53,23 @@ HOSTILE = (
     "\x1b[31m\x07\r\n# head\n\n- item\n1. one\n===\n\u202e\u2028\\"
 )
 VISIBLE = "<script>alert(1)</script>[x](http://evil)"
-# Keys under which keys are free, and texts that are words of ours.
-FREE = {"endpoints", "servers", "gpus", "throttled_share", "failed", "arms", "tokens_from"}
+# Words that are no enumeration, and keys by which a value has its place.
 OURS = {
-    *("ok", "held", "failed", "inconclusive", "runs", "within-run", "interrupted", "not finished", "no progress"),
-    *("loadgen.summary/1", "loadgen.summary/2", "closed", "poisson", "burst", "nvml", "host", "process", "server"),
-    *("found", "at-least", "agrees", "disagrees", "unknown", "polluted", "negligible", "clean"),
+    *("found", "at-least", "agrees", "disagrees", "polluted", "nvml", "host", "ttft_ms", "output_tokens_per_s"),
+    *("tpot_ms", "speedup<1.5", "source", "reason"),
 }
 
 
-def poisoned(value: Json, *, free: bool = False) -> Json:
-    """`value` with HOSTILE behind each text that is not ours."""
+def poisoned(value: Any) -> Any:
+    """`value` with HOSTILE behind each text and each key of a mapping, except enumerations and OURS."""
     if isinstance(value, str):
-        return value if value in OURS else value + HOSTILE
+        return value if isinstance(value, Enum) or value in OURS else value + HOSTILE
+    if isinstance(value, Struct) and not isinstance(value, Note):
+        fields = {name: poisoned(getattr(value, name)) for name in value.__struct_fields__}
+        return structs.replace(value, **fields)
     if isinstance(value, dict):
-        return {key + HOSTILE if free else key: poisoned(inner, free=key in FREE) for key, inner in value.items()}
-    return [poisoned(inner) for inner in value] if isinstance(value, list) else value
+        return {poisoned(key): poisoned(inner) for key, inner in value.items()}
+    return type(value)(map(poisoned, value)) if isinstance(value, list | tuple) else value
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
@@ -80,10 +90,12 @@ def run_report(tmp_path: Path) -> Document:
     )
     summary = analysis.summarise(path)
     m = analysis.measure(analysis.load(path))
-    plain = poisoned(json.loads(json.dumps(summary)))
-    assert isinstance(plain, dict)
+    summary |= {key: poisoned(summary[key]) for key in ("notes", "verdict_reasons", "halted")}
+    for key in ("targets", "errors", "missing_runs"):
+        summary[key] = [{name: poisoned(value) for name, value in entry.items()} for entry in summary[key]]
+    summary["endpoints"] = {poisoned(name): endpoint for name, endpoint in summary["endpoints"].items()}
     charts = charts_of(drawn_of(m), attributes(summary))
-    return run_document(attributes(plain), Extras(charts, "2026" + HOSTILE, [("host", HOSTILE)]))
+    return run_document(attributes(summary), Extras(charts, "2026" + HOSTILE, [("host", HOSTILE)]))
 
 
 def telemetry(tmp_path: Path) -> Document:
@@ -93,8 +105,8 @@ def telemetry(tmp_path: Path) -> Document:
     facts = {"interval_s": 0.5, "absent": absent, "notes": ["a note"]}
     path = directory(tmp_path / "run", [request(0, [40])], runs=[run(measured=(0, 2000))], telemetry=facts)
     write(path / "telemetry.parquet", sampled)
-    section = analysis.summarise(path)["telemetry"]
-    return Document("", telemetry_sections(msgspec.convert(poisoned(section), TelemetrySection)))
+    section = msgspec.convert(analysis.summarise(path)["telemetry"], TelemetrySection)
+    return Document("", telemetry_sections(poisoned(section)))
 
 
 def energy(_: Path) -> Document:
@@ -102,14 +114,28 @@ def energy(_: Path) -> Document:
         EnergySection(refused="why"),
         EnergySection(arm="a", method="counter", boards=("0",), arms={"b": EnergySection(refused="no board")}),
     ]
-    plain = poisoned(msgspec.to_builtins(sections))
-    return Document(
-        "", [part for each in msgspec.convert(plain, list[EnergySection]) for part in energy_sections(each)]
-    )
+    return Document("", [part for section in sections for part in energy_sections(poisoned(section))])
 
 
 def slots(_: Path) -> Document:
-    return Document("slots", slots_sections(msgspec.convert(poisoned(RESULT), SlotsResult)))
+    return Document("slots", slots_sections(poisoned(msgspec.convert(RESULT, SlotsResult))))
+
+
+def agents(_: Path) -> Document:
+    section = msgspec.convert(analysis.summarise(FIXTURES / "agents")["agents"], AgentsSection)
+    return Document("", agents_sections(poisoned(section)))
+
+
+def comparison(_: Path) -> Document:
+    return comparison_document(poisoned(compare(*(read_side(FIXTURES / name) for name in ("five", "five-b")))))
+
+
+def runtimes(_: Path) -> Document:
+    return runtimes_document(poisoned(summarise_runtimes(FIXTURES / "runtimes")))
+
+
+def matrix(_: Path) -> Document:
+    return matrix_document(poisoned(summarise_matrix(FIXTURES / "sweep")))
 
 
 SECTIONS: dict[str, Callable[[Path], Document]] = {
@@ -117,6 +143,10 @@ SECTIONS: dict[str, Callable[[Path], Document]] = {
     "telemetry": telemetry,
     "energy": energy,
     "slots": slots,
+    "agents": agents,
+    "comparison": comparison,
+    "runtimes": runtimes,
+    "matrix": matrix,
 }
 
 
