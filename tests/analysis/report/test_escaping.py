@@ -33,7 +33,7 @@ from analysis.report.text import as_text
 from analysis.telemetry.consumption import EnergySection
 from analysis.telemetry.section import TelemetrySection
 from tests.analysis.handmade import directory, request, run
-from tests.analysis.report.test_slots_report import RESULT
+from tests.analysis.report.samples import SLOTS
 from tests.analysis.sampled import rows, write
 
 Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
@@ -109,7 +109,7 @@ def energy(_: Path) -> Document:
 
 
 def slots(_: Path) -> Document:
-    return Document("slots", slots_sections(msgspec.convert(poisoned(RESULT), SlotsResult)))
+    return Document("slots", slots_sections(msgspec.convert(poisoned(SLOTS), SlotsResult)))
 
 
 SECTIONS: dict[str, Callable[[Path], Document]] = {
