@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -108,3 +109,27 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     numbered = [row | {"seq": row["seq"] or index} for index, row in enumerate(rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(numbered, schema=SCHEMA), path)
+
+
+def chat(n=300, seed=1, endpoints=("a",), failures=True):
+    """An open loop with a bit of everything: several tokens an event, shared reads, failures, missing counts."""
+    rng = np.random.default_rng(seed)
+    rows, due = [], 0.0
+    for i in range(n):
+        due += float(rng.exponential(20))
+        where = endpoints[i % len(endpoints)]
+        if failures and i % 60 == 59:
+            rows.append(
+                request(due, outcome="http_error", status=503, error="over capacity", done=due + 5, endpoint=where)
+            )
+            continue
+        size = int(rng.integers(2, 40))
+        at = due + 60 * rng.lognormal(0, 0.3) + np.append(0, np.cumsum(20 * rng.lognormal(0, 0.2, size - 1)))
+        reads = np.arange(size)
+        if i % 50 == 7:
+            at[1], reads[1] = at[0], reads[0]
+        rows.append(request(due, at.tolist(), reads=reads.tolist(), output=size, sent=due + 0.1, endpoint=where))
+    return rows
+
+
+OPEN = {"load": {"arrivals": "poisson", "rate_per_s": 50}, "runs": [run(open_loop=True, measured=(500, 6000))]}

@@ -5,36 +5,12 @@ import numpy as np
 import pytest
 
 import analysis
-from tests.analysis.handmade import MS, directory, request, run, write
+from tests.analysis.handmade import MS, OPEN, chat, directory, request, run, write
 
 E = {"value", "low", "high", "confidence", "n", "notes"}
 FIGURES = {"mean", "p50", "p90", "p95", "p99", "p999", "min", "max", "sd"}
 LATENCIES = {"ttft_ms", "ttft_service_ms", "event_gap_ms", "itl_ms", "tpot_ms", "e2e_ms", "queue_ms"}
 RATES = {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_per_s"}
-
-
-def chat(n=300, seed=1, endpoints=("a",), failures=True):
-    """An open loop with a bit of everything: several tokens an event, shared reads, failures, missing counts."""
-    rng = np.random.default_rng(seed)
-    rows, due = [], 0.0
-    for i in range(n):
-        due += float(rng.exponential(20))
-        where = endpoints[i % len(endpoints)]
-        if failures and i % 60 == 59:
-            rows.append(
-                request(due, outcome="http_error", status=503, error="over capacity", done=due + 5, endpoint=where)
-            )
-            continue
-        size = int(rng.integers(2, 40))
-        at = due + 60 * rng.lognormal(0, 0.3) + np.append(0, np.cumsum(20 * rng.lognormal(0, 0.2, size - 1)))
-        reads = np.arange(size)
-        if i % 50 == 7:
-            at[1], reads[1] = at[0], reads[0]
-        rows.append(request(due, at.tolist(), reads=reads.tolist(), output=size, sent=due + 0.1, endpoint=where))
-    return rows
-
-
-OPEN = {"load": {"arrivals": "poisson", "rate_per_s": 50}, "runs": [run(open_loop=True, measured=(500, 6000))]}
 
 
 def test_the_summary_has_the_keys_scripts_rely_on(tmp_path):

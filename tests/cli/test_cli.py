@@ -608,7 +608,9 @@ def interrupted(emulator, tmp_path_factory) -> dict[str, tuple[Result, Path]]:
     processes = {}
     for index, (how, (_, workers)) in enumerate(SIGNALS.items()):
         directory = folder / str(index)
-        run = command("run", path, "--url", emulator.url, "--workers", workers, "--out", directory, "--json")
+        # Without progress: on a busy machine it takes ten seconds to begin, and then there would be a line of it.
+        options = ("--workers", workers, "--out", directory, "--json", "--no-progress")
+        run = command("run", path, "--url", emulator.url, *options)
         processes[how] = (
             directory,
             subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True),

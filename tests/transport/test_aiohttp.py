@@ -15,7 +15,7 @@ from loadgen.transport import Answer, Limits
 from tests.fakes.proxy import forward
 from tests.fakes.talker import END, Talk, chunk, chunked_head, sized, talking
 from tests.transport.conftest import Side, post
-from tests.transport.test_limits import LATE_S, PING, TOKEN, deaf_port, saying, timed
+from tests.transport.waits import LATE_S, PING, TOKEN, deaf_port, saying, timed
 
 EVENT = b"data: token\n\n"
 

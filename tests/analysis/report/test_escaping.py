@@ -44,7 +44,7 @@ from analysis.suites.runtimes import summarise_runtimes
 from analysis.telemetry.consumption import EnergySection
 from analysis.telemetry.section import TelemetrySection
 from tests.analysis.handmade import directory, request, run
-from tests.analysis.report.test_slots_report import RESULT
+from tests.analysis.report.samples import SLOTS
 from tests.analysis.sampled import rows, write
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "b318a7d"
@@ -118,7 +118,7 @@ def energy(_: Path) -> Document:
 
 
 def slots(_: Path) -> Document:
-    return Document("slots", slots_sections(poisoned(msgspec.convert(RESULT, SlotsResult))))
+    return Document("slots", slots_sections(poisoned(msgspec.convert(SLOTS, SlotsResult))))
 
 
 def agents(_: Path) -> Document:

@@ -10,11 +10,9 @@ import pytest
 import analysis
 from analysis.figures.timeline import timeline_of
 from analysis.stats.in_flight import time_in_flight
-from tests.analysis.handmade import directory, request, run
-from tests.analysis.report.test_terminal import CALIBRATION, OBJECTIVES, reports
-from tests.analysis.test_summary import OPEN, chat
+from tests.analysis.handmade import OPEN, chat, directory, request, run
+from tests.analysis.report.samples import CALIBRATION, EVIL, OBJECTIVES, reports
 
-EVIL = "</script><script>alert(1)</script><img src=http://evil/x onerror=alert(2)> \u2028"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 

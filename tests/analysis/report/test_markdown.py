@@ -7,8 +7,7 @@ from analysis.report.charts import charts_of
 from analysis.report.document import PAGE, Chart, Paragraph, Section
 from analysis.report.figures import attributes
 from tests.analysis.handmade import directory, request
-from tests.analysis.report.test_html import EVIL
-from tests.analysis.report.test_terminal import GOLDEN, reports
+from tests.analysis.report.samples import EVIL, GOLDEN, reports
 
 
 def test_the_markdown_is_that_of_tests_golden(tmp_path, request):

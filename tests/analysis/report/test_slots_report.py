@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from analysis.report.slots import slots_markdown, slots_page, slots_text
-
-SIZE = {"k": 2, "bursts": 3, "at_once": [2, 2], "undecided": 1, "refused": 0, "failed": 0}
-SIZE |= {"ttft_first_ms": 20.0, "ttft_last_ms": 21.0, "output_tokens_per_s": 400.0}
-RATIO = {"value": 0.5, "low": 0.4, "high": 0.6, "confidence": 0.95, "n": 3, "notes": []}
-RESULT = {
-    "target": {"url": "http://127.0.0.1:1", "version": "Ollama 0.33.0", "model": "tiny"},
-    "slots": {"value": 2, "low": 2, "high": 3, "confidence": 0.97, "n": 12, "notes": ["12 of 12 bursts agree"]},
-    "verdict": "found",
-    "reason": None,
-    "turned_away": "2 refused",
-    "told": {"slots": 1, "from": "/props total_slots", "verdict": "disagrees"},
-    "advice": ["2 slots: run at most 2 requests at once"],
-    "sizes": [SIZE],
-    "cache": {
-        **{"verdict": "polluted", "ratio": RATIO, "control": RATIO, "fresh_ttft_ms": 20.0, "repeat_ttft_ms": 10.0},
-        **{"told": "50 % cached", "sentence": "a repeated prompt is answered sooner"},
-    },
-}
+from tests.analysis.report.samples import SLOTS
 
 
 def test_text_has_facts_bursts_and_advice():
-    assert slots_text(RESULT).splitlines() == [
+    assert slots_text(SLOTS).splitlines() == [
         "http://127.0.0.1:1 · Ollama 0.33.0 · tiny",
         "",
         "slots         2 (97.0 % sure of 2 to 3; 12 of 12 bursts agree)",
@@ -43,13 +26,13 @@ def test_text_has_facts_bursts_and_advice():
 
 
 def test_markdown_has_the_same_as_a_section():
-    text = slots_markdown(RESULT)
+    text = slots_markdown(SLOTS)
     assert text.startswith("## Slots\n\nhttp://127.0.0.1:1 · Ollama 0.33.0 · tiny\n\n- **slots:** 2 (97.0 % sure")
     assert "|---:|---:|---:|---:|---:|---:|\n| 2 | 2 | 1/3 | 20 | 21 | 400 |\n\n- 2 slots: run" in text
 
 
 def test_the_page_has_a_dot_per_burst_and_no_script():
-    page = slots_page(RESULT)
+    page = slots_page(SLOTS)
     assert page.count("<circle") == 2
     assert "answers that began at once" in page
     assert "<script" not in page
