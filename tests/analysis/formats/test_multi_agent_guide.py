@@ -13,7 +13,7 @@ AGENTS = [
 
 
 def test_a_campaign_that_died_in_its_first_run_has_its_files(tmp_path):
-    path = campaign(tmp_path / "run", [], agents=AGENTS, wall_start="2025-01-01T00:00:00Z", wall_end=None)
+    path = campaign(tmp_path / "run", [], agents=AGENTS, wall_start="2025-01-01T00:00:00Z")
     write_artifacts(path)
     summary = json.loads((path / ARTIFACTS / "summary.json").read_text())
     assert summary["runs"] == []
