@@ -64,9 +64,7 @@ RULES = (
 # The only rooms of loadgen that may import analysis.
 CALLERS = ("loadgen.campaign", "loadgen.probes", "loadgen.suites", "loadgen.cli")
 NOT_YET = frozenset(  # (importer, imported)
-    {
-        ("analysis.formats.multi_agent_guide", "analysis.agents.grades"),
-    }
+    {}
 )
 NOT_YET_CIRCLES = frozenset(
     {

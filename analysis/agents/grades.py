@@ -1,19 +1,20 @@
-"""The multi-agent guide's grades of overlap efficiency, contended runs and variation (SYSTEMS 1.7)."""
+"""The agents section graded as the multi-agent guide grades its own figures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
-__all__ = ["Grades", "grade"]
+from analysis.agents.blocks import AgentRun
+from analysis.agents.contention_section import Contention
+from analysis.agents.differences import spread
+from analysis.estimate import Figure
+from analysis.formats.guide_grades import grade
 
-# (limit, grade), the first whose limit is exceeded, or undercut where less is better.
-GRADES = {
-    "overlap_efficiency": ((0.95, "excellent"), (0.90, "good"), (0.85, "acceptable"), (0.80, "below acceptable")),
-    "contended_share": ((0.05, "excellent"), (0.10, "good"), (0.20, "acceptable"), (0.30, "above acceptable")),
-    "cv": ((0.01, "excellent"), (0.05, "good"), (0.10, "acceptable")),
-}
-LESS_IS_BETTER = ("contended_share", "cv")
-WORST_GRADE = "problematic"
+__all__ = ["GUIDE_RULE", "Grades", "grades_of"]
+
+GUIDE_RULE = "speedup<1.5"  # SYSTEMS 1.5: what the guide calls contended
 
 
 class Grades(Struct, frozen=True, kw_only=True):
@@ -24,11 +25,12 @@ class Grades(Struct, frozen=True, kw_only=True):
     cv: str | None
 
 
-def grade(name: str, value: float | None) -> str | None:
-    """The guide's grade of a figure in GRADES; None where there is no figure."""
-    if value is None:
-        return None
-    for limit, word in GRADES[name]:
-        if value < limit if name in LESS_IS_BETTER else value > limit:
-            return word
-    return WORST_GRADE
+def grades_of(overlap_efficiency: Figure, contention: Contention, runs: Sequence[AgentRun], concurrent: int) -> Grades:
+    """The grades. runs: all that are listed; concurrent: how many concurrent ones the figures are over."""
+    labelled = contention.rules_runs[GUIDE_RULE]
+    overlaps = {run.run: run.overlap for run in runs if run.overlap and not run.left_out}
+    return Grades(
+        overlap_efficiency=grade("overlap_efficiency", overlap_efficiency.value),
+        contended_share=grade("contended_share", None if labelled is None else labelled / concurrent),
+        cv=grade("cv", spread(overlaps).cv),
+    )

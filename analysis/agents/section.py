@@ -17,8 +17,8 @@ from analysis.agents import speedup
 from analysis.agents.attribution import ColdLoad, ShortAnswer, cold_loads, short_answers
 from analysis.agents.blocks import AgentRun, Lanes, Run, lanes_of, run_listed, runs_of, walls_of
 from analysis.agents.contention_section import Contention, contention_of
-from analysis.agents.differences import Deltas, deltas_of, mean_difference, over_runs, spread
-from analysis.agents.grades import Grades, grade
+from analysis.agents.differences import Deltas, deltas_of, mean_difference, over_runs
+from analysis.agents.grades import Grades, grades_of
 from analysis.agents.one_agent import Agent, agent_of
 from analysis.agents.speedup import PartsOverBlocks, Walls
 from analysis.estimate import Estimate, Figure, Note, NoteCode, note, refused
@@ -26,9 +26,7 @@ from analysis.records.calls import read_calls
 from analysis.records.frame import Frame
 from analysis.stats.planning import confidence_of
 
-__all__ = ["GUIDE_RULE", "AgentsSection", "RunCounts", "agents_section"]
-
-GUIDE_RULE = "speedup<1.5"  # SYSTEMS 1.5: what the guide calls contended
+__all__ = ["AgentsSection", "RunCounts", "agents_section"]
 
 
 class RunCounts(Struct, frozen=True, kw_only=True):
@@ -124,7 +122,7 @@ def agents_section(frame: Frame, void: str | None = None) -> AgentsSection:
         short_answers=short_answers(calls),
         notes=tuple(mark.sentence for mark in notes),
         note_codes=tuple(notes),
-        grades=_grades(overlap_efficiency.figure(), contention, listed, len(together)),
+        grades=grades_of(overlap_efficiency.figure(), contention, listed, len(together)),
     )
 
 
@@ -144,14 +142,3 @@ def _overlap_efficiency(together: Sequence[Run], agents: int, confidence: float)
     if not together:
         return refused(note(NoteCode.NO_CONCURRENT_RUN))
     return mean_difference([run.overlap / agents for run in together], confidence).noted(note(NoteCode.GUIDE_FORMULA))
-
-
-def _grades(overlap_efficiency: Figure, contention: Contention, listed: Sequence[AgentRun], runs: int) -> Grades:
-    """The guide's grades. runs: the concurrent ones."""
-    labelled = contention.rules_runs[GUIDE_RULE]
-    overlaps = {run.run: run.overlap for run in listed if run.overlap and not run.left_out}
-    return Grades(
-        overlap_efficiency=grade("overlap_efficiency", overlap_efficiency.value),
-        contended_share=grade("contended_share", None if labelled is None else labelled / runs),
-        cv=grade("cv", spread(overlaps).cv),
-    )

@@ -17,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 from msgspec import Struct
 
-from analysis.agents.grades import grade
 from analysis.agents.speedup import ratio_of
 from analysis.estimate import Figure, significant
+from analysis.formats.guide_grades import grade
 from analysis.stats import scaling
 from analysis.suites.suite import AgentsRead, RunRead, campaign_in, labelled_runs, missing_in
 from loadgen.suite_manifest import ConfigurationFacts, MatrixManifest, TestFacts, matrix_path

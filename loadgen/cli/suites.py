@@ -95,7 +95,7 @@ def publish(suite: Suite) -> Summarised:
         write_text(directory / "report.md", as_markdown(summarised.document))
         write_text(directory / "report.html", as_page(replace(summarised.document, title=suite.kind.kind)))
     if suite.is_matrix and manifest["profile"]["agents"]["artifacts"]:
-        from analysis.formats.multi_agent_guide import write_suite
+        from analysis.formats.guide_matrix import write_suite
 
         write_suite(directory)
     seal(directory, manifest, suite.name)

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from analysis.agents.differences import Outliers, cohens_d, spread
-from analysis.agents.grades import grade
 from analysis.agents.section import AgentsSection, RunCounts, agents_section
 from analysis.estimate import NoteCode, note
+from analysis.formats.guide_grades import grade
 from analysis.records.frame import load
 from analysis.summary import summarise
 from tests.analysis.agent_runs import Call, campaign, one_after_the_other

@@ -2,7 +2,8 @@
 
 import json
 
-from analysis.formats.multi_agent_guide import FOLDER, write_artifacts
+from analysis.formats.multi_agent_guide import write_artifacts
+from loadgen.manifest import ARTIFACTS
 from tests.analysis.agent_runs import campaign
 
 AGENTS = [
@@ -12,9 +13,9 @@ AGENTS = [
 
 
 def test_a_campaign_that_died_in_its_first_run_has_its_files(tmp_path):
-    path = campaign(tmp_path / "run", [], agents=AGENTS, wall_start="2025-01-01T00:00:00Z", wall_end=None)
+    path = campaign(tmp_path / "run", [], agents=AGENTS, wall_start="2025-01-01T00:00:00Z")
     write_artifacts(path)
-    summary = json.loads((path / FOLDER / "summary.json").read_text())
+    summary = json.loads((path / ARTIFACTS / "summary.json").read_text())
     assert summary["runs"] == []
     assert summary["aggregate"]["average_efficiency"] is None
-    assert "- runs: 0\n- duration: 0 s" in (path / FOLDER / "comparison_report.md").read_text()
+    assert "- runs: 0\n- duration: 0 s" in (path / ARTIFACTS / "comparison_report.md").read_text()
