@@ -27,14 +27,14 @@ class Client:
     def __init__(self, name: str, target: Target, dialect: Dialect, transport: Transport, agent: str = "") -> None:
         self.name, self.agent = name, agent
         self.transport = transport
-        self.in_flight = 0  # kept by whoever sends
+        self.in_flight = 0  # counted by the engine
         self._target, self._dialect = target, dialect
         self._body = repeating(dialect.request_body, target)
         self._decode = remembering(dialect.decode)
         self._streams = target.options.get("stream") is not False
 
     async def send(self, ask: Ask, request_id: str) -> tuple[Answer, bytes]:
-        """Send `ask`; return (the answer, not yet unpacked, and the body that asked for it)."""
+        """(the answer to `ask`, not yet unpacked, and the body of the request)."""
         body = self._body(ask)
         if self._target.kind in WANTS_UUID:
             request_id = _as_uuid(request_id)
@@ -43,7 +43,7 @@ class Client:
     def record(
         self, ask: Ask, body: bytes, answer: Answer, *, run: int, seq: int, intended_ns: int, zero_ns: int
     ) -> Record:
-        """Make the record of an answer; this is where it is decoded, at any time after it ended.
+        """The record of an answer, which is decoded here, at any time after it ended.
 
         zero_ns: the run's start on the monotonic clock, to which intended_ns and everything in the record is relative.
         """
@@ -79,8 +79,8 @@ class Client:
         return record
 
     def _read_answer(self, record: Record, response: Response, answer: Answer, zero_ns: int) -> None:
-        """Fill in what the answer says. One that was asked for in one piece has no events: when a token came is
-        not known, so no TTFT can be made of it.
+        """Fill `record` from the answer. An answer without streaming has no events: the times of its tokens are not
+        known, so it has no TTFT.
         """
         decoded = self._decode(response)
         stamps = answer.stamps_ns
@@ -126,8 +126,8 @@ def _as_uuid(request_id: str) -> str:
 
 
 def _explains_more(failure: Outcome, record: Record) -> bool:
-    """Whether the transport's error is shown and not the dialect's: an error that the server sent explains more."""
-    told = record.outcome in (Outcome.SERVER_ERROR, Outcome.HTTP_ERROR)
+    """Whether the record states the transport's error: an error that the server sent explains more, and wins."""
+    server_explained = record.outcome in (Outcome.SERVER_ERROR, Outcome.HTTP_ERROR)
     # A server may close right after its terminal marker without ending the chunked body (seen: none; allowed: yes).
     marked = record.outcome is Outcome.OK and failure is Outcome.TRUNCATED
-    return not (told or marked)
+    return not (server_explained or marked)

@@ -32,8 +32,8 @@ from loadgen.wire import Ask
 __all__ = ["Engine"]
 
 HEARTBEAT_NS = 20 * NS_PER_MS
-BACKLOG = 32  # answers decoded together
-MOST_BACKLOG = 256  # beyond that decoding has to keep up with the answers, whoever waits
+BACKLOG = 32  # answers, decoded together
+MOST_BACKLOG = 256  # beyond that decoding has to keep up with the answers, even if reads wait
 DECODE_NS = 2 * NS_PER_MS  # at a stretch; an answer of tens of thousands of tokens takes longer all the same
 BACKLOG_S = 0.05  # but no later than this
 SENDS_BEFORE_YIELD = 32  # a late dispatcher lets reads in between
@@ -52,8 +52,8 @@ class Engine:
         offset: RealtimeOffset | None = None,
         hear: Callable[[int, str], None] | None = None,
     ) -> None:
-        """clients: one an endpoint, with scripts one an agent. deal: client indices, dealt out in turn to workers or
-        arrivals (their weights). hear: gets (seq, text of the answer) before the call that needs it is asked for.
+        """clients: one per endpoint, with scripts one per agent. deal: client indices, dealt out in turn to workers or
+        arrivals (their weights). hear: gets (seq, text of the answer) before the call that needs it is made.
         """
         self.health = Health(offered=len(plan.seqs))
         self.begun = self.in_flight = 0
@@ -63,21 +63,21 @@ class Engine:
         self._failed: Exception | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._allowed = 0  # workers that may go on
-        self._present: set[int] = set()  # workers that have not gone yet, perhaps busy with their last request
+        self._present: set[int] = set()  # workers that have not ended yet, perhaps busy with their last request
         self._seqs = iter(plan.seqs)
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[tuple[Client, Ask, bytes, Answer, int, int]] = deque()
         self._decoding = False  # answers will be decoded in the next turn of the loop
         self._freed = asyncio.Event()
         self._used_up = self._loop.create_future()  # a closed loop has begun all its requests
-        self._closed = self._loop.create_future()  # no request is begun any more: duration over, or told to stop
+        self._closed = self._loop.create_future()  # no request is begun any more: duration over, or `stop` called
         self._interrupted = self._loop.create_future()  # nor is one waited for
         self._emptied = self._loop.create_future()  # nothing is in flight; a new one for each wait
         self._finished = 0
         self._seen = (-1, 0)  # finished, reads of what is in flight
 
     async def run(self) -> Health:
-        """Send everything the plan says and return when each request that was begun has its record.
+        """The health of the process once everything in the plan is sent and each request begun has its record.
 
         Raises what `keep` or `ask` raised (a full disk, a bug), after the rest was answered or cancelled.
         """
@@ -113,12 +113,12 @@ class Engine:
             _settle(self._interrupted)
 
     def fail(self, error: Exception) -> None:
-        """Something of ours is broken (a full disk, a bug): stop, and let `run` raise it."""
+        """Stop because of a fault of loadgen's host or code (a full disk, a bug), which `run` then raises."""
         self._failed = self._failed or error
         self.stop()
 
     async def _until_done(self, feeder: asyncio.Task[None]) -> None:
-        """Wait until every request is answered, or may be given up."""
+        """Wait until every request is answered or may be given up."""
         plan, first = self._plan, asyncio.FIRST_COMPLETED
         # An uncapped open loop ends with its schedule: a dispatcher that is late at the very end still sends.
         scheduled = plan.offsets_ns is not None and plan.max_in_flight is None
@@ -190,7 +190,7 @@ class Engine:
             _settle(self._emptied)
 
     async def _one(self, client: Client, seq: int, intended_ns: int, *, heed: bool = False) -> bool:
-        """Make one request. heed: hand the text of its answer on and return whether there was one."""
+        """Whether the request's answer had a text, where `heed` is set: the text is then handed on."""
         plan = self._plan
         self.begun += 1
         self.in_flight += 1
@@ -214,7 +214,7 @@ class Engine:
                 self._hear(seq, text)
             return text is not None
         except Exception as error:
-            self.fail(error)  # ours, for the peer's failures are records
+            self.fail(error)  # of loadgen, because the peer's failures are records
         finally:
             self.in_flight -= 1
             client.in_flight -= 1
@@ -229,7 +229,7 @@ class Engine:
     def _make_records(self) -> None:
         """Decode the answers that ended since the last time, for as long as reads may wait.
 
-        Together, since the same code over and over runs twice as fast as between other things.
+        Together, because the same code repeated runs twice as fast as between other work.
         """
         until_ns = now_ns() + DECODE_NS
         while self._backlog and now_ns() < until_ns:
@@ -247,7 +247,7 @@ class Engine:
             self._note(record)
             self._keep(record)
         except Exception as error:
-            self.fail(error)  # and go on: the others may still be kept
+            self.fail(error)  # and continue: the other answers may still get their records
 
     def _note(self, record: Record) -> None:
         health = self.health
@@ -263,7 +263,7 @@ class Engine:
     # Closed loop
 
     async def _staff(self) -> None:
-        """Keep as many workers as the steps say."""
+        """Keep the number of workers that the steps state."""
         plan = self._plan
         assert plan.steps is not None
         alarm = Sleeper()
@@ -272,7 +272,7 @@ class Engine:
                 await alarm.until(plan.zero_ns + at_ns)
                 self._allowed = workers
                 for index in range(workers):
-                    # One that was to go and is still busy with its last request stays instead.
+                    # A worker that was to end and is still busy with its last request stays instead.
                     if index not in self._present:
                         self._present.add(index)
                         self._spawn(self._worker(index))
@@ -349,7 +349,7 @@ class Engine:
                 heard = await self._one(client, call.seq, due_ns, heed=needed or plan.keep_text)
 
     async def _think_until(self, at_ns: int) -> None:
-        """Sleep until then, or until the run is over."""
+        """Sleep until `at_ns`, or until the run is over."""
         await asyncio.wait({self._closed}, timeout=max(at_ns - now_ns(), 0) / NS_PER_S)
 
     def _leave_out(self, client: Client, seq: int, due_ns: int) -> None:
@@ -396,16 +396,16 @@ class Engine:
 
     def _progressed(self) -> bool:
         """Whether anything finished or arrived since the last call. Streams are checked only if nothing finished."""
-        seen = self._seen
+        before = self._seen
         self._seen = self._finished, 0
-        if self._finished == seen[0]:
+        if self._finished == before[0]:
             self._seen = self._finished, sum(client.transport.activity() for client in self._clients)
-        return self._seen != seen
+        return self._seen != before
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A full collection with many streams open stops the loop for tens of milliseconds."""
+    """Switch the garbage collector off: a full collection with many streams open stops the loop for tens of ms."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.freeze()

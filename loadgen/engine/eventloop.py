@@ -9,7 +9,9 @@ __all__ = ["loop_factory"]
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """name: auto, uvloop or asyncio. Raises ImportError for uvloop where it is not installed."""
+    """The factory of the loop called `name`: auto, uvloop or asyncio.
+
+    Raises ImportError for uvloop where it is not installed."""
     if name == "asyncio":
         return asyncio.new_event_loop
     try:

@@ -1,4 +1,4 @@
-"""How the measuring process did during a run, as data."""
+"""The state of the measuring process during a run, as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Health", "lag_quantiles_ms"]
 class Health:
     """The state of the instrument itself during a run."""
 
-    loop_lag_ns: list[int] = field(default_factory=list)  # one a heartbeat
+    loop_lag_ns: list[int] = field(default_factory=list)  # one per heartbeat
     cpu_share: float = 0.0  # CPU seconds per second, of this process
     peak_in_flight: int = 0
     offered: int = 0  # requests the schedule had for this process
@@ -24,7 +24,7 @@ class Health:
     ended_ns: int = 0
     interrupted: bool = False
     no_progress: bool = False
-    left_out: int = 0  # calls of scripts not made, for the answer they needed never came
+    left_out: int = 0  # calls of scripts not made, because the answer they needed never came
     first_intended_ns: int | None = None  # of the requests that are not warm-up
     last_sent_ns: int | None = None
     last_done_ns: int | None = None

@@ -21,7 +21,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one agent does in a run: its calls in order, all through one client."""
+    """The calls of one agent in a run, in order, all through one client."""
 
     client: int  # index into the engine's clients
     calls: tuple[Call, ...]
@@ -30,16 +30,16 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one process sends in one run: exactly one of offsets_ns (open loop), steps (closed loop) and scripts."""
+    """The requests of one process in a run: exactly one of offsets_ns (open loop), steps (closed loop) and scripts."""
 
     run: int
     zero_ns: int  # the run's start, absolute monotonic; the same in every process
     seqs: Sequence[int]  # in order; a closed loop may stop before it has used them all
     offsets_ns: Int64 | None = None  # shape (len(seqs),), ascending
     steps: Sequence[tuple[int, int]] | None = None  # (from this instant of the run, this many workers)
-    scripts: Sequence[Script] = ()  # one an agent
+    scripts: Sequence[Script] = ()  # one per agent
     permits: int | None = None  # scripts only: agents that may be at work at once; None: all
-    keep_text: bool = False  # scripts only: hand every answer's text on, not just those a later call needs
+    keep_text: bool = False  # scripts only: hand on the text of every answer, not only where a later call needs it
     duration_ns: int | None = None  # no request is begun later
     max_in_flight: int | None = None  # open loop only
     warmup_requests: int = 0  # seqs below this are not measured

@@ -1,4 +1,4 @@
-"""Arrival processes: a load and a seed in, the instants at which requests should be sent out.
+"""Arrival processes: from a load and a seed to the instants at which requests should be sent.
 
 Everything is drawn before the run and depends on the seed alone. A stationary process of rate 1 is drawn in operational
 time u, and each stage maps u to the clock through the inverse of its cumulative rate, Lambda^-1(u): so a Poisson
@@ -99,7 +99,7 @@ class _UnitArrivals:
         self.now = 0.0  # operational time up to which arrivals were handed out
 
     def until(self, end: float, most: int | None) -> Float64:
-        """Hand out the arrivals before `end`, and of those no more than `most`."""
+        """The arrivals before `end` not handed out yet, at most `most` of them."""
         blocks = [self._ahead]
         have = len(self._ahead)
         while self._drawn_to < end and (most is None or have < most):
@@ -111,7 +111,7 @@ class _UnitArrivals:
         return self._hand_out(ahead, count if most is None else min(count, most), end)
 
     def next(self, count: int) -> Float64:
-        """Hand out the next `count` arrivals."""
+        """The next `count` arrivals."""
         blocks = [self._ahead]
         have = len(self._ahead)
         while have < count:
@@ -141,7 +141,7 @@ class _UnitArrivals:
 
 
 class _Bursts:
-    """The cumulative rate of an MMPP-2 whose mean rate is 1, drawn as far as it is asked for.
+    """The cumulative rate of an MMPP-2 whose mean rate is 1, drawn as far as it is needed.
 
     It maps a Poisson process of rate 1 to arrivals that come in bursts. The first state is drawn from the stationary
     distribution, so that the schedule's beginning is like any other part of it.
@@ -172,7 +172,7 @@ class _Bursts:
 
 
 def _warmup(load: Load) -> Stage | None:
-    """The stage that a warm-up amounts to: the load's first rate, held."""
+    """The warm-up as a stage: the load's first rate, held."""
     rate_per_s = load.parts[0].rate_per_s
     if load.warmup_requests:
         return Stage(rate_per_s=rate_per_s, requests=load.warmup_requests)
@@ -191,7 +191,7 @@ def _stage_offsets(stage: Stage, arrivals: _UnitArrivals, most: int | None) -> t
 
 
 def _at_s(stage: Stage, u: Float64) -> Float64:
-    """Solve Lambda(t) = u for t: shape (n,), s from the start of the stage.
+    """The times t with Lambda(t) = u: shape (n,), s from the start of the stage.
 
     Lambda(t) = r0 t + (r1 - r0) t^2 / 2D over the stage's length D, written so that r1 = r0 needs no case of its own.
     A stage bounded by requests ramps over the time they take on average and stays at r1 after it.

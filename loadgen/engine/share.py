@@ -31,7 +31,7 @@ LAGS_SHOWN = 50  # heartbeats: the last second
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process does in one run."""
+    """The part of one process in one run."""
 
     plan: Plan
     endpoints: tuple[Endpoint, ...]
@@ -44,31 +44,31 @@ class Share:
 
 
 class Running(Protocol):
-    """What one process does in one run, while it does it. In the event loop it was started in."""
+    """A share while it runs, in the event loop it was started in."""
 
     async def run(self) -> Health:
-        """Run to the end; every record is in the journal afterwards. Raises OSError for a full disk."""
+        """The process's health after the run; every record is then in the journal. Raises OSError for a full disk."""
 
     def look(self) -> Tally:
         """Bring the tally up to date and return it."""
 
     def interrupt(self) -> None:
-        """Begin nothing new and give up what is in flight; `run` then returns. May be called at any time."""
+        """Begin no request and give up those in flight; `run` then returns. May be called at any time."""
 
 
 class Job(Protocol):
     """The work of one process in one run: a value that can be pickled, because the process may be another one."""
 
     def start(self) -> Running:
-        """Open the transports in the running event loop."""
+        """The running share, its transports open in the running event loop."""
 
     def sockets(self) -> int:
-        """The largest number of connections it can have open."""
+        """The largest number of connections that the process can have open."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareJob:
-    """A share and what its requests ask."""
+    """A share and the workload of its requests."""
 
     share: Share
     workload: Workload
@@ -93,7 +93,7 @@ class ShareRun:
         self._share = share
         self.tally = tally
         self._cpu_before_ns = cpu_ns()
-        self._worst_send_lag_ns = 0  # since the last look
+        self._worst_send_lag_ns = 0  # since the last `look`
         self._poller = open_poller(share.tier, share.read_bytes)
         self._journal = Journal(share.journal, share.writer)
         self._secrets = [secret for endpoint in share.endpoints for secret in endpoint.access.secrets()]
@@ -114,7 +114,7 @@ class ShareRun:
         self.engine = Engine(share.plan, self._clients, share.deal, workload.ask, self._keep, offset, hear)
 
     async def run(self) -> Health:
-        """Run to the end; every record is in the journal's segments afterwards. Raises OSError for a full disk."""
+        """The health after the run; every record is then in the journal's segments. Raises OSError for a full disk."""
         flusher = asyncio.create_task(self._flush_now_and_then())
         try:
             health = await self.engine.run()

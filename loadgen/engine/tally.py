@@ -1,8 +1,7 @@
-"""Live counters of a campaign: what a progress line or an exporter reads while records go to disk.
+"""Live counters of a campaign, for the progress line and the exporter, while records go to disk.
 
-One `add` per request, nothing per token, by endpoint and agent. Latencies are counted
-twice: in few buckets with round bounds, which dashboards add up, and in buckets 2 % wide, from which a live quantile
-comes. The report uses neither.
+One `add` per request, nothing per token, by endpoint and agent. Latencies are counted twice: in few buckets with round
+bounds, which dashboards add up, and in buckets 2 % wide, from which a live quantile comes. The report uses neither.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
 
 __all__ = ["BOUNDS_NS", "GROWTH", "LOWEST", "Buckets", "Series", "Tally", "quantile_ms"]
 
-# Six a decade, from 100 µs, the gaps of a fast server on this host, to 700 s, beyond the usual limit of an answer.
+# Six per decade, from 100 µs, the gaps of a fast server on this host, to 700 s, beyond the usual limit of an answer.
 BOUNDS_NS = tuple(round(step * 10**power) for power in range(5, 12) for step in (1, 1.5, 2, 3, 5, 7))
 BOUNDS_ARRAY_NS = np.array(BOUNDS_NS, np.int64)
 
@@ -59,7 +58,7 @@ class Buckets:
             self.counted()
 
     def add_many(self, durations_ns: Int64) -> Int64:
-        """Count durations, shape (n,), and return the place of each in `round`."""
+        """The place in `round` of each duration, all of which are counted. Both of shape (n,)."""
         at = np.searchsorted(BOUNDS_ARRAY_NS, durations_ns)
         self.round += np.bincount(at, minlength=len(self.round))
         fine = np.ceil((np.log2(np.maximum(durations_ns, 1)) - LOG2_NS_PER_S) * GROWTH).astype(np.int64)
@@ -95,7 +94,7 @@ def quantile_ms(fine: Int64, q: float) -> float | None:
 
 @dataclass(slots=True)
 class Series:
-    """What became of the requests of one agent at one endpoint."""
+    """The outcomes of the requests of one agent at one endpoint."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
@@ -129,7 +128,7 @@ class Series:
         self.e2e.add(latency.e2e(record.intended_ns, last_ns), request)
 
     def _add_gaps(self, record: Record, first_ns: int) -> int:
-        """The time of the last token; counts the gaps and the TPOT of an answer with several events of tokens."""
+        """The time of the last token, ns. Counts the gaps and the TPOT of an answer with several events of tokens."""
         bearing = latency.bears_token(record.event_kind)
         stamps, reads = record.event_ns[bearing], record.event_read[bearing]
         last_ns = int(stamps[-1])
@@ -163,10 +162,10 @@ class Tally:
     """Counts of one process since it began, or the sum of several."""
 
     in_flight: dict[Who, int] = field(default_factory=dict)
-    due: int = 0  # by the schedule; without one, as many as were begun
+    due: int = 0  # by the schedule; without one, the number begun
     begun: int = 0
     loop_lag_ns: int = 0  # the worst of the last second
-    send_lag_ns: int = 0  # sent - intended, the worst of the requests that ended since the last look
+    send_lag_ns: int = 0  # sent - intended, the worst of the requests that ended since the last `look`
     cpu_ns: int = 0  # of this process, since the run began
     series: dict[Who, Series] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ from loadgen.store.whole import whole, write_tables
 
 __all__ = ["SCHEMA", "Journal", "close_segments", "reopen", "segments", "warm_up"]
 
-KEPT = "kept.parquet"  # the segment made of an earlier records.parquet
+KEPT = "kept.parquet"  # the segment made from an earlier records.parquet
 FLUSH_EVENTS = 500_000
 FLUSH_RECORDS = 20_000
 SOME_EVENTS, SOME_RECORDS = 20_000, 2_000  # 8 ms or so
@@ -97,13 +97,13 @@ def _writer(sink: Path | pa.NativeFile) -> pq.ParquetWriter:
 
 @cache
 def warm_up() -> None:
-    """Write a record to nowhere. The first one a process writes takes 50 ms more, which are not to be in a run."""
+    """Write a record to nowhere: the first that a process writes takes 50 ms more, which must not be in a run."""
     with _writer(pa.BufferOutputStream()) as writer:
         writer.write_table(_table([Record(0, 0, "", 0, Outcome.OK)]))
 
 
 class Journal:
-    """The records of one process of a run. `writer` tells the segments of several processes apart."""
+    """The records of one process of a run. `writer` keeps the segments of several processes apart."""
 
     def __init__(self, directory: Path, writer: int = 0) -> None:
         self._directory = directory
@@ -115,19 +115,19 @@ class Journal:
         warm_up()
 
     def append(self, record: Record) -> None:
-        """Keep `record`; flush when there is much. Raises OSError if the disk will not take it."""
+        """Keep `record`; flush when much is pending. Raises OSError if it cannot be written."""
         self._pending.append(record)
         self._pending_events += len(record.event_ns)
         if self._pending_events > FLUSH_EVENTS or len(self._pending) > FLUSH_RECORDS:
             self.flush()
 
     def flush(self) -> None:
-        """Make what is pending survive a crash of this process. Raises OSError; the records then stay pending."""
+        """Write the pending records, so that they survive a crash. Raises OSError; the records then stay pending."""
         if self._pending:
             self._write(self._pending[:])
 
     def flush_some(self) -> bool:
-        """Flush as much as may hold up an event loop; return whether there is more. Raises OSError as `flush` does."""
+        """Whether records are still pending after a flush short enough for an event loop. Raises OSError as `flush`."""
         events, some = 0, list[Record]()
         for record in islice(self._pending, SOME_RECORDS):
             some.append(record)
@@ -139,7 +139,7 @@ class Journal:
         return bool(self._pending)
 
     def _write(self, records: Sequence[Record]) -> None:
-        """Write the first of what is pending as a segment."""
+        """Write the first of the pending records as a segment."""
         path = self._directory / f"{self._writer:03d}-{self._count:06d}.parquet"
         with whole(path) as partial, _writer(partial) as writer:
             writer.write_table(_table(records))
@@ -164,9 +164,9 @@ def close_segments(directory: Path, destination: Path) -> int:
 
 
 def reopen(directory: Path, records: Path, runs: Collection[int], run_of: Callable[[int], int]) -> None:
-    """Make a journal that takes more records out of what a campaign left: its finished `runs`, nothing of others.
+    """Make a journal that can take more records from the files of a campaign: its finished `runs`, no others.
 
-    records: what an earlier close wrote, if it did; it counts in place of the journal and becomes a segment of it.
+    records: the file that an earlier close wrote, if any; it replaces the journal and becomes a segment of it.
     run_of: the run that a writer's number belongs to. Killed in between, it can be done again. Raises OSError.
     """
     if records.exists():

@@ -1,4 +1,4 @@
-"""One process at a time makes runs in a directory: a second one would drop or replace what the first has just measured.
+"""One process at a time makes runs in a directory: a second one would drop or replace the runs just measured.
 
 The lock is the system's own, on the folder itself: it leaves no file, and ends with the process however that ends.
 """
@@ -16,12 +16,16 @@ from loadgen.errors import UsageError
 
 __all__ = ["held"]
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # file systems that have none; there everybody is trusted
+NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOTSUP,
+    errno.EINVAL,
+)  # file systems without locks; there the directory is taken to be free
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold `directory`, which must exist. Raises UsageError if another process does, OSError if it is not there."""
+    """Hold the lock of `directory`. Raises UsageError if another process holds it, OSError if there is no directory."""
     folder = os.open(directory, os.O_RDONLY)
     try:
         try:

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: written under another name, then renamed.
+"""Files that exist whole or not at all: written under another name, then renamed.
 
-Whatever the moment of a crash, a file that has its name can be read. On a full disk the unfinished one is removed,
-because its room is what is needed most.
+Whatever the moment of a crash, a file that has its name can be read. On a full disk the unfinished file is removed,
+because its space is needed most.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["whole", "write_tables", "write_text"]
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """The place to write what becomes `path` when the block ends. On OSError it is removed, and `path` is as it was."""
+    """The path of a file that becomes `path` when the block ends. On OSError it is removed; `path` stays as it was."""
     partial = path.with_suffix(".tmp")
     try:
         yield partial

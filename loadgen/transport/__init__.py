@@ -1,10 +1,10 @@
 """Sockets to stamped reads: three tiers, one kind of `Answer`, and every result says which tier it came from.
 
-kernel    SO_TIMESTAMPNS through recvmsg: the stamp is the kernel's, however late we read (Linux)
+kernel    SO_TIMESTAMPNS through recvmsg: the stamp is the kernel's, however late the read is (Linux)
 callback  stamped at the first line of the read callback: right while the loop is not late (anywhere)
 aiohttp   stamped when the awaiting task resumes: for proxies, and as the rival of the benchmarks
 
-A transport never interprets the answer and never retries, but for one case the server cannot be blamed for: a reused
+A transport never interprets the answer and never retries, with one exception that is no fault of the server: a reused
 connection that closes before any byte (DESIGN section 8).
 """
 
@@ -47,7 +47,7 @@ class Address:
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """What one exchange brought. Every *_ns is absolute CLOCK_MONOTONIC; failure is None when the framing completed.
+    """The result of one exchange. Every *_ns is absolute CLOCK_MONOTONIC; failure is None when the framing completed.
 
     `unpack` must be called once before done_ns, head_read, stamps_ns, response, failure and error are read: a transport
     may leave work to it that need not be done at the instant the answer ends.
@@ -64,7 +64,7 @@ class Answer:
     failure: Outcome | None = None
     error: str | None = None
     stale_connections: int = 0
-    unpacked: bool = False  # kept by who calls `unpack`
+    unpacked: bool = False  # set by the caller of `unpack`
 
     def unpack(self) -> None:
         """Finish the fields; here there is nothing left to do."""
@@ -80,7 +80,7 @@ class Transport(Protocol):
     stopping: bool  # from now on a cancelled exchange returns as CANCELLED instead of raising
 
     async def exchange(self, request_id: str, body: bytes, last_token_read: LastTokenRead) -> Answer:
-        """Send one request and return when it is answered, refused, late or lost. Never raises for the peer."""
+        """The result of one request that was answered, refused, late or lost. Never raises for a fault of the peer."""
         ...
 
     def activity(self) -> int:
@@ -88,7 +88,7 @@ class Transport(Protocol):
         ...
 
     def catch_up(self) -> None:
-        """Read what has arrived, if nothing was read for a while. Does not wait."""
+        """Read the bytes that have arrived, if nothing was read for a while. Does not wait."""
         ...
 
     async def close(self) -> None: ...

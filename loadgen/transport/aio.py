@@ -114,7 +114,7 @@ class AiohttpTransport:
         stamps: list[int],
         last_token_read: LastTokenRead,
     ) -> None:
-        """Wait for `work`, looking at the limits when they may have passed; say on `answer` how it failed."""
+        """Wait for `work` and check the limits when they may have passed; a failure is set on `answer`."""
         limits, began = self._limits, now_ns()
         total = began + round(limits.total_s * NS_PER_S)
         due = began + round(min(limits.first_token_s, limits.between_tokens_s, limits.total_s) * NS_PER_S)

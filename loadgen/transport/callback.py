@@ -27,7 +27,7 @@ class CallbackConnection(Connection, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        self._transport.set_write_buffer_limits(0)  # so that the next two tell when the kernel has it all
+        self._transport.set_write_buffer_limits(0)  # the next two are then called when the kernel has it all
 
     def pause_writing(self) -> None:
         self._backed_up = True
@@ -61,7 +61,7 @@ class CallbackConnection(Connection, asyncio.Protocol):
 
     def _write(self, payload: bytes) -> None:
         if self._transport is None:
-            return  # closed: the exchange has been told
+            return  # closed: the exchange has its failure
         self._transport.write(payload)
         if not self._backed_up:
             self._written()

@@ -22,7 +22,7 @@ __all__ = ["Connection", "Exchange", "TlsLayer"]
 
 
 class Exchange(Answer):
-    """One request on its way, then its answer. `done` is set once `framing.complete` or `failure` says how it went."""
+    """One request on its way, then its answer. `done` is set once `framing.complete` or `failure` is."""
 
     __slots__ = ("connection", "done", "framing", "last_token_read", "slot", "stamps")
 
@@ -30,7 +30,7 @@ class Exchange(Answer):
         super().__init__()
         self.last_token_read = last_token_read
         self.framing = Framing()
-        self.stamps: list[Any] = []  # one a read, in the tier's own form
+        self.stamps: list[Any] = []  # one per read, in the tier's own form
         self.connection: Connection | None = None
         self.done: asyncio.Future[None] | None = None
         self.slot = 0
@@ -63,7 +63,7 @@ class TlsLayer:
         self.ready = False
 
     def handshake(self, ciphertext: bytes = b"") -> bytes:
-        """Go on with the handshake; return what to send. Raises ssl.SSLError."""
+        """The bytes to send next in the handshake, b"" if none. Raises ssl.SSLError."""
         self._in.write(ciphertext)
         try:
             self._tls.do_handshake()
@@ -82,7 +82,7 @@ class TlsLayer:
         except ssl.SSLWantReadError:
             pass  # the rest of a record is still to come
         except ssl.SSLZeroReturnError:
-            pass  # close_notify: the TCP close that follows tells the rest
+            pass  # close_notify: the TCP close that follows is what ends the answer
         return b"".join(pieces)
 
     def encrypt(self, plaintext: bytes) -> bytes:
@@ -161,14 +161,14 @@ class Connection(ABC):
         """One read of plaintext."""
         exchange = self.exchange
         if exchange is None:
-            self.close()  # bytes nobody asked for: whatever follows would be out of step
+            self.close()  # bytes that answer no request: all that follow would be out of step
             return
         exchange.stamps.append(stamp)
         exchange.framing.reads.append(data)
         self._look(exchange)
 
     def _look(self, exchange: Exchange) -> None:
-        """The latest read may have completed the answer."""
+        """Check whether the latest read completed the answer."""
         try:
             complete = exchange.framing.advance()
         except BadHttp as error:
@@ -209,4 +209,4 @@ class Connection(ABC):
 def tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
-    return f"TLS: {getattr(error, 'reason', None) or error}"  # one that we raised has no reason
+    return f"TLS: {getattr(error, 'reason', None) or error}"  # an error that loadgen raised has no reason

@@ -26,14 +26,14 @@ class Deadlines:
         self._check = check
         self._slots: dict[int, dict[Any, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._next = 0  # the earliest slot not yet looked at
+        self._next = 0  # the earliest slot not yet checked
 
     def add(self, item: Any, at_ns: int) -> int:
-        """Watch `item` until `at_ns` (monotonic); return the slot that `remove` wants."""
+        """The slot of `item`, to give to `remove`; `item` is watched until `at_ns` (monotonic)."""
         if self._timer is None:
             self._next = now_ns() // TICK_NS
             self._timer = self._loop.call_later(TICK_NS / NS_PER_S, self._tick)
-        slot = max(at_ns // TICK_NS + 1, self._next)  # one long past must not go where nobody looks any more
+        slot = max(at_ns // TICK_NS + 1, self._next)  # an instant long past must not go into a slot already checked
         self._slots.setdefault(slot, {})[item] = None
         return slot
 

@@ -1,6 +1,6 @@
-"""The kernel tier: SO_TIMESTAMPNS on the socket, read by recvmsg, one call a readiness event.
+"""The kernel tier: SO_TIMESTAMPNS on the socket, read by recvmsg, one call per readiness event.
 
-All sockets sit in one epoll set of our own whose descriptor the event loop watches. One turn of the loop then drains
+All sockets are in one epoll set of loadgen's whose descriptor the event loop watches. One turn of the loop then drains
 a batch of ready sockets in a plain loop, which costs the same under asyncio and uvloop and less than a handle each.
 The stamp is kept as the 16 bytes the kernel wrote and converted when the answer is complete.
 """
@@ -29,15 +29,15 @@ FEW = 8
 CR = 13
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
 ANCILLARY_BYTES = socket.CMSG_SPACE(16)
-BATCH = 128  # ready sockets a poll
-ROUNDS = 8  # polls a turn of the loop, so that timers and sends get theirs
+BATCH = 128  # ready sockets per poll
+ROUNDS = 8  # polls per turn of the loop, so that timers and sends get theirs
 READ_BYTES = 8192  # a token is 300; allocating more each time costs a microsecond
 BULK_BYTES = 262_144
 CATCH_UP_NS = 2_000_000  # short against the gaps of streams; nothing keeps reads waiting for longer
 PACE_NS = 500_000
 FREQUENT_NS = 100_000  # tokens closer together than this are worth pacing
 SLOW_STREAM_NS = 20 * PACE_NS
-TOKENS_PER_LOOK = 1_000  # how often to reconsider, unpaced
+TOKENS_PER_LOOK = 1_000  # how often to reconsider the pace, unpaced
 PACED_LOOK_NS = 100_000_000  # and paced
 EPOLLIN, EPOLLOUT, EPOLLRDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 EVENTS = EPOLLIN | EPOLLRDHUP | select.EPOLLET  # with EPOLLOUT every read would be reported as writable too
@@ -47,10 +47,10 @@ class Poller:
     """An epoll set inside the event loop, and the clock offset its stamps need.
 
     Sockets are edge-triggered: after a read that did not fill its buffer there is nothing left to read, so a ready
-    socket costs one recvmsg, and the kernel need not look at it again.
+    socket costs one recvmsg, and the kernel need not check it again.
 
-    Waking up for every token costs as much as reading it. The stamp does not depend on when we read, so under many
-    slow streams the set is looked at by the clock instead, every `PACE_NS`, as a network card moderates interrupts.
+    Waking up for every token costs as much as reading it. The stamp does not depend on the time of the read, so under
+    many slow streams the set is polled by the clock instead, every `PACE_NS`, as a network card moderates interrupts.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, read_bytes: int | None = None) -> None:
@@ -76,7 +76,7 @@ class Poller:
         self._epoll.register(fd, EVENTS)
 
     def watch_room(self, fd: int, wanted: bool) -> None:
-        """Tell the connection, or no longer, when there is room to write."""
+        """Start, or end, reporting to the connection when there is room to write."""
         self._epoll.modify(fd, EVENTS | EPOLLOUT if wanted else EVENTS)
 
     def remove(self, fd: int) -> None:
@@ -105,7 +105,7 @@ class Poller:
 
     def _drain(self) -> None:
         self._drained_ns = now_ns()
-        # The measured path: what follows runs once a token, inline, because a call costs as much as the rest of it.
+        # The measured path: what follows runs once per token, inline, because a call costs as much as the rest of it.
         connections, streams, poll = self._connections, self._streams, self._epoll.poll
         read_bytes = self.read_bytes
         tokens = 0
@@ -123,7 +123,7 @@ class Poller:
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    connections[fd].lose(error)  # the socket tells it once
+                    connections[fd].lose(error)  # the socket reports it once
                     continue
                 if 4 <= len(data) < read_bytes and ancillary:
                     keep(data)
@@ -144,7 +144,7 @@ class Poller:
             self._choose_pace()
 
     def _look_later(self, fd: int) -> None:
-        """To see whether an answer is complete takes longer than to read its last token, and many may end together."""
+        """Put off the check for the end of an answer: it takes longer than a read, and many may end together."""
         connection = self._connections[fd]
         connection.unseen = True
         del self._streams[fd]
@@ -218,7 +218,7 @@ class KernelConnection(Connection):
             self.deliver = _nobody  # breaks the cycle through the bound method: nothing collects garbage in a run
 
     def handle(self, events: int) -> None:
-        """Whatever the poller's short cut is not for: writing, heads, errors, TLS."""
+        """Handle what the poller's short cut does not: writing, heads, errors, TLS."""
         self.look()
         if events & EPOLLOUT:
             self._write_on()
@@ -240,7 +240,7 @@ class KernelConnection(Connection):
             size = self._poller.bulk_bytes
 
     def lose(self, error: OSError) -> None:
-        """The socket is broken."""
+        """Close after an error of the socket."""
         self._peer_closed(error)
 
     def take(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
@@ -274,7 +274,7 @@ class KernelConnection(Connection):
         try:
             sent = self._sock.send(payload)
         except OSError:
-            sent = 0  # full, or broken: `_write_on` tells which
+            sent = 0  # full, or broken: `_write_on` finds out which
         if sent == len(payload):
             self._written()
             return
@@ -317,7 +317,7 @@ _kept: list[socket.socket] = []
 
 
 def stamping_works() -> str | None:
-    """The fault of kernel stamps over loopback in one line; None where reads bring right ones.
+    """The fault of kernel stamps over loopback, in one line; None where the stamps are right.
 
     Linux switches stamping on a moment after the first socket asks for it, by a work queue, and off again when the last
     such socket is closed. So one socket that asks stays open for the life of the process, each test waits until stamps
@@ -332,7 +332,7 @@ def stamping_works() -> str | None:
 
 
 def _keep_stamping() -> str | None:
-    """Open the socket that keeps stamping on. Return why the system refuses, or None."""
+    """The reason why the system refuses the socket that keeps stamping on; None once it is open."""
     if not _kept:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -345,7 +345,7 @@ def _keep_stamping() -> str | None:
 
 
 def _self_test() -> str | None:
-    """Write twice, 20 ms apart, and read both late: None if each read has its own right stamp."""
+    """The fault of two stamps, in one line; None if both are right. Writes twice, 20 ms apart, and reads both late."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         writer = stack.enter_context(socket.create_connection(listener.getsockname()))

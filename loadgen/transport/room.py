@@ -14,9 +14,9 @@ PLENTY_OF_FILES = 65_536
 
 
 def make_room_for_sockets(wanted: int) -> None:
-    """Let this process hold `wanted` sockets, and more if that costs nothing, for an open loop may need any number.
+    """Let this process hold `wanted` sockets, and more if that costs nothing: an open loop may need any number.
 
-    Raises OSError, in words, if the system does not.
+    Raises OSError, in words, if the system does not allow it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = max(wanted + SPARE_FILES, min(PLENTY_OF_FILES, hard if hard != resource.RLIM_INFINITY else PLENTY_OF_FILES))

@@ -34,7 +34,7 @@ OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class ConnectFailed(Exception):
-    """No connection. `outcome` says of which kind."""
+    """There is no connection. `outcome` is the kind of failure."""
 
     def __init__(self, outcome: Outcome, error: str) -> None:
         super().__init__(error)
@@ -88,7 +88,7 @@ class SocketTransport:
         return exchange
 
     def activity(self) -> int:
-        """Reads so far of what is in flight; scans it, so not for every read."""
+        """The number of reads so far of the requests in flight. Scans all of them: not to be called per read."""
         return sum(len(exchange.stamps) for exchange in self._deadlines)
 
     def catch_up(self) -> None:
@@ -122,7 +122,7 @@ class SocketTransport:
             raise
         finally:
             self._deadlines.remove(exchange, exchange.slot)
-        # An answer may come before the request was all sent: what is left of it would go before the next one.
+        # An answer may come before the request was all sent: the rest of it would go before the next request.
         sent = exchange.sent_last_ns is not None
         if exchange.failure is None and exchange.framing.keep_alive and sent and not connection.closed:
             self._idle.append(connection)
@@ -174,7 +174,7 @@ class SocketTransport:
         except ssl.SSLError as error:
             raise ConnectFailed(Outcome.TLS, tls_reason(error)) from None
         except OSError as error:
-            if error.errno in OUR_LIMITS:  # not the server's: the run ends and says so
+            if error.errno in OUR_LIMITS:  # not the server's fault: the run ends with this error
                 raise OSError(f"no further connection can be opened here: {connect_error(error)}") from None
             raise ConnectFailed(Outcome.REFUSED, connect_error(error)) from None
         exchange.connected_ns = now_ns()
@@ -182,8 +182,8 @@ class SocketTransport:
 
     async def _connect_any(self) -> Connection:
         if self._resolved is None:
-            found = await self._loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
-            self._resolved = [(socket.AddressFamily(family), address) for family, _, _, _, address in found]
+            resolved = await self._loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            self._resolved = [(socket.AddressFamily(family), address) for family, _, _, _, address in resolved]
         failed: OSError | None = None
         for family, address in self._resolved:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -222,8 +222,8 @@ class SocketTransport:
         return connection
 
     async def _connect_socket(self, sock: socket.socket, address: tuple[object, ...]) -> None:
-        """Connect. Over loopback the peer's part is done when a first call returns, and a second one notices: to wait
-        for the socket in the event loop costs more than the connection.
+        """Connect `sock`. Over loopback the peer's part is done when the first call returns, which a second shows;
+        waiting for the socket in the event loop would cost more than the connection.
         """
         error = sock.connect_ex(address)
         if error == errno.EINPROGRESS:
@@ -236,7 +236,7 @@ class SocketTransport:
 
 
 def connect_error(error: OSError) -> str:
-    """One line for a connection that did not come about."""
+    """The reason, in one line, why a connection could not be made."""
     if isinstance(error, socket.gaierror):
         return f"no such host ({error.strerror})"
     # asyncio puts the address in the place of the system's words.

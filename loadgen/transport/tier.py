@@ -10,7 +10,7 @@ __all__ = ["choose_tier"]
 
 
 def choose_tier(asked: str, proxy: str | None) -> tuple[str, str | None]:
-    """(tier, why not a better one). Raises UsageError where the tier asked for does not work here."""
+    """(tier, the reason why it is not a better one). Raises UsageError where the requested tier does not work here."""
     if proxy is not None:
         return "aiohttp", "a proxy stands between"
     if asked != "auto" and asked != "kernel":
