@@ -48,6 +48,11 @@ def agents_of(out: Path) -> dict[str, Any]:
     return section
 
 
+def codes_of(noted: dict[str, Any]) -> set[str]:
+    """The codes of the notes beside a figure or a section."""
+    return {note["code"] for note in noted["note_codes"]}
+
+
 def manifest_of(out: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
     return manifest
@@ -223,7 +228,7 @@ def test_without_solo_runs_no_speedup_is_told(pair: Any, tmp_path: Path) -> None
     assert went_well(measure(tmp_path / "run", pair.urls, "--no-solo"))
     told = agents_of(tmp_path / "run")
     assert told["speedup"]["value"] is None
-    assert "no solo runs" in told["speedup"]["notes"][0]
+    assert codes_of(told["speedup"]) == {"no-solo-runs"}
     assert told["overlap"]["value"] == pytest.approx(2.0, rel=0.05)
 
 
@@ -255,7 +260,7 @@ def test_short_answers_are_marked_as_unequal_work(tmp_path: Path) -> None:
     # Answers that end by themselves: the work of a solo run and that of the concurrent one differ.
     with spawn(Law(ttft_s=0.01, gap_s=0.002, instances=2, eos_mean_tokens=6, seed=1), presents="ollama") as free:
         measure(tmp_path / "run", free.urls, "--output-tokens", 60)
-    assert any("unequal work" in note for note in agents_of(tmp_path / "run")["speedup"]["notes"])
+    assert "unequal-work" in codes_of(agents_of(tmp_path / "run")["speedup"])
 
 
 # --- when something breaks -------------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ def test_a_failed_first_call_leaves_its_second_out_and_the_run_is_marked(tmp_pat
     left_out = [row for row in records if row["outcome"] == "not_sent"]
     assert left_out
     assert all(row["error"] == "the call whose answer it needs failed" for row in left_out)
-    assert any("left out" in note for note in agents_of(tmp_path / "run")["notes"])
+    assert "run-left-out" in codes_of(agents_of(tmp_path / "run"))
 
 
 def test_an_endpoint_that_dies_between_arms_ends_the_campaign_and_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -428,6 +433,8 @@ def test_artifacts_have_the_guides_fields(finished: Path) -> None:
     assert summary["chimera_overrides"]["num_gpu"] == 80
     metrics = json.loads((folder / "run_2" / "metrics.json").read_text())
     calls = metrics["insight"]["llm_calls"]
+    # The guide's TTFT is from the sending; that from when a call was due has a wait for its turn in it.
+    assert all(call["ttft_ms"] == call["ttft_service_ms"] <= call["ttft_intended_ms"] for call in calls)
     assert [call["stage"] for call in calls] == ["analysis", "report"]
     assert calls[0]["eval_duration_ms"] == 110
     assert len(calls[1]["response"].split()) == TOKENS
