@@ -201,14 +201,14 @@ def _stretch(top: Float64, bottom: Float64, confidence: float, *, blocked: bool)
         value = float(np.exp(top.mean() - bottom.mean())) if n else None
         return Stretch(Estimate(value, n=n, notes=(no_interval(n),)))
     compare = ratio.log_paired if blocked else ratio.log_welch
-    found = compare(np.exp(top), np.exp(bottom), confidence)
-    one_sided = found.at(BOUNDS)
+    compared = compare(np.exp(top), np.exp(bottom), confidence)
+    one_sided = compared.at(BOUNDS)
     assert one_sided is not None  # both methods work on logarithms
-    method = () if blocked else (note(NoteCode.METHOD, method=found.method),)
+    method = () if blocked else (note(NoteCode.METHOD, method=compared.method),)
     notes = (*((FEW_RUNS,) if n < ENOUGH_RUNS else ()), *method)
-    estimate = Estimate(found.value, found.low, found.high, found.confidence, n, notes)
+    estimate = Estimate(compared.value, compared.low, compared.high, compared.confidence, n, notes)
     runs = (n, None) if blocked else (len(top), len(bottom))
-    return Stretch(estimate, *one_sided, log=found.log, runs=runs)
+    return Stretch(estimate, *one_sided, log=compared.log, runs=runs)
 
 
 def detectable(stretch: Stretch, threshold: float = THRESHOLD) -> planning.Detectable | None:
@@ -325,8 +325,8 @@ def _fit(values: Float64, prompts: Float64 | None) -> Fit:
 
     start = np.log([fixed, max(slope * mean, 1e-3 * usual)])
     spread = max(MAD_TO_SD * float(np.median(np.abs(miss(start)))), 1e-6)
-    found = optimize.least_squares(miss, start, loss="soft_l1", f_scale=spread)
-    return Fit(float(np.exp(found.x[0])), float(np.exp(found.x[1])) / mean, shortest, longest)
+    solution = optimize.least_squares(miss, start, loss="soft_l1", f_scale=spread)
+    return Fit(float(np.exp(solution.x[0])), float(np.exp(solution.x[1])) / mean, shortest, longest)
 
 
 def flag(p: Float64, stretch: Float64, q: float = FALSE_DISCOVERIES) -> Bool:

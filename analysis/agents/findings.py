@@ -62,7 +62,7 @@ def late_calls(evidence: Evidence, late: contention.Flags) -> list[Caused]:
     signs = _signs(evidence, Slowed.TTFT)
     ttft_service = calls.ttft_service()
     prompts = calls.input_tokens.astype(np.float64)
-    found = []
+    caused = []
     for agent in range(len(calls.agents)):
         evaluated = np.where(calls.server_prompt_eval_ns == ABSENT, np.nan, calls.server_prompt_eval_ns)
         alone = ~calls.concurrent & calls.ok & (calls.agent == agent)
@@ -70,8 +70,8 @@ def late_calls(evidence: Evidence, late: contention.Flags) -> list[Caused]:
         for place in np.flatnonzero(late.flagged & (calls.agent == agent)).tolist():
             yardstick = float(ttft_service[place] / late.stretch[place])
             why = attribution.why_ttft(calls, place, yardstick, evidence.busy, evidence.lag_ns, prefill, signs)
-            found.append(_of_call(calls, place, Slowed.TTFT, late, why))
-    return found
+            caused.append(_of_call(calls, place, Slowed.TTFT, late, why))
+    return caused
 
 
 def slow_calls(evidence: Evidence, slow: contention.Flags) -> list[Caused]:
@@ -79,12 +79,12 @@ def slow_calls(evidence: Evidence, slow: contention.Flags) -> list[Caused]:
     calls = evidence.calls
     signs = _signs(evidence, Slowed.TPOT)
     expected = gaps_alone(calls)
-    found = []
+    caused = []
     for place in np.flatnonzero(slow.flagged).tolist():
         alone, excess = float(expected[calls.agent[place]]), float(slow.stretch[place]) - 1
         why = attribution.why_decode(calls, place, alone, excess, evidence.gaps, evidence.lag_ns, signs)
-        found.append(_of_call(calls, place, Slowed.TPOT, slow, why))
-    return found
+        caused.append(_of_call(calls, place, Slowed.TPOT, slow, why))
+    return caused
 
 
 def _signs(evidence: Evidence, what: Slowed) -> Signs:
@@ -116,7 +116,7 @@ def labelled_runs(calls: Calls, together: Sequence[Run], permits: int) -> list[C
     short, cold = attribution.short_answers(calls), attribution.cold_loads(calls)
     walls = [_solo_wall_ns(calls, agent) for agent in range(len(calls.agents))]
     alone = float(np.min(walls) / np.max(walls)) if walls and not np.isnan(walls).any() else None
-    found = []
+    caused = []
     for run in together:
         if run.overlap >= limit or len(calls.agents) < 2:
             continue
@@ -124,8 +124,8 @@ def labelled_runs(calls: Calls, together: Sequence[Run], permits: int) -> list[C
         idle = (len(calls.agents) * run.makespan_s - float(np.nansum(run.wall_s))) * 1e9
         wait = float(np.nansum(run.permit_wait_s)) * 1e9 if permits < len(calls.agents) else 0.0
         cause = attribution.why_unequal(calls, run.run, shorter, short, cold, wait, idle, alone)
-        found.append((_of_run(run, calls.agents[shorter], cause), Why(cause)))
-    return found
+        caused.append((_of_run(run, calls.agents[shorter], cause), Why(cause)))
+    return caused
 
 
 def _of_run(run: Run, shorter: str, cause: Cause) -> Finding:
