@@ -190,7 +190,7 @@ class Engine:
             _settle(self._emptied)
 
     async def _one(self, client: Client, seq: int, intended_ns: int, *, heed: bool = False) -> bool:
-        """Whether the request's answer had a text, where `heed` is set: the text is then handed on."""
+        """Make one request; the result is whether the text of its answer was handed on. heed: hand it on."""
         plan = self._plan
         self.begun += 1
         self.in_flight += 1

@@ -1,1 +1,1 @@
-"""Who answers and how to reach them: everything said to a server outside the measured path."""
+"""Servers: which one answers, how to reach it, and every call to one outside the measured path."""

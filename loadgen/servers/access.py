@@ -1,4 +1,4 @@
-"""How a server is reached, whatever is said to it: headers, key, certificates, proxy."""
+"""How a server is reached, by control calls and measured requests alike: headers, key, certificates, proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORTEST_SECRET = 6  # a shorter word may be part of any text
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What every call to a server needs beside its URL. Holds no key, so that it can be pickled and kept."""
+    """The settings that every call to a server needs, except its URL. Holds no key, so it can be pickled and kept."""
 
     headers: Mapping[str, str] = field(default_factory=dict)  # the user's; never the key
     api_key_env: str | None = None  # the environment variable that holds the key, read when it is used
@@ -26,16 +26,16 @@ class Access:
     proxy: str | None = None
 
     def credentials(self) -> dict[str, str]:
-        """The user's headers, and the key as one more."""
+        """The user's headers and the one with the key."""
         key = {"Authorization": f"Bearer {os.environ[self.api_key_env]}"} if self.api_key_env else {}
         return {**self.headers, **key}
 
     def tls(self) -> ssl.SSLContext:
-        """A new client context. Raises OSError for a `ca_file` that cannot be read, ssl.SSLError for an empty one."""
+        """A new TLS client context. Raises OSError for an unreadable `ca_file`, ssl.SSLError for an empty one."""
         return tls_context(verify=self.verify_tls, ca_file=self.ca_file)
 
     def secrets(self) -> list[str]:
-        """Words that an answer may repeat and no file may hold, the longest first.
+        """The words that an answer may repeat and no file may hold, the longest first.
 
         They are the key, the values of headers, and the password of the proxy.
         """

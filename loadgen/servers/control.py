@@ -1,4 +1,4 @@
-"""Asking a server something outside the measured path: who it is, what it serves, how it is, to unload a model.
+"""Control calls to a server, outside the measured path: its identity, models and state, or a model to unload.
 
 One session, one place for headers, key, certificates, proxy, time limit, and for the reasons why there is no answer.
 Redirects are not followed, and no answer is larger than `MAX_BODY_BYTES`.
@@ -26,7 +26,7 @@ OF_BODIES = ("content-type", "accept", "accept-encoding")  # headers about the m
 
 
 class NoAnswer(Exception):
-    """Why a control call had no answer: one line, without its URL, whose query may hold a secret.
+    """The reason why a control call had no answer: one line, without its URL, whose query may hold a secret.
 
     lasting: the same call will always fail.
     """
@@ -42,7 +42,7 @@ class Control:
     def __init__(
         self, url: str, query: str = "", access: Access = PLAIN, *, timeout_s: float = TIMEOUT_S, accept: str = "*/*"
     ) -> None:
-        """url: what goes before every path. query: what goes behind it. timeout_s: for one call."""
+        """url: put before every path. query: put behind every path. timeout_s: for one call."""
         self._url, self._query, self._proxy, self._timeout_s = url, query, access.proxy, timeout_s
         given = {name: text for name, text in access.credentials().items() if name.lower() not in OF_BODIES}
         self._session = aiohttp.ClientSession(

@@ -1,4 +1,4 @@
-"""Who answers at an address: ask a server's harmless GET routes and let `identify` judge the answers."""
+"""The server at an address, found by GETs of its harmless routes, whose answers `identify` judges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOCAL_TIMEOUT_S = 1.0
 
 
 async def ask_server(url: str, access: Access = PLAIN, *, timeout_s: float = TIMEOUT_S) -> Identity | None:
-    """The identity of the server at `url`, asked with the query that is in it; None if it answers like none we know.
+    """The identity of the server at `url`, whose query goes with every call; None if it is of no known kind.
 
     Raises Unreachable if it does not answer.
     """
@@ -41,7 +41,7 @@ async def ask_again(endpoint: Endpoint) -> Identity | None:
 
 
 async def slots_of(endpoint: Endpoint) -> tuple[int, str] | None:
-    """The number of slots that the server reports, and where it does; None if it reports none."""
+    """(slots that the server reports, the route and key that hold them); None if it reports none."""
     kind = endpoint.target.kind
     async with control_of(endpoint) as control:
         return slots_told(kind, endpoint.target.model, await _replies(control, SLOT_ROUTES.get(kind, ())))
@@ -60,11 +60,11 @@ async def find_local(urls: Sequence[str] = tuple(LOCAL_SERVERS.values())) -> dic
     return {url: identity for url, identity in zip(urls, identities, strict=True) if identity is not None}
 
 
-async def _identified(control: Control, shown: str) -> Identity | None:
+async def _identified(control: Control, address: str) -> Identity | None:
     try:
         first = await control.get(PROBES[0])
     except NoAnswer as reason:
-        raise Unreachable(f"{shown}: {reason}") from None
+        raise Unreachable(f"{address}: {reason}") from None
     return identify({PROBES[0]: first, **await _replies(control, PROBES[1:])})
 
 

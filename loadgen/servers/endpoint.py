@@ -15,13 +15,13 @@ __all__ = ["Endpoint"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server as resolved before the run: where, which dialect and model, and how it is reached."""
+    """A server as resolved before the run: its address, dialect and model, and how it is reached."""
 
     name: str
     url: str  # scheme, host, port and perhaps a path that goes before the dialect's
     target: Target
     label: str = ""  # name and version, for people
-    query: str = ""  # of the URL as given, such as api-version=2024-10-21
+    query: str = ""  # the query of the URL as given, such as api-version=2024-10-21
     access: Access = PLAIN
     agent: str = ""  # whose requests these are, where several agents have options of their own
 

@@ -1,7 +1,7 @@
-"""Which server is this? Judged from its answers to a few GET requests, which are made in `discover`.
+"""The kind of a server, judged from its answers to a few GET requests, which are made in `discover`.
 
 The shape of the JSON decides, never the status alone: LM Studio answers 200 to any path, with an error text. The order
-matters, for servers borrow each other's routes: the most particular sign comes first, and a bare /v1/models last.
+matters, because servers borrow each other's routes: the most particular sign comes first, a bare /v1/models last.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Identity:
     kind: str  # as in Target.kind
     api: str  # openai | ollama | lmstudio
     version: str | None
-    models: list[str]  # loaded ones first where the server tells, else in its order
-    model_lens: dict[str, int] = field(default_factory=dict)  # context length in tokens, where told
+    models: list[str]  # loaded ones first where the server reports them, else in its order
+    model_lens: dict[str, int] = field(default_factory=dict)  # context length in tokens, where reported
     label: str = ""  # for people: name and version
 
 
@@ -50,7 +50,9 @@ LABELS = {
 
 
 def identify(answers: Mapping[str, Reply]) -> Identity | None:
-    """The server that gave `answers`; None if it is of no known kind. answers: by path, of `PROBES`; some may lack."""
+    """The identity of the server that gave `answers`; None if it is of no known kind.
+
+    answers: by path, of `PROBES`; some may be missing."""
     json = json_by_path(answers)
     listed = _listed(json.get("/v1/models"))
     lens = {model: length for model, entry in listed.items() if (length := _length(entry))}
@@ -67,12 +69,12 @@ def identify(answers: Mapping[str, Reply]) -> Identity | None:
     if kind is None:
         return None
     if kind == "llamacpp" and (slot_length := _slot_length(json.get("/props"))):
-        lens = dict.fromkeys(listed, slot_length)  # what a slot holds, not what the model was trained for
+        lens = dict.fromkeys(listed, slot_length)  # the context of a slot, not the one that the model was trained for
     return _identity(kind, "openai", _version(kind, json), list(listed), lens)
 
 
 def _openai_kind(answers: Mapping[str, Reply], json: dict[str, Any], listed: dict[str, dict[str, Any]]) -> str | None:
-    """Tell the servers of the OpenAI shape apart."""
+    """The kind of a server of the OpenAI shape; None where it has not that shape."""
     owners = {entry.get("owned_by") for entry in listed.values()}
     if "sglang" in owners or _is_sglang_info(json.get("/server_info")):
         return "sglang"
@@ -94,9 +96,9 @@ def _openai_kind(answers: Mapping[str, Reply], json: dict[str, Any], listed: dic
 
 
 def _is_transformers(answers: Mapping[str, Reply], json: dict[str, Any]) -> bool:
-    """transformers serve names itself nowhere: a JSON health check, and FastAPI's 404 where others answer.
+    """Whether it is transformers serve, which names itself nowhere: JSON at /health, FastAPI's 404 where others answer.
 
-    Its /v1/models fails without a hub cache, and has no `owned_by` that would tell.
+    Its /v1/models fails without a hub cache, and has no `owned_by` to recognise it by.
     """
     if _mapping(json.get("/health")).get("status") != "ok":
         return False
@@ -131,12 +133,12 @@ def _lmstudio(rows: list[dict[str, Any]]) -> Identity:
 
 
 def _lmstudio_v0(rows: list[dict[str, Any]]) -> Identity:
-    """LM Studio before 0.4: no API of its own for chat, so the OpenAI shape."""
+    """The identity of LM Studio before 0.4: it has no API of its own for chat, so the OpenAI shape is used."""
     rows = [row for row in rows if row.get("type") != "embeddings" and isinstance(row.get("id"), str)]
     rows.sort(key=lambda row: row.get("state") != "loaded")
     lens = {row["id"]: _first_int(row.get("loaded_context_length"), row.get("max_context_length")) for row in rows}
-    told = {model: length for model, length in lens.items() if length}
-    return _identity("lmstudio", "openai", None, [row["id"] for row in rows], told)
+    lengths = {model: length for model, length in lens.items() if length}
+    return _identity("lmstudio", "openai", None, [row["id"] for row in rows], lengths)
 
 
 def _identity(kind: str, api: str, version: str | None, models: list[str], lens: dict[str, int]) -> Identity:
@@ -158,8 +160,8 @@ def _listed(models: Any) -> dict[str, dict[str, Any]]:
 
 
 def _text(value: Any, key: str) -> str | None:
-    found = _mapping(value).get(key)
-    return found if isinstance(found, str) else None
+    member = _mapping(value).get(key)
+    return member if isinstance(member, str) else None
 
 
 def _says(reply: Reply | None, words: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Making a server forget before a run: unload the model, or empty its prefix cache, where the server offers it.
 
 Ollama: an empty request with keep_alive 0; the unloading is asynchronous, so /api/ps is watched until the model is
-gone. LM Studio: its native unload route, one call a loaded instance. vLLM: /reset_prefix_cache, which is there in
+gone. LM Studio: its native unload route, one call per loaded instance. vLLM: /reset_prefix_cache, which is there in
 development mode only. Only the measured model is touched. These are control calls, made between runs.
 """
 
@@ -21,11 +21,11 @@ __all__ = ["clear"]
 CALL_TIMEOUT_S = 60.0
 POLL_S = 0.1
 MOST_POLLS = 600
-ABSENT = (404, 405, 501)  # what servers say to a route they do not have
+ABSENT = (404, 405, 501)  # statuses of servers for a route they do not have
 
 
 async def clear(endpoint: Endpoint) -> str | None:
-    """What was done to make the server forget, None if it offers no way. Raises Unreachable or NotCleared."""
+    """The action taken to make the server forget; None if it offers no way. Raises Unreachable or NotCleared."""
     how = {"ollama": _unload_ollama, "lmstudio": _unload_lmstudio, "vllm": _reset_vllm}.get(endpoint.target.kind)
     if how is None:
         return None
@@ -49,7 +49,7 @@ class _Calls:
         return self._json(path, await self._control.post(path, body))
 
     def _json(self, path: str, reply: Reply) -> Any:
-        """The JSON answered ({} for an empty body), None if there is no such route. Raises NotCleared."""
+        """The JSON of an answer, {} for an empty body, None if there is no such route. Raises NotCleared."""
         if reply.status in ABSENT:
             return None
         if not reply.ok:

@@ -1,4 +1,4 @@
-"""An endpoint to a transport."""
+"""Transports to endpoints, and the poller that those of the kernel tier share."""
 
 from __future__ import annotations
 

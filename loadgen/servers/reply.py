@@ -43,5 +43,5 @@ class Reply:
 
 
 def json_by_path(replies: Mapping[str, Reply]) -> dict[str, Any]:
-    """The bodies of the good `replies` (status 2xx), parsed; None for one that is not JSON."""
+    """The parsed bodies of the `replies` with status 2xx, by path; None for a body that is not JSON."""
     return {path: reply.json_or_none() for path, reply in replies.items() if reply.ok}

@@ -1,6 +1,6 @@
-"""From what a profile says of a target to what a run needs to know: which server, which dialect, which model.
+"""From a target of a profile to the facts that a run needs: which server, which dialect, which model.
 
-Everything a user can get wrong about a target is found here, before anything is measured, and reported in one line.
+Every mistake a user can make about a target is found here, before anything is measured, and reported in one line.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from loadgen.wire.dialects import DIALECTS
 
 __all__ = ["describe_endpoint", "resolve"]
 
-# These answer to any model name, or load a model that is not listed as loaded.
+# These kinds answer to any model name, or load a model that is not listed as loaded.
 TAKES_ANY_MODEL = ("llamacpp", "llamacpp-python", "transformers", "lmstudio", "openai")
 KIND_OF_API = {"openai": "openai", "ollama": "ollama", "lmstudio": "lmstudio"}
 
 
 async def resolve(spec: TargetSpec, proxy: str | None = None) -> Endpoint:
-    """The endpoint of a target: its server is asked for its kind and its models.
+    """The endpoint of a target, after its server was asked for its kind and its models.
 
-    Raises Unreachable, or UsageError for a target that answers but cannot be measured as asked.
+    Raises Unreachable, or UsageError for a target that answers but cannot be measured as the profile states.
     """
     _check_key(spec)
     _check_certificates(spec)

@@ -1,4 +1,4 @@
-"""Counting tokens with the tokenizer of a server that lends it."""
+"""Counting tokens with a server's tokenizer, where it has a route for that."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COUNTS: dict[tuple[str, str, str], dict[str, int]] = {}  # tokens of texts, by 
 async def token_counter(endpoint: Endpoint) -> AsyncIterator[Callable[[Sequence[str]], list[int]]]:
     """Yield a function from texts to their numbers of tokens, by the server's own tokenizer.
 
-    A text is asked for once in the life of this process: its count does not change while the model is served.
-    The function blocks, so it is to be called from another thread than that of the running loop. It raises NoAnswer
-    where the server has no such route after all.
+    A text is counted once in the life of this process: its count does not change while the model is served.
+    The function blocks, so call it from another thread than that of the running loop. It raises NoAnswer where the
+    server has no such route after all.
     """
     loop = asyncio.get_running_loop()
     kind, model = endpoint.target.kind, endpoint.target.model
@@ -46,7 +46,7 @@ async def token_counter(endpoint: Endpoint) -> AsyncIterator[Callable[[Sequence[
 
 
 def _tokenize_request(kind: str, model: str, text: str) -> tuple[str, dict[str, str]]:
-    """The path and the body that ask for the tokens of `text`."""
+    """The path and the body of the request for the tokens of `text`."""
     if kind == "llamacpp":
         return "/tokenize", {"content": text}
     if kind == "llamacpp-python":

@@ -1,4 +1,4 @@
-"""How many slots a server says it has, where it says so: nothing is measured here."""
+"""The number of slots that a server reports, where it reports one: nothing is measured here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ SLOT_ROUTES = {"llamacpp": ("/props", "/slots"), "lmstudio": ("/api/v1/models",)
 
 
 def slots_told(kind: str, model: str, answers: Mapping[str, Reply]) -> tuple[int, str] | None:
-    """(slots, the place that says so), or None. answers: by path, of `SLOT_ROUTES[kind]`; some may lack."""
+    """(slots, the route and key that hold them), or None.
+
+    answers: by path, of `SLOT_ROUTES[kind]`; some may be missing."""
     json = json_by_path(answers)
     if kind == "llamacpp":
         props, slots = json.get("/props"), json.get("/slots")
@@ -28,17 +30,17 @@ def slots_told(kind: str, model: str, answers: Mapping[str, Reply]) -> tuple[int
 
 
 def _lmstudio(listing: Any, model: str) -> tuple[int, str] | None:
-    """The setting of the first loaded instance of the model."""
+    """(slots of the model's first loaded instance, the route and key that hold them), or None."""
     models = listing.get("models") if isinstance(listing, dict) else None
     for entry in models if isinstance(models, list) else ():
         if not isinstance(entry, dict):
             continue
-        instances = [one for one in entry.get("loaded_instances") or () if isinstance(one, dict)]
-        if model != entry.get("key") and model not in [one.get("id") for one in instances]:
+        instances = [instance for instance in entry.get("loaded_instances") or () if isinstance(instance, dict)]
+        if model != entry.get("key") and model not in [instance.get("id") for instance in instances]:
             continue
         for instance in instances:
             config = instance.get("config")
-            told = config.get("parallel") if isinstance(config, dict) else None
-            if type(told) is int and told > 0:
-                return told, "/api/v1/models config.parallel"
+            slots = config.get("parallel") if isinstance(config, dict) else None
+            if type(slots) is int and slots > 0:
+                return slots, "/api/v1/models config.parallel"
     return None

@@ -1,8 +1,8 @@
-"""A server's URL as people give it, taken apart: the root below which its routes are, and the query of every request.
+"""The parts of a server's URL as users give it: the root below which its routes are, and the query of every request.
 
-Gateways tell versions, tenants and keys by the query (`?api-version=2024-10-21`), and turn away whatever comes without
-it. So it goes with every call to the server it was given for: requests, control calls and /metrics alike. A server
-that stands there itself does not look at it.
+Gateways read versions, tenants and keys from the query (`?api-version=2024-10-21`), and refuse calls without it. So it
+goes with every call to the server it was given for: requests, control calls and /metrics alike. A server without a
+gateway ignores it.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def query_of(url: str) -> str:
 
 
 def with_query(url: str, query: str) -> str:
-    """`url`, or a path, with `query` behind it, and behind a query of its own."""
+    """`url`, or a path, with `query` appended, after its own query if it has one."""
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url

@@ -1,7 +1,7 @@
-"""Bytes to events, without a socket or a clock: HTTP framing, SSE, NDJSON and one module a dialect.
+"""Bytes to events, without a socket or a clock: HTTP framing, SSE, NDJSON and one module per dialect.
 
 The transport hands over a `Response`: the un-chunked body, and for each read how much of the body it completed.
-A dialect turns it into a `Decoded`: which read each event came in, what it carries, counts, timings and how it ended.
+A dialect turns it into a `Decoded`: which read each event came in, its kind, counts, timings and the outcome.
 Nothing here knows when anything happened; the client joins reads to stamps.
 """
 
@@ -17,20 +17,20 @@ __all__ = ["Ask", "Decoded", "Response", "Target"]
 
 @dataclass(slots=True)
 class Ask:
-    """What one request asks: exactly one of prompt, messages and prompt_ids is set. Treat as frozen, as a `Record`."""
+    """The content of one request: one of prompt, messages and prompt_ids is set. Treat as frozen, as a `Record`."""
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     prompt_ids: list[int] | None = None  # token ids, for servers that take them (vLLM completions)
     input_tokens: int | None = None  # the length the workload aimed at; None if it does not say
-    output_tokens: int | None = None  # the cap to ask for; None leaves it to the server
+    output_tokens: int | None = None  # the cap to request; None leaves it to the server
     session: str | None = None
     turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a dialect must know of the server to build a request: no address, no secrets."""
+    """The facts about a server that a dialect needs to build a request: no address, no secrets."""
 
     api: str  # openai | ollama | lmstudio
     kind: str  # vllm | sglang | llamacpp | llamacpp-python | transformers | ollama | lmstudio | openai (unknown)
@@ -57,7 +57,7 @@ class Response:
 
 @dataclass(slots=True)
 class Decoded:
-    """What a dialect makes of a Response. Arrays have shape (events,), in order of arrival."""
+    """A Response as its dialect reads it. Arrays have shape (events,), in order of arrival."""
 
     outcome: Outcome  # OK, EMPTY, HTTP_ERROR, SERVER_ERROR, TRUNCATED or PROTOCOL
     error: str | None = None  # one line, the server's own words first

@@ -5,9 +5,9 @@ A dialect brings two functions: one that cuts a body into messages, and `take`, 
 
 - Success needs a terminal marker, for every choice seen, and no error before it. `[DONE]` and a clean close prove
   nothing.
-- A message that tells an error or cannot be parsed ends the reading and is not among the events.
-- Of a message that only brings text, `take` says so by returning a `Plain`. Those that follow and are alike byte for
-  byte are not parsed (alike.py); a run of them must leave the tally as `take` would have left it.
+- A message that reports an error or cannot be parsed ends the reading and is not among the events.
+- For a message that only brings text, `take` returns a `Plain`. The messages after it that are alike byte for byte are
+  not parsed (templates.py); a run of them must leave the tally as `take` would have left it.
 - Tokens, most trusted first: the server's final count, ids or running counts of the events, the number of events.
 """
 
@@ -22,9 +22,7 @@ import numpy as np
 import orjson
 
 from loadgen.record import IS_TOKEN, NO_INT32, TOKEN_KINDS, Int32, Int64, Kind, Outcome, TokensFrom
-from loadgen.wire import Decoded, Response
-from loadgen.wire import fields as told
-from loadgen.wire import templates as alike
+from loadgen.wire import Decoded, Response, fields, templates
 from loadgen.wire.blocks import Blocks, Offsets, whole
 from loadgen.wire.sse import DONE, is_whole
 
@@ -32,8 +30,8 @@ __all__ = ["Form", "Plain", "Tally", "decode"]
 
 DROPPED = 255  # in Tally.kinds: not an event after all (a blank payload)
 ONLY_DROPPED = bytes((DROPPED,))
-WORTH_A_CUT = 8  # messages that must follow before looking for a run pays
-MISSES = 3  # runs that came to nothing before we stop looking for more
+WORTH_A_CUT = 8  # messages that must follow before a search for a run pays
+MISSES = 3  # failed attempts to find a run before the search ends
 FEW = 16  # events or reads below this: lists beat numpy
 CONTENT = int(Kind.CONTENT)
 # Bound once: looking a member up in its enum costs 0.1 µs in Python 3.11.
@@ -47,38 +45,40 @@ class Plain(NamedTuple):
 
     kind: int  # with text
     empty: int  # without
-    paths: tuple[alike.Path, ...]
+    paths: tuple[templates.Path, ...]
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the messages said so far. `result` is filled as they come; the rest is needed to settle it."""
+    """The content of the messages so far. `result` is filled as they come; the rest is needed to settle it."""
 
     result: Decoded
     kinds: bytearray = field(default_factory=bytearray)  # a Kind for each message taken
     texts: list[str] | None = None  # answer text, if kept
-    told: dict[int, int] = field(default_factory=dict)  # event -> tokens in it, where the server tells
+    tokens_by_event: dict[int, int] = field(
+        default_factory=dict
+    )  # event -> tokens in it, where the server reports them
     running: dict[int, int] = field(default_factory=dict)  # choice -> running count of its tokens
     choices: dict[int, bool] = field(default_factory=dict)  # choice -> whether it finished
     terminal: bool = False  # a terminal marker was seen
     final_count: bool = False  # result.output_tokens is the server's final count
     error: str | None = None
-    outcome: Outcome = Outcome.SERVER_ERROR  # what `error` makes of it
-    hint: str = ""  # what a truncated stream said that may explain it
+    outcome: Outcome = Outcome.SERVER_ERROR  # the outcome where `error` is set
+    hint: str = ""  # words of a truncated stream that may explain it
 
     @property
     def finished(self) -> bool:
         return self.terminal and all(self.choices.values())
 
     def count(self, choice: int | None, tokens: int, *, final: bool) -> None:
-        """Note the server's count of the tokens up to the message being taken: of `choice`, or of the whole answer."""
+        """Note the server's count of the tokens up to the current message: of `choice`, or of the whole answer."""
         self.result.output_tokens = tokens
         self.final_count |= final
         if choice is None:
             return
         here, before = len(self.kinds), self.running.get(choice, 0)
         self.running[choice] = tokens
-        self.told.setdefault(here, tokens - before)  # ids of the same event know better
+        self.tokens_by_event.setdefault(here, tokens - before)  # ids of the same event are more exact
         if len(self.running) > 1:
             self.result.output_tokens = sum(self.running.values())
 
@@ -104,7 +104,7 @@ def decode(response: Response, form: Form, *, keep_text: bool) -> Decoded:
         blocks = form.blocks(body)
         _read(tally, blocks, form)
     if body and not tally.kinds.strip(ONLY_DROPPED) and tally.error is None:
-        # One JSON object under the name of a stream is an answer too, or an error told without framing.
+        # One JSON object under the name of a stream is an answer too, or an error sent without framing.
         if _is_one_message(body):
             tally.kinds.clear()
             blocks = whole(body)
@@ -155,7 +155,7 @@ def _read(tally: Tally, blocks: Blocks, form: Form) -> None:
 
 def _repaired(data: bytes) -> Any:
     try:
-        return told.parse(data)
+        return fields.parse(data)
     except orjson.JSONDecodeError:
         return None
 
@@ -165,23 +165,23 @@ def _note_unreadable(tally: Tally, data: bytes, name: str) -> None:
     if not data.strip():
         tally.kinds.append(DROPPED)
         return
-    tally.error = told.one_line(data.decode("utf-8", "replace"))
+    tally.error = fields.one_line(data.decode("utf-8", "replace"))
     if name != "error":
         tally.error, tally.outcome = f"not a JSON object: {tally.error}", Outcome.PROTOCOL
 
 
 def _like(blocks: Blocks, at: int, block: bytes, data: bytes, message: dict[str, Any], plain: Plain) -> list[bytes]:
     """The texts of the blocks from `at` on that are like `block`, whose payload is `data`."""
-    found = alike.cut(data, message, plain.paths) if block.endswith(data) else None
-    if found is None:
+    cut = templates.cut(data, message, plain.paths) if block.endswith(data) else None
+    if cut is None:
         return []
-    parts, hole = found
+    parts, hole = cut
     parts[0] = block[: len(block) - len(data)] + parts[0]
-    return alike.run(blocks, at, parts, hole)
+    return templates.run(blocks, at, parts, hole)
 
 
 def _take_run(tally: Tally, plain: Plain, texts: list[bytes]) -> None:
-    """Take messages that are `plain` but for their texts, given as raw JSON strings without quotes."""
+    """Take messages like `plain` with other `texts`, given as raw JSON strings without quotes."""
     if all(texts):
         tally.kinds += bytes((plain.kind,)) * len(texts)
     else:
@@ -197,9 +197,9 @@ def _settle(tally: Tally, response: Response, ends: Offsets) -> Decoded:
     result.event_kind = np.frombuffer(kinds, np.uint8)
     _count_tokens(tally, bearing, final=finished or tally.final_count)
     if DROPPED in kinds:
-        kept = result.event_kind != DROPPED
-        result.event_read, result.event_kind = result.event_read[kept], result.event_kind[kept]
-        result.event_tokens = None if result.event_tokens is None else result.event_tokens[kept]
+        is_event = result.event_kind != DROPPED
+        result.event_read, result.event_kind = result.event_read[is_event], result.event_kind[is_event]
+        result.event_tokens = None if result.event_tokens is None else result.event_tokens[is_event]
     if tally.texts is not None:
         result.text = "".join(tally.texts)
     if finished:
@@ -212,32 +212,32 @@ def _settle(tally: Tally, response: Response, ends: Offsets) -> Decoded:
 
 
 def _count_tokens(tally: Tally, bearing: int, *, final: bool) -> None:
-    result, known = tally.result, tally.told
-    counted = result.output_tokens if final else None  # what came with the text is only a running count
-    within = bool(known) and _covers(tally, counted)
+    result, counts = tally.result, tally.tokens_by_event
+    counted = result.output_tokens if final else None  # a count that came with the text is only a running one
+    within = bool(counts) and _covers(tally, counted)
     if counted is not None:
         result.tokens_from = USAGE
     elif within:
-        result.output_tokens, result.tokens_from = sum(known.values()), TokensFrom.IDS
+        result.output_tokens, result.tokens_from = sum(counts.values()), TokensFrom.IDS
     else:
         result.output_tokens, result.tokens_from = (bearing, TokensFrom.EVENTS) if bearing else (None, None)
     if within:
         result.event_tokens = tokens = np.zeros(len(tally.kinds), np.int32)
-        tokens[list(known)] = list(known.values())
+        tokens[list(counts)] = list(counts.values())
     elif bearing and counted == bearing:
         result.event_tokens = ONE_IF_BEARING.take(result.event_kind)
 
 
 def _covers(tally: Tally, counted: int | None) -> bool:
-    """Whether the counts told with the events can be believed: one for each that bears tokens, and they add up."""
-    known, total = tally.told, sum(tally.told.values())
-    if total <= 0 or min(known.values()) < 0 or (counted is not None and total > counted):
+    """Whether the counts per event can be trusted: each event that bears tokens has one, and they add up."""
+    counts, total = tally.tokens_by_event, sum(tally.tokens_by_event.values())
+    if total <= 0 or min(counts.values()) < 0 or (counted is not None and total > counted):
         return False
-    return all(at in known for at, kind in enumerate(tally.kinds) if kind in BEARING)
+    return all(at in counts for at, kind in enumerate(tally.kinds) if kind in BEARING)
 
 
 def _event_read(ends: Offsets, read_ends: Int64) -> Int32:
-    """Index of the read that completed each event."""
+    """The index of the read that completed each event."""
     events, reads = len(ends), len(read_ends)
     if not events:
         return NO_INT32
@@ -246,17 +246,17 @@ def _event_read(ends: Offsets, read_ends: Int64) -> Int32:
     if events < FEW and reads < FEW:
         bounds = read_ends.tolist()
         return np.array([min(bisect_left(bounds, end), reads - 1) for end in ends], np.int32)
-    found = read_ends.searchsorted(ends).astype(np.int32)
-    return found if found[-1] < reads else np.minimum(found, reads - 1)
+    index = read_ends.searchsorted(ends).astype(np.int32)
+    return index if index[-1] < reads else np.minimum(index, reads - 1)
 
 
 def _http_error(response: Response) -> str:
-    reason = told.reason_in_body(response.body)
+    reason = fields.reason_in_body(response.body)
     return f"{reason} (HTTP {response.status})" if reason else f"HTTP {response.status}"
 
 
 def _wrong_type(content_type: str, form: Form, body: bytes) -> str:
-    said = told.reason_in_body(body)
+    said = fields.reason_in_body(body)
     note = f"expected {form.content_type}, got {content_type or 'no content type'}"
     return f"{said} ({note})" if said else note
 

@@ -1,4 +1,4 @@
-"""Where the messages of a body stand in it: offsets, so that a message is cut out only if somebody must read it."""
+"""Where the messages of a body begin and end: offsets, so that a message is cut out only if it must be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LARGE", "WINDOW", "Blocks", "Offsets", "blank_lines", "line_feeds", 
 Offsets = list[int] | Int64
 
 LARGE = 4096  # bytes; from here on numpy finds line ends faster than bytes.split cuts at them
-# Bytes that numpy looks at in one go. glibc maps larger temporaries afresh each time: 96 page faults and 200 µs for the
+# Bytes that numpy scans in one go. glibc maps larger temporaries afresh each time: 96 page faults and 200 µs for the
 # 270 KB of a thousand events, half of what decoding them cost.
 WINDOW = 1 << 16
 
@@ -25,17 +25,17 @@ class Blocks(NamedTuple):
     starts: list[int]
     stops: list[int]
     ends: Offsets  # bytes of the body as it came, up to where each block is known to be complete
-    gap: bytes  # what stands between two blocks
+    gap: bytes  # the bytes between two blocks
 
 
 def line_feeds(text: bytes) -> Int64:
-    """Where `text` has line feeds."""
+    """The offsets of the line feeds in `text`."""
     data = np.frombuffer(text, np.uint8)
     return np.concatenate([np.flatnonzero(data[at : at + WINDOW] == 0x0A) + at for at in _windows(text)])
 
 
 def blank_lines(text: bytes) -> Int64:
-    """Where `text` has a line feed right after another."""
+    """The offsets in `text` of each line feed right after another."""
     data = np.frombuffer(text, np.uint8)
     found = []
     for at in _windows(text):

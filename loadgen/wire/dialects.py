@@ -28,5 +28,5 @@ DIALECTS = {
 
 
 def dialect(api: str, path: str = "") -> Dialect:
-    """Return who speaks `api` on `path`: Ollama and LM Studio serve the OpenAI shape too, under /v1 and /api/v0."""
+    """The dialect of `api` on `path`: Ollama and LM Studio serve the OpenAI shape too, under /v1 and /api/v0."""
     return DIALECTS["openai" if path.startswith(("/v1/", "/api/v0/")) else api]

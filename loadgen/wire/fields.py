@@ -1,4 +1,4 @@
-"""What a server says went wrong, in one line, and numbers it tells, if they are numbers.
+"""The error in a server's answer, in one line, and the numbers it reports, if they are numbers.
 
 Servers disagree on the shape of an error: nested (`{"error": {"message": ...}}`), a string (`{"error": "..."}`), flat
 (`{"object": "error", "message": ...}`), `{"detail": ...}`, `error_message`, HTML of a proxy, plain text. Whatever it
@@ -24,7 +24,7 @@ HTML_TAG = re.compile(r"<[^>]*>")
 
 
 def parse(data: bytes) -> Any:
-    """Parse JSON; broken UTF-8 becomes U+FFFD, as the event stream standard asks. Raises orjson.JSONDecodeError."""
+    """The value of some JSON; broken UTF-8 becomes U+FFFD, as in event streams. Raises orjson.JSONDecodeError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -36,7 +36,7 @@ def parse(data: bytes) -> Any:
 
 
 def error_in(message: dict[str, Any]) -> str | None:
-    """The error that a message of the stream tells, or None if it tells none."""
+    """The error that a message of the stream reports, None if it reports none."""
     if error := message.get("error"):
         return _words(error) or one_line(_dump(error))
     if said := message.get("error_message"):
@@ -47,12 +47,12 @@ def error_in(message: dict[str, Any]) -> str | None:
 
 
 def reason_in_body(body: bytes) -> str:
-    """The server's own words from the body of a failed answer, in one line; "" if it says nothing."""
+    """The server's own words from the body of a failed answer, in one line; "" if there are none."""
     try:
-        told = parse(body)
+        parsed = parse(body)
     except orjson.JSONDecodeError:
         return _from_text(body[:65536].decode("utf-8", "replace"))
-    return _words(told) or one_line(_dump(told))
+    return _words(parsed) or one_line(_dump(parsed))
 
 
 def one_line(text: str) -> str:
@@ -70,27 +70,27 @@ def number(value: Any) -> float | None:
 def count(value: Any) -> int | None:
     if type(value) is int and value >= 0:
         return value
-    found = number(value)
-    return None if found is None else int(found)
+    valid = number(value)
+    return None if valid is None else int(valid)
 
 
 def span_ns(value: Any, unit_ns: int) -> int | None:
-    """A duration told in units of `unit_ns` nanoseconds as nanoseconds."""
-    found = number(value)
-    return None if found is None else round(found * unit_ns)
+    """The duration `value`, given in units of `unit_ns` nanoseconds, in nanoseconds; None where it is no number."""
+    valid = number(value)
+    return None if valid is None else round(valid * unit_ns)
 
 
-def _words(told: Any) -> str:
+def _words(error: Any) -> str:
     """The message inside an error of any known shape, "" if there is none."""
-    if isinstance(told, str):
-        return one_line(told)
-    if isinstance(told, list):
-        return one_line("; ".join(filter(None, map(_words, told))))
-    if not isinstance(told, dict):
+    if isinstance(error, str):
+        return one_line(error)
+    if isinstance(error, list):
+        return one_line("; ".join(filter(None, map(_words, error))))
+    if not isinstance(error, dict):
         return ""
     for key in ("error", "message", "error_message", "detail", "msg"):
-        if words := _words(told.get(key)):
-            where = told.get("loc")
+        if words := _words(error.get(key)):
+            where = error.get("loc")
             return f"{words} ({'.'.join(map(str, where))})" if isinstance(where, list) and where else words
     return ""
 
@@ -102,5 +102,5 @@ def _from_text(text: str) -> str:
     return one_line(HTML_TAG.sub(" ", text))
 
 
-def _dump(told: Any) -> str:
-    return "" if told in (None, "", {}, []) else orjson.dumps(told).decode()
+def _dump(error: Any) -> str:
+    return "" if error in (None, "", {}, []) else orjson.dumps(error).decode()

@@ -1,7 +1,7 @@
 """HTTP/1.1 framing of one request and one response, as bytes.
 
-On the measured path a response costs one `Framing.feed` a read: it looks at the head once and after that only at the
-last five bytes (chunked) or at a count (Content-Length). The body is un-chunked once, when the response has ended:
+On the measured path a response costs one `Framing.feed` per read: it reads the head once and after that only checks the
+last five bytes (chunked) or a count (Content-Length). The body is un-chunked once, when the response has ended:
 `split` at CRLF does it at C speed when the lengths of the pieces agree with the sizes announced, else a walk does.
 A head that was seen before is not parsed again: servers repeat theirs, except for the Date once a second.
 Heads are read strictly, as RFC 9112 and RFC 9110 define them, because two readings of one head are two lengths of one
@@ -27,14 +27,14 @@ MAX_HEAD_BYTES = 256 * 1024
 
 
 class BadHttp(Exception):
-    """The peer does not speak HTTP/1.1. The message quotes what it said instead."""
+    """The peer does not speak HTTP/1.1. The message quotes the bytes it sent."""
 
 
 class Head(NamedTuple):
     """A response head. length: -1 chunked, -2 until the connection closes, else the body's bytes."""
 
     status: int
-    headers: dict[str, str]  # shared between responses with the same head: not to be changed
+    headers: dict[str, str]  # shared between responses with the same head, so never changed
     length: int
     keep_alive: bool
 
@@ -151,9 +151,9 @@ def _lone(text: str) -> str:
 
 
 class Framing:
-    """Says when one response is complete, at constant cost a read; then un-chunks it.
+    """The end of one response, found at constant cost per read, and its body without chunks.
 
-    `reads` are the raw bytes of each read, in order. Whoever appends to it calls `advance`, but need not while
+    `reads` are the raw bytes of each read, in order. Code that appends to it calls `advance`, but need not while
     `streaming` is true and the read holds four bytes or more and does not end in `STREAM_END`.
     """
 
@@ -170,12 +170,12 @@ class Framing:
         self._parts: list[bytes] | None = None  # the chunked body cut at CRLF, once that is known to be exact
 
     def feed(self, data: bytes) -> bool:
-        """Take one read; return True when the response is complete. Raises BadHttp."""
+        """Whether the response is complete with the read `data`. Raises BadHttp."""
         self.reads.append(data)
         return self.advance()
 
     def advance(self) -> bool:
-        """Look at the latest read; return True when the response is complete. Raises BadHttp."""
+        """Whether the response is complete with the latest of `reads`. Raises BadHttp."""
         head = self.head
         if head is None:
             return self._read_head()
@@ -192,7 +192,7 @@ class Framing:
         return self.complete
 
     def eof(self) -> bool:
-        """The peer closed; return whether that is where the response ends."""
+        """Whether the response is complete now that the peer has closed."""
         if self.head is not None and self.head.length == UNTIL_CLOSE:
             self.complete = True
         return self.complete
@@ -203,7 +203,7 @@ class Framing:
         return self.complete and self.head is not None and self.head.keep_alive and self._missing == 0
 
     def response(self) -> Response:
-        """Un-chunk what there is. Only after the head has been read."""
+        """The response as far as it has come, un-chunked. Only after the head has been read."""
         if self.head is None:
             raise BadHttp("no complete response head")
         raw = self.reads[0] if len(self.reads) == 1 else b"".join(self.reads)
@@ -262,7 +262,7 @@ def _raw_ends(reads: list[bytes]) -> Int64:
 
 
 def _exact_parts(chunked: bytes) -> list[bytes] | None:
-    """Cut a complete chunked body at CRLF: [size, data, size, data, …, b"0", b"", b""].
+    """The parts of a complete chunked body cut at CRLF: [size, data, size, data, …, b"0", b"", b""].
 
     None if the sizes do not agree with the lengths: a chunk extension, CRLF inside a chunk, trailers, an early end.
     """
@@ -276,15 +276,15 @@ def _exact_parts(chunked: bytes) -> list[bytes] | None:
         sizes = [int(size, 16) for size in announced]
     except ValueError:
         return None
-    # A size of 0 is the end: what follows one belongs to nobody.
+    # A size of 0 is the end: bytes after it are no part of the body.
     return parts if sizes == list(map(len, parts[1:-3:2])) and 0 not in sizes else None
 
 
 def _walk_chunks(raw: bytes, start: int) -> tuple[list[tuple[int, int]], int]:
-    """Follow the chunk sizes from `start`.
+    """([(begin, end) of each chunk's data in raw], end of the body), found by following the chunk sizes from `start`.
 
-    Returns ([(begin, end) of each chunk's data in raw, the last perhaps cut short], end of the body or -1 if the
-    final chunk and its trailers are not all there). Raises BadHttp on a size that is none.
+    The last chunk may be cut short. The end is -1 if the final chunk and its trailers are not all there. Raises BadHttp
+    on a size that is no number.
     """
     spans: list[tuple[int, int]] = []
     at = start

@@ -14,8 +14,7 @@ from typing import Any
 import orjson
 
 from loadgen.record import Kind
-from loadgen.wire import Ask, Decoded, Response, Target
-from loadgen.wire import fields as told
+from loadgen.wire import Ask, Decoded, Response, Target, fields
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
 from loadgen.wire.sse import blocks, open_block
@@ -72,9 +71,9 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
     kind = message.get("type")
     sort = kind if isinstance(kind, str) else name
-    error = told.error_in(message)
+    error = fields.error_in(message)
     if error is not None or sort == "error" or name == "error":
-        tally.error = error or told.reason_in_body(orjson.dumps(message)) or "error without a message"
+        tally.error = error or fields.reason_in_body(orjson.dumps(message)) or "error without a message"
         return None
     if plain := DELTAS.get(sort):
         text = message.get("content")
@@ -88,7 +87,7 @@ def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
         tally.kinds.append(USAGE)
         _take_result(tally, message.get("result"))
     elif sort == "model_load.end":
-        tally.result.server_load_ns = told.span_ns(message.get("load_time_seconds"), told.NS_PER_S)
+        tally.result.server_load_ns = fields.span_ns(message.get("load_time_seconds"), fields.NS_PER_S)
         tally.kinds.append(EMPTY)
     elif "output" in message:
         _take_whole(tally, message)
@@ -117,11 +116,11 @@ def _take_result(tally: Tally, result: Any, choice: int | None = None) -> None:
     stats = result.get("stats") if isinstance(result, dict) else None
     if not isinstance(stats, dict):
         return
-    tally.result.input_tokens = told.count(stats.get("input_tokens"))
-    if (tokens := told.count(stats.get("total_output_tokens"))) is not None:
+    tally.result.input_tokens = fields.count(stats.get("input_tokens"))
+    if (tokens := fields.count(stats.get("total_output_tokens"))) is not None:
         tally.count(choice, tokens, final=True)
-    tally.result.server_prompt_eval_ns = told.span_ns(stats.get("time_to_first_token_seconds"), told.NS_PER_S)
-    if (load := told.span_ns(stats.get("model_load_time_seconds"), told.NS_PER_S)) is not None:
+    tally.result.server_prompt_eval_ns = fields.span_ns(stats.get("time_to_first_token_seconds"), fields.NS_PER_S)
+    if (load := fields.span_ns(stats.get("model_load_time_seconds"), fields.NS_PER_S)) is not None:
         tally.result.server_load_ns = load
 
 

@@ -1,10 +1,10 @@
-"""What is the same from one request to the next, or from one answer to the next, is worked out once.
+"""The parts that requests, or short answers, have in common are worked out once.
 
-Requests of one target that ask for as many tokens have the same bytes around their prompts.
+Requests of one target that ask for the same number of tokens have the same bytes around their prompts.
 
 Short answers that differ only in ids, times and words decode alike, so each shape of answer is decoded once.
-Decoding a short answer costs more than receiving it. The first of a shape is decoded and cut around what no decoder
-looks into: ids, creation times and the characters of non-empty text. A later answer that consists of the same parts,
+Decoding a short answer costs more than receiving it. The first of a shape is decoded and cut around the values that no
+decoder reads: ids, creation times and the characters of non-empty text. A later answer that consists of the same parts,
 byte for byte, around other such values has the same result. A value must be plain ASCII without quote or backslash, so
 that it is one whole JSON string (or number) for certain; every other answer is decoded in full.
 """
@@ -27,9 +27,9 @@ LONGEST_AROUND = 16_384  # bytes: with images among the options it is not kept
 PLAIN = rb'[^"\\\x00-\x1f\x7f-\xff]+'
 NUMBER = rb"[0-9]+"
 LONGEST_BODY = 2048
-TAIL_BYTES = 64  # holds the usage counts, which tell most shapes apart, and no id
+TAIL_BYTES = 64  # holds the usage counts, which differ between most shapes, and no id
 MOST_SHAPES = 1024
-TRIALS = 256  # after so many answers without a hit in two, stop looking
+TRIALS = 256  # answers after which, with hits in less than half of them, the memory is given up
 _VALUE = re.compile(
     rb'"(?:id|created_at)":"(?P<id>[^"\\]*)"|"created":(?P<number>\d+)|"(?:content|text)":"(?P<text>[^"\\]+)"'
 )
@@ -37,7 +37,7 @@ _VALUE = re.compile(
 
 @dataclass(slots=True)
 class Known:
-    """An answer that was decoded, and what tells whether another is like it, made when one may be: it costs 1 ms."""
+    """An answer that was decoded, and the test for others like it, made when it is first needed: it costs 1 ms."""
 
     status: int
     content_type: str | None
@@ -81,7 +81,7 @@ def remembering(decode: Callable[[Response], Decoded]) -> Callable[[Response], D
 
 
 def _shape(body: bytes) -> Callable[[bytes], object]:
-    """Return what tells whether another body is of the same parts around other values."""
+    """A test whether another body consists of the same parts as `body` around other values; its result is truthy."""
     parts, at = [], 0
     for value in _VALUE.finditer(body):
         begin, end = value.span(value.lastgroup or 0)
@@ -91,8 +91,8 @@ def _shape(body: bytes) -> Callable[[bytes], object]:
 
 
 def repeating(request_body: Callable[[Ask, Target], bytes], target: Target) -> Callable[[Ask], bytes]:
-    """`request_body` for one target, which puts a prompt between what surrounds every prompt."""
-    around: dict[int | None, list[bytes]] = {}  # what comes before and after the prompt, by output_tokens
+    """`request_body` for one target, which puts a prompt between the bytes that surround every prompt."""
+    around: dict[int | None, list[bytes]] = {}  # the bytes before and after the prompt, by output_tokens
 
     def body(ask: Ask) -> bytes:
         if ask.prompt is None or ask.messages is not None or ask.prompt_ids is not None:

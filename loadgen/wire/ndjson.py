@@ -1,4 +1,4 @@
-"""Newline-delimited JSON: one message a line, cut at 0x0A and nowhere else.
+"""Newline-delimited JSON: one message per line, cut at 0x0A and nowhere else.
 
 `str.splitlines` would also cut at U+2028 and U+0085, which may stand raw inside JSON strings. CRLF, blank lines, a BOM
 and a missing last line end are tolerated; an unfinished last line counts only if it is complete JSON.
@@ -15,7 +15,7 @@ __all__ = ["blocks", "open_line"]
 
 
 def blocks(body: bytes) -> Blocks:
-    """Cut a whole body at its line feeds. A block may be a blank line; `open_line` tells."""
+    """The lines of a whole body, as blocks. A block may be a blank line, for which `open_line` has no payload."""
     ends: Offsets
     if len(body) < LARGE:
         ends = starts = list(accumulate([len(line) + 1 for line in body.split(b"\n")[:-1]]))

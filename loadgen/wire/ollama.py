@@ -1,8 +1,8 @@
 """Ollama's own API: /api/chat and /api/generate, NDJSON lines up to one with `done: true`.
 
 `target.options` are model options and go into the body's "options"; the few that Ollama wants beside it (keep_alive,
-think, raw and so on) go there. There is no way to force a length. The last line tells counts and durations; what they
-leave of the total is the wait for a slot. All of them are left out when zero.
+think, raw and so on) go there. There is no way to force a length. The last line reports counts and durations; the
+rest of the total is the wait for a slot. All of them are left out when zero.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from loadgen.record import Kind
-from loadgen.wire import Ask, Decoded, Response, Target
-from loadgen.wire import fields as told
+from loadgen.wire import Ask, Decoded, Response, Target, fields
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
 from loadgen.wire.ndjson import blocks, open_line
@@ -54,7 +53,7 @@ def decode(response: Response, *, keep_text: bool = False) -> Decoded:
 
 
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
-    if (error := told.error_in(message)) is not None:
+    if (error := fields.error_in(message)) is not None:
         tally.error = error
         return None
     inner = message.get("message")
@@ -77,17 +76,17 @@ def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
 
 
 def _take_last(tally: Tally, last: dict[str, Any]) -> bool:
-    """Take the counts and durations of the last line; return whether it told any."""
+    """Whether the last line has token counts; they and the durations are taken."""
     result = tally.result
     tally.terminal = True
     reason = last.get("done_reason")
     result.finish_reason = reason if isinstance(reason, str) else None
-    result.input_tokens = told.count(last.get("prompt_eval_count"))
-    result.cached_tokens = told.count(last.get("prompt_eval_cached_count"))
-    if (tokens := told.count(last.get("eval_count"))) is not None:
+    result.input_tokens = fields.count(last.get("prompt_eval_count"))
+    result.cached_tokens = fields.count(last.get("prompt_eval_cached_count"))
+    if (tokens := fields.count(last.get("eval_count"))) is not None:
         tally.count(0, tokens, final=True)
     total, load, prompt_eval, evaluated = (
-        told.span_ns(last.get(f"{part}_duration"), 1) for part in ("total", "load", "prompt_eval", "eval")
+        fields.span_ns(last.get(f"{part}_duration"), 1) for part in ("total", "load", "prompt_eval", "eval")
     )
     result.server_load_ns, result.server_prompt_eval_ns, result.server_eval_ns = load, prompt_eval, evaluated
     if total is not None:
@@ -97,7 +96,7 @@ def _take_last(tally: Tally, last: dict[str, Any]) -> bool:
 
 
 ROLE, EMPTY, REASONING, CONTENT, TOOL, USAGE = (int(kind) for kind in Kind)
-TIME = ("created_at",)  # differs from line to line and tells nothing
+TIME = ("created_at",)  # differs from line to line and is not used
 PLAIN = {
     (True, CONTENT): Plain(CONTENT, EMPTY, (TIME, ("message", "content"))),
     (True, REASONING): Plain(REASONING, EMPTY, (TIME, ("message", "thinking"))),

@@ -2,7 +2,7 @@
 
 Servers differ in what they accept, so a request asks only for what its kind of server is known to take;
 `target.options` goes into the body last and wins, an option of null takes a field out. Servers also differ in what they
-send, so `_take` looks for every known sign in any message and needs no kind: usage on any chunk, llama.cpp `timings`,
+send, so `_take` searches any message for every known sign and needs no kind: usage on any chunk, llama.cpp `timings`,
 vLLM `metrics`, LM Studio `stats`, token ids, reasoning under two names, and the events of llama.cpp's own /completion.
 """
 
@@ -13,8 +13,7 @@ from typing import Any
 import orjson
 
 from loadgen.record import Kind
-from loadgen.wire import Ask, Decoded, Response, Target
-from loadgen.wire import fields as told
+from loadgen.wire import Ask, Decoded, Response, Target, fields
 from loadgen.wire.answer import Form, Plain, Tally
 from loadgen.wire.answer import decode as decode_answer
 from loadgen.wire.sse import blocks, open_block
@@ -85,9 +84,9 @@ def _merged(body: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
 
 def _take(tally: Tally, message: dict[str, Any], name: str) -> Plain | None:
     if name == "error" or "error" in message or "error_message" in message or message.get("object") == "error":
-        error = told.error_in(message)
+        error = fields.error_in(message)
         if error is not None or name == "error":
-            tally.error = error or told.reason_in_body(orjson.dumps(message)) or "error without a message"
+            tally.error = error or fields.reason_in_body(orjson.dumps(message)) or "error without a message"
             return None
     choices = message.get("choices")
     if not isinstance(choices, list):
@@ -123,7 +122,7 @@ def _is_final(choices: list[Any]) -> bool:
 
 
 def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | None]:
-    """Note who finished; return the kind, and a Plain if the choice holds one text and nothing else."""
+    """(kind of the event, a Plain if `choice` holds one text and nothing else). Its end, if any, is noted."""
     index, reason = choice.get("index"), choice.get("finish_reason")
     if type(index) is not int:
         index = 0
@@ -136,7 +135,7 @@ def _take_choice(tally: Tally, choice: dict[str, Any]) -> tuple[int, Plain | Non
     ids = choice.get("token_ids")
     if isinstance(ids, list):
         here = len(tally.kinds)
-        tally.told[here] = tally.told.get(here, 0) + len(ids)
+        tally.tokens_by_event[here] = tally.tokens_by_event.get(here, 0) + len(ids)
         return kind, None
     if reason:
         return EMPTY if kind == ROLE else kind, None
@@ -179,7 +178,7 @@ def _keep(tally: Tally, index: int, text: str) -> int:
 
 
 def _text(value: Any) -> str:
-    """Return text from a string, or from a list of parts as some servers send it."""
+    """The text of a string, or of a list of parts as some servers send it."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -205,7 +204,7 @@ def _take_reason(tally: Tally, reason: Any) -> None:
 
 
 def _take_counts(tally: Tally, message: dict[str, Any], choices: list[Any], *, final: bool) -> bool:
-    """Take token counts and server timings; return whether the message told any."""
+    """Whether `message` has token counts or server timings; they are taken."""
     counted, index = False, None
     if choices:
         first = choices[0].get("index") if isinstance(choices[0], dict) else 0
@@ -224,16 +223,16 @@ def _take_counts(tally: Tally, message: dict[str, Any], choices: list[Any], *, f
 
 
 def _take_usage(tally: Tally, usage: Any, index: int | None, *, final: bool) -> bool:
-    """Take a usage object; False for a zero one, which tells nothing (Ollama puts one on every chunk)."""
+    """Whether `usage` holds counts; they are taken. A zero one holds none (Ollama puts one on every chunk)."""
     if not isinstance(usage, dict):
         return False
-    prompt, completion = told.count(usage.get("prompt_tokens")), told.count(usage.get("completion_tokens"))
+    prompt, completion = fields.count(usage.get("prompt_tokens")), fields.count(usage.get("completion_tokens"))
     if not (prompt or completion):
         return False
     if prompt is not None:
         tally.result.input_tokens = prompt
     details = usage.get("prompt_tokens_details")
-    if isinstance(details, dict) and (cached := told.count(details.get("cached_tokens"))) is not None:
+    if isinstance(details, dict) and (cached := fields.count(details.get("cached_tokens"))) is not None:
         tally.result.cached_tokens = cached
     if completion is not None:
         tally.count(index, completion, final=final)
@@ -241,16 +240,16 @@ def _take_usage(tally: Tally, usage: Any, index: int | None, *, final: bool) -> 
 
 
 def _take_timings(tally: Tally, timings: Any, index: int | None, *, final: bool) -> bool:
-    """llama.cpp's `timings`: counts, where no usage tells them, and durations."""
+    """Whether `timings` of llama.cpp holds counts, used where there is no usage, or durations; they are taken."""
     if not isinstance(timings, dict):
         return False
     result = tally.result
-    cached, fresh = told.count(timings.get("cache_n")), told.count(timings.get("prompt_n"))
+    cached, fresh = fields.count(timings.get("cache_n")), fields.count(timings.get("prompt_n"))
     if result.cached_tokens is None:
         result.cached_tokens = cached
     if result.input_tokens is None and fresh is not None:
         result.input_tokens = fresh + (cached or 0)
-    if (predicted := told.count(timings.get("predicted_n"))) is not None and not tally.final_count:
+    if (predicted := fields.count(timings.get("predicted_n"))) is not None and not tally.final_count:
         tally.count(index, predicted, final=final)
     _take_spans(tally, timings, LLAMACPP_SPANS)
     return True
@@ -258,19 +257,19 @@ def _take_timings(tally: Tally, timings: Any, index: int | None, *, final: bool)
 
 def _take_spans(tally: Tally, times: dict[str, Any], spans: dict[str, tuple[str, int]]) -> None:
     for name, (key, unit_ns) in spans.items():
-        if (span := told.span_ns(times.get(key), unit_ns)) is not None:
+        if (span := fields.span_ns(times.get(key), unit_ns)) is not None:
             setattr(tally.result, name, span)
 
 
 def _take_native(tally: Tally, message: dict[str, Any]) -> None:
-    """One event of llama.cpp's own /completion: running counts on each, `stop: true` on the last."""
+    """Take one event of llama.cpp's own /completion: running counts on each, `stop: true` on the last."""
     stop = message["stop"]
     kind = _keep(tally, 0, _text(message.get("content")))
     if stop:
         tally.terminal = True
         _take_reason(tally, NATIVE_REASONS.get(str(message.get("stop_type")), "stop"))
-        tally.result.input_tokens = told.count(message.get("tokens_evaluated"))
-    if (predicted := told.count(message.get("tokens_predicted"))) is not None:
+        tally.result.input_tokens = fields.count(message.get("tokens_evaluated"))
+    if (predicted := fields.count(message.get("tokens_predicted"))) is not None:
         tally.count(0, predicted, final=stop)
     timings = message.get("timings")
     if timings:
@@ -279,7 +278,7 @@ def _take_native(tally: Tally, message: dict[str, Any]) -> None:
 
 
 def _plain(kind: int, *way: str | int) -> tuple[Plain, Plain]:
-    """The text at `way`, without and with a role beside it."""
+    """Two templates of the text at `way`: without and with a role beside it."""
     return Plain(kind, EMPTY, (("choices", 0, *way),)), Plain(kind, ROLE, (("choices", 0, *way),))
 
 
@@ -292,17 +291,17 @@ RANK = {EMPTY: 0, ROLE: 1, TOOL: 2, REASONING: 3, CONTENT: 4}  # which kind name
 NATIVE_REASONS = {"limit": "length"}  # eos and word are a stop
 
 VLLM_SPANS = {
-    "server_queue_ns": ("queue_time_ms", told.NS_PER_MS),
-    "server_prompt_eval_ns": ("time_to_first_token_ms", told.NS_PER_MS),  # scheduled to first token, queue excluded
-    "server_eval_ns": ("generation_time_ms", told.NS_PER_MS),
+    "server_queue_ns": ("queue_time_ms", fields.NS_PER_MS),
+    "server_prompt_eval_ns": ("time_to_first_token_ms", fields.NS_PER_MS),  # scheduled to first token, queue excluded
+    "server_eval_ns": ("generation_time_ms", fields.NS_PER_MS),
 }
 LLAMACPP_SPANS = {
-    "server_prompt_eval_ns": ("prompt_ms", told.NS_PER_MS),
-    "server_eval_ns": ("predicted_ms", told.NS_PER_MS),
+    "server_prompt_eval_ns": ("prompt_ms", fields.NS_PER_MS),
+    "server_eval_ns": ("predicted_ms", fields.NS_PER_MS),
 }
 LMSTUDIO_SPANS = {
-    "server_prompt_eval_ns": ("time_to_first_token", told.NS_PER_S),
-    "server_eval_ns": ("generation_time", told.NS_PER_S),
+    "server_prompt_eval_ns": ("time_to_first_token", fields.NS_PER_S),
+    "server_eval_ns": ("generation_time", fields.NS_PER_S),
 }
 
 FORM = Form("text/event-stream", blocks, open_block, _take)

@@ -1,8 +1,8 @@
 """Server-sent events (WHATWG HTML, "Server-sent events"): bytes in, events out.
 
 Two ways to the same answer. `EventStream` follows the standard line by line and takes the bytes in any pieces; it is
-the oracle. `blocks` takes a whole body at once and only says where the blank lines are, at the speed of numpy;
-`open_block` then reads a block by the same rules, for whoever wants it. Bodies that mix line ends or begin with a BOM
+the oracle. `blocks` takes a whole body at once and only finds the blank lines, at the speed of numpy;
+`open_block` then reads a block by the same rules, where it is needed. Bodies that mix line ends or begin with a BOM
 go through `EventStream`, so the shape decides the speed and never the result.
 
 An event ends where it becomes known: just past the line end of its blank line, for CRLF just past the CR, because that
@@ -10,7 +10,7 @@ is the read which an event belongs to. Payloads stay bytes: only CR and LF end l
 
 Beyond the standard: at the end of the body it drops an unfinished event; here it is kept if it is `[DONE]` or a
 complete JSON object or array, because servers that forget the last blank line exist and half a message never parses.
-And a line `error: {...}`, an unknown field to the standard, is an event named error: llama.cpp once told errors so.
+And a line `error: {...}`, an unknown field to the standard, is an event named error: llama.cpp once sent errors so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self._kept = bytearray()  # what has not been cut into lines yet
+        self._kept = bytearray()  # the bytes not cut into lines yet
         self._scanned = 0  # how much of `_kept` is known to hold no line end
         self._at = 0  # where `_kept` begins in the stream
         self._first = True
@@ -54,27 +54,27 @@ class EventStream:
         self._id = ""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        found: list[Event] = []
+        events: list[Event] = []
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk[0] == 0x0A:
                 chunk, self._at = chunk[1:], self._at + 1
-        kept = self._kept
-        kept += chunk
+        pending = self._kept
+        pending += chunk
         begin, search = 0, LINE_END.search
-        while ending := search(kept, max(begin, self._scanned)):
-            line, past = bytes(kept[begin : ending.start()]), ending.end()
-            if kept[past - 1] == 0x0D:
-                if past == len(kept):
+        while ending := search(pending, max(begin, self._scanned)):
+            line, past = bytes(pending[begin : ending.start()]), ending.end()
+            if pending[past - 1] == 0x0D:
+                if past == len(pending):
                     self._after_cr = True
-                elif kept[past] == 0x0A:
+                elif pending[past] == 0x0A:
                     past += 1
-            self._line(line, self._at + ending.end(), found)
+            self._line(line, self._at + ending.end(), events)
             begin = past
-        del kept[:begin]
+        del pending[:begin]
         self._at += begin
-        self._scanned = len(kept)
-        return found
+        self._scanned = len(pending)
+        return events
 
     def close(self) -> list[Event]:
         """The unfinished event if it is `[DONE]` or complete JSON, else nothing (the standard drops both)."""
@@ -82,19 +82,19 @@ class EventStream:
         if self._kept:
             self._line(bytes(self._kept), end, [])
             self._kept.clear()
-        found: list[Event] = []
+        events: list[Event] = []
         if self._data and is_whole(b"\n".join(self._data)):
-            self._line(b"", end, found)
+            self._line(b"", end, events)
         self._data = []
-        return found
+        return events
 
-    def _line(self, line: bytes, end: int, found: list[Event]) -> None:
+    def _line(self, line: bytes, end: int, events: list[Event]) -> None:
         if self._first:
             self._first = False
             line = line.removeprefix(BOM)
         if not line:
             if self._data:
-                found.append(Event(b"\n".join(self._data), end, self._name, self._id))
+                events.append(Event(b"\n".join(self._data), end, self._name, self._id))
             self._data, self._name = [], ""
             return
         field, _, value = line.partition(b":")
@@ -111,7 +111,7 @@ class EventStream:
 
 
 def blocks(body: bytes) -> Blocks:
-    """Cut a whole body at its blank lines. A block may hold no event at all; `open_block` tells."""
+    """The blocks of a whole body between blank lines. A block without an event has no payload in `open_block`."""
     text = body
     if b"\r" in body:
         text = body.replace(b"\r\n", b"\n")
@@ -186,11 +186,11 @@ def _before_lf(text: bytes, ends: Offsets) -> Offsets:
 def _exact(body: bytes) -> Blocks:
     """The events that the decoder finds, written down again in the ordinary shape."""
     stream = EventStream()
-    found = stream.feed(body) + stream.close()
+    events = stream.feed(body) + stream.close()
     texts = [
         (b"event: " + event.name.encode() + b"\n" if event.name else b"") + b"data: " + data
-        for event in found
+        for event in events
         for data in [event.data.replace(b"\n", b"\ndata: ")]
     ]
     starts, stops, _ = _small(b"\n\n".join([*texts, b""]))
-    return Blocks(b"\n\n".join(texts), starts, stops, [event.end for event in found], b"\n\n")
+    return Blocks(b"\n\n".join(texts), starts, stops, [event.end for event in events], b"\n\n")

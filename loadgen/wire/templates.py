@@ -3,7 +3,7 @@
 The messages of one answer mostly share every byte but the text of one string (and, with Ollama, a time). `cut` takes a
 parsed message apart around such strings; `run` finds how many of the following messages have the same bytes
 around them and lets only those through whose strings are sound JSON. What passes parses to the same object with other
-strings in those places, so a dialect that understood the first one has understood all of them; nobody guesses.
+strings in those places, so a dialect that understood the first one has understood all of them, without a guess.
 
 Why that holds: a message is let through only if it is part + string + part [+ string + part], byte for byte, each
 string a complete JSON string body. `cut` has proved, by parsing the parts with other strings between them, that the
@@ -26,7 +26,7 @@ __all__ = ["Path", "cut", "run"]
 Path = tuple[str | int, ...]
 
 PROBE = "~other text~"
-# What may not stand for itself in a JSON string; a backslash is legal but needs the parser to judge what follows.
+# Characters not allowed in a JSON string; a backslash is legal, but only the parser can judge what follows it.
 UNSAFE = bytes(range(32)) + b'"\\'
 BLOCK = 64  # messages compared at once; doubles, so that a failure costs no more than what was gained
 MOST = 256  # of them at once: about 64 KB, see blocks.WINDOW
@@ -88,9 +88,9 @@ def _at(message: Any, path: Path) -> Any:
 
 
 def _middles(blocks: Blocks, at: int, first: bytes, last: bytes) -> list[bytes]:
-    """What stands between `first` and `last` in each block from `at` on, up to one that lacks them.
+    """The bytes between `first` and `last` in each block from `at` on, up to a block that lacks them.
 
-    Proved for many blocks at once: put together again with what must stand between them, at the speed of memcmp.
+    Proved for many blocks at once: they are joined again with those ends between them, at the speed of memcmp.
     """
     text, starts, stops, _, gap = blocks
     end = len(starts)
@@ -123,13 +123,13 @@ def _is_like(text: bytes, start: int, stop: int, first: bytes, last: bytes) -> b
 
 
 def _halves(middle: bytes, part: bytes) -> tuple[bytes, bytes]:
-    """Cut at `part`; where it is missing, give a string that is not sound."""
+    """`middle` before and after `part`; where it is missing, a string that is not sound."""
     before, found, after = middle.partition(part)
     return (before, after) if found else (b'"', b'"')
 
 
 def _sound(strings: list[bytes]) -> int:
-    """How many of `strings`, from the first on, are JSON string bodies."""
+    """The number of `strings`, from the first on, that are JSON string bodies."""
     if _is_plain(b" ".join(strings)):
         return len(strings)
     plain = [string for string in strings if b"\\" not in string]
