@@ -111,7 +111,7 @@ class Secondary(Struct, frozen=True, kw_only=True):
     shift: ShiftInterval
     exact_test: str
     exact_p: float | None
-    least_p: float | None  # the smallest p that so many runs can give
+    least_p: float | None  # the smallest p that this number of runs can give
     permutation_p: float | None
     cliffs_delta: float | None
     agrees: bool | None  # with the t test at 5 %; None where the exact test cannot say

@@ -166,7 +166,7 @@ def summarise_matrix(directory: Path) -> MatrixSummary:
         blocks=manifest.blocks,
         configurations=tuple(lines),
         missing=tuple(line.id for line in lines if line.agents is None or line.missing_runs),
-        scenarios={name: _scenario(same) for name, same in _by(measured, lambda one: one.line.scenario).items()},
+        scenarios={name: _scenario(same) for name, same in _by(measured, lambda each: each.line.scenario).items()},
         late_over_early=_late_over_early(measured),
         scaling=tuple(_scaling(measured)),
     )
@@ -244,15 +244,15 @@ def _rates(runs: Sequence[RunRead], n: int, think_ms: float, section: AgentsRead
 
 def _by(measured: Sequence[_Measured], key: Callable[[_Measured], _K]) -> dict[_K, list[_Measured]]:
     groups: dict[_K, list[_Measured]] = {}
-    for one in measured:
-        groups.setdefault(key(one), []).append(one)
+    for each in measured:
+        groups.setdefault(key(each), []).append(each)
     return groups
 
 
 def _scenario(measured: Sequence[_Measured]) -> ScenarioLine:
-    runs = [value for one in measured for value in one.overlap_efficiencies]
-    means = [mean(values) for one in measured if (values := one.overlap_efficiencies)]
-    labelled = sum(one.line.labelled_runs or 0 for one in measured)
+    runs = [value for each in measured for value in each.overlap_efficiencies]
+    means = [mean(values) for each in measured if (values := each.overlap_efficiencies)]
+    labelled = sum(each.line.labelled_runs or 0 for each in measured)
     value = mean(runs) if runs else None
     return ScenarioLine(
         configurations=len(measured),
@@ -269,8 +269,8 @@ def _scenario(measured: Sequence[_Measured]) -> ScenarioLine:
 def _late_over_early(measured: Sequence[_Measured]) -> LateOverEarly | None:
     """A change of the server over the matrix, as far as it shows in makespans."""
     early, late = [], []
-    for one in measured:
-        walls = [run.makespan_s for run in sorted(one.runs, key=lambda run: run.run) if run.makespan_s is not None]
+    for each in measured:
+        walls = [run.makespan_s for run in sorted(each.runs, key=lambda run: run.run) if run.makespan_s is not None]
         half = len(walls) // 2
         if half:
             early.append(mean(walls[:half]))
@@ -283,9 +283,9 @@ def _late_over_early(measured: Sequence[_Measured]) -> LateOverEarly | None:
 def _scaling(measured: Sequence[_Measured]) -> list[ScalingFit]:
     """The fits of each think time with enough numbers of agents."""
     fits = []
-    for think_ms, same in sorted(_by(measured, lambda one: one.line.think_ms).items()):
+    for think_ms, same in sorted(_by(measured, lambda each: each.line.think_ms).items()):
         rates = {
-            one.line.agents_count: rate for one in same if (rate := one.rates.agent_output_tokens_per_s) is not None
+            each.line.agents_count: rate for each in same if (rate := each.rates.agent_output_tokens_per_s) is not None
         }
         if 1 not in rates or len(rates) < LEAST_LEVELS or len(rates) < len(same):
             continue
@@ -296,7 +296,7 @@ def _scaling(measured: Sequence[_Measured]) -> list[ScalingFit]:
                 think_ms=think_ms,
                 eta={str(n): significant(value) for n, value in eta.items()},
                 halved_at=scaling.halving_level(eta),
-                fairness={str(one.line.agents_count): one.fairness.value for one in same},
+                fairness={str(each.line.agents_count): each.fairness.value for each in same},
                 amdahl_parallel_share=amdahl.parameter.figure(),
                 amdahl_r_squared=significant(amdahl.r_squared),
                 power_alpha=power.parameter.figure(),
