@@ -3,19 +3,24 @@
 from analysis.estimate import Estimate
 from analysis.formats.perfetto import write_trace
 from analysis.records.frame import Frame, NoRecordsError, load
-from analysis.records.measured import Measured, measure
+from analysis.records.measured import Measured
+from analysis.records.reading import Reading, measure, reading_of
 from analysis.report.reports import html_report, markdown_report, terminal_report
-from analysis.summary import summarise, to_json
+from analysis.summary import Summary, as_mapping, summarise, to_json
 
 __all__ = [
     "Estimate",
     "Frame",
     "Measured",
     "NoRecordsError",
+    "Reading",
+    "Summary",
+    "as_mapping",
     "html_report",
     "load",
     "markdown_report",
     "measure",
+    "reading_of",
     "summarise",
     "terminal_report",
     "to_json",

@@ -53,7 +53,7 @@ class NoteCode(StrEnum):
 
     # --- any figure
     NO_DATA = "no-data", "no data"
-    NO_INTERVAL = "no-interval", "no interval from {runs} run{s}"
+    NO_INTERVAL = "no-interval", "no interval from {runs} run{s}: ask for --runs {enough}"
     FEW_RUNS = "few-runs", "few runs"
     WITHIN_RUN = "within-run", "within-run"
     INSTRUMENT_LIMITED = "instrument-limited", "instrument-limited"
@@ -61,13 +61,131 @@ class NoteCode(StrEnum):
     UNBOUNDED = "unbounded", "unbounded: {why}"
     # --- percentiles
     FEW_TAIL_SAMPLES = "few-tail-samples", "few tail samples"
-    BEYOND_DATA = "beyond-data", "{percentile} of {n} requests: fewer than one is expected beyond it"
+    BEYOND_DATA = "beyond-data", "{percentile} of {n}: fewer than one is expected beyond it"
     NO_UPPER_LIMIT = "no-upper-limit", "no upper limit below {least} samples"
+    # --- fits of throughput over levels (stats)
+    NOT_POSITIVE = "not-positive", "levels and throughputs must be above zero"
+    FEW_LEVELS = "few-levels", "{levels} levels; a fit needs {least}"
+    NARROW_LEVELS = "narrow-levels", "levels from {low:g} to {high:g}; a fit needs a factor of {least}"
+    NO_FIT = "no-fit", "the universal scalability law does not fit"
+    FEW_RUNS_AT_LEVEL = "few-runs-at-level", "no interval: fewer than {least} runs at some level"
+    PLATEAU = "plateau", "no retrograde up to {largest:g}: plateau, most measured {best:.4g}"
+    ONE_LEVEL_ABOVE_ONE = "one-level-above-one", "a fit needs two levels above one agent"
     # --- latencies and rates (figures)
     NO_PERCENTILE = "no-percentile", "no percentile: {verdict}"
     NOT_MEASURED = "not-measured", "not measured"
+    UNCOUNTED_LEFT_OUT = "uncounted-left-out", "requests without token counts left out"
+    SURVIVORS_ONLY = "survivors-only", "survivors only"
+    FIRST_EVENT_ONE_TOKEN = "first-event-one-token", "first event taken as one token"
+    USUAL_TPOT = "usual-tpot", "with k_1 = 1, as usual elsewhere: {ms:.4g}"
+    WITH_FAILURES = "with-failures", "with failures as +∞: {ms:.4g}"
+    WITH_FAILURES_INFINITE = "with-failures-infinite", "with failures as +∞: +∞"
+    FIRST_TOKENS_SHARE_READ = "first-tokens-share-read", "first tokens share a read: between {low:.4g} and {high:.4g}"
+    ORDER_IN_READ = "order-in-read", "by when in a read they came: between {low:.4g} and {high:.4g}"
+    HISTOGRAM = "histogram", "percentiles from a histogram, within 0.1 %"
+    EVENTS_SHARE_READ = "events-share-read", "{share:.1%} of events share a read with a later one"
+    ITL_UNKNOWN = "itl-unknown", "no itl: tokens per event are not known"
+    ITL_FEW_SINGLE = (
+        "itl-few-single",
+        "no itl: perhaps only {share:.1%} of events carry one token, {needed:.0%} needed",
+    )
+    ITL_CENSORED = (
+        "itl-censored",
+        "no itl: {share:.1%} of events share a read with a later one, {allowed:.0%} allowed",
+    )
+    EMPTY_WINDOW = "empty-window", "the measured window is empty"
+    WHOLE_RUN = "whole-run", "window shorter than a request: whole run, ramp and drain included"
+    COUNTED_EVENTS = "counted-events", "at least this: tokens counted as events for some requests"
+    COUNTS_UNKNOWN = "counts-unknown", "token counts unknown"
+    NO_REQUEST_OBJECTIVE = "no-request-objective", "no objective that a single request can meet was stated"
+    # --- objectives (figures)
+    REQUESTS_CANNOT_DECIDE = (
+        "requests-cannot-decide",
+        "{n} requests cannot decide it: ask for more, or for --runs {enough}",
+    )
+    LIMIT_IN_DOUBT = "limit-in-doubt", "the limit lies within the doubt: ask for more runs"
+    SEE_VERDICT = "see-verdict", "{verdict}, see the verdict"
+    # --- the verdict on a campaign (figures)
+    NOTHING_COMPLETED = "nothing-completed", "no request completed"
+    NOTHING_IN_WINDOW = "nothing-in-window", "no request that was due in the measured window completed"
+    PILED_UP = "piled-up", "the server did not keep up: of the arrivals, {growth:.0%} piled up"
+    SENT_LATE = "sent-late", "requests were sent late: p99 of the slip {slip_ms:.3g} ms, allowed {allowed_ms:.3g} ms"
+    NOT_SENT = "not-sent", "{unsent} of {offered} scheduled requests were not sent"
+    CONCURRENCY_NOT_REACHED = "concurrency-not-reached", "concurrency reached {reached} of {asked} asked for"
+    READS_SHARED = "reads-shared", ("{share:.1%} of token events share a read with a later one, allowed {allowed:.0%}")
+    CLOCK_STEPPED = (
+        "clock-stepped",
+        "the wall clock was stepped by {step_us:.0f} µs, allowed {allowed_us:.0f} µs: stamps are void",
+    )
+    LOOP_LAG = (
+        "loop-lag",
+        "event loop lag p99 {lag_ms:.3g} ms, over a quarter of the median event gap {gap_ms:.3g} ms",
+    )
+    CPU_BUSY = "cpu-busy", "the client used {share:.0%} of a core, allowed {allowed:.0%}"
+    DRIFTING = (
+        "drifting",
+        "drifting: {figure} {moves} by {share:.0%} from the start of the window to its end (p {p:.1g})",
+    )
     # --- records and windows (records)
+    NO_MANIFEST = "no-manifest", "no manifest.json: windows and load are guessed from the records"
+    MANIFEST_NOT_JSON = (
+        "manifest-not-json",
+        "manifest.json is not JSON: windows and load are guessed from the records",
+    )
+    MANIFEST_NOT_OBJECT = (
+        "manifest-not-object",
+        "manifest.json is not an object: windows and load are guessed from the records",
+    )
+    MANIFEST_FAULTY = (
+        "manifest-faulty",
+        "manifest.json is faulty ({fault}): windows and load are guessed from the records",
+    )
+    JOURNAL_NOT_READ = "journal-not-read", "journal/ beside a complete records.parquet: not read"
+    RECORDS_UNREADABLE = "records-unreadable", "records.parquet cannot be read"
+    NOT_CLOSED = "not-closed", "the run did not close: read from {segments} journal segments"
+    SEGMENT_UNREADABLE = "segment-unreadable", "journal segment {name} cannot be read: left out"
+    START_GUESSED = "start-guessed", "window start guessed: after the warm-up the profile asked for"
+    END_GUESSED = "end-guessed", "window end guessed: the last request sent"
+    NO_STEADY_STATE = "no-steady-state", "no steady state: it may still have been warming up"
+    CUT_AS_WARM_UP = (
+        "cut-as-warm-up",
+        "measured from {from_s:.4g} s on instead of {asked_s:.4g} s: the first {cut} answers cut as warm-up (MSER-5)",
+    )
+    SPARED = "spared", "MSER-5 would cut the first {spared} answers; not cut: no more than chance"
+    SHIFTED = "shifted", "{figure} shifts from {before_ms:.3g} to {after_ms:.3g} ms at {at_s:.3g} s"
     # --- order, arrivals, the campaign as a whole (figures)
+    OUT_OF_ESTIMATES = "out-of-estimates", "{why}: listed, and left out of every estimate over runs"
+    BEYOND_CALIBRATION = (
+        "beyond-calibration",
+        (
+            "stamp errors were calibrated with concurrency {streams:,} and {tokens_per_s:,.0f} token "
+            "events/s, here were up to {most:,} and {fastest_per_s:,.0f}: they may be larger; calibrate at "
+            "this load with --concurrency and --gap-ms"
+        ),
+    )
+    OFF_SCHEDULE = (
+        "off-schedule",
+        (
+            "the schedule drawn has {rate_per_s:.4g} requests/s, over three standard deviations from the "
+            "{asked_per_s:g} asked for: choose another seed"
+        ),
+    )
+    OUT_OF_BALANCE = (
+        "out-of-balance",
+        (
+            "requests in flight and throughput times residence are {apart:.1%} apart (Little's law): the "
+            "load was not in balance over the window"
+        ),
+    )
+    RUN_WITHOUT_VALUE = "run-without-value", "a run has no value"
+    NO_INTERVAL_BELOW = "no-interval-below", "no interval from fewer than {least} runs"
+    LATE_DIFFER = (
+        "late-differ",
+        (
+            "late runs differ from early ones: {figure} is {ratio:.3g} times as large "
+            "({low:.3g}..{high:.3g}); something changes from run to run"
+        ),
+    )
     # --- agents
     NO_SOLO_RUNS = "no-solo-runs", "no solo runs: overlap is all that can be told, and overlap is no speedup"
     NO_CONCURRENT_RUN = "no-concurrent-run", "no concurrent run finished with all its calls answered"
@@ -204,11 +322,17 @@ class Note(Struct, frozen=True, omit_defaults=True):
 
     code: NoteCode
     data: dict[str, Datum] = {}
+    run: int | None = None  # the run that it is about, where it is about one of many
 
     @property
     def sentence(self) -> str:
         """The note in words, as reports print it."""
-        return self.code.sentence.format_map(self.data)
+        words = self.code.sentence.format_map(self.data)
+        return words if self.run is None else f"run {self.run}: {words}"
+
+    def of_run(self, run: int | None) -> Note:
+        """The same note about one run; None: about all."""
+        return Note(self.code, self.data, run)
 
 
 def _coded(words: Note | str) -> Note:
@@ -228,8 +352,8 @@ class EstimateJson(TypedDict):
 
 
 def note(code: NoteCode, **data: Datum) -> Note:
-    """The note `code` with the data that its sentence has places for."""
-    return Note(code, data)
+    """The note `code` with the data that its sentence has places for. Finite numbers are rounded as figures are."""
+    return Note(code, {name: significant(datum) if isinstance(datum, float) else datum for name, datum in data.items()})
 
 
 def sentences(notes: Iterable[Note]) -> tuple[str, ...]:

@@ -1,277 +1,337 @@
-"""A directory of records in, `summary.json` out: the `loadgen.summary/1` schema and nothing that depends on the day.
+"""A directory of records in, `summary.json` out: the schema `loadgen.summary/2` and nothing that depends on the day.
 
 The same records give the same bytes, in whatever order and number of files they lie, for `loadgen verify` computes
-this again and compares.
+this again and compares. What older schemas say otherwise stands in CHANGED, and nowhere else.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
+from msgspec import UNSET, Struct, UnsetType
 
-from analysis.agents.section import agents_section
-from analysis.estimate import significant
-from analysis.figures import order, runs, throughput
-from analysis.figures.arrivals import arrivals, littles_law, off_schedule, out_of_balance
-from analysis.figures.instrument import Verdict, beyond_calibration, instrument_of, judge
-from analysis.figures.metrics import (
-    NS_PER_MS,
-    Context,
-    event_gaps,
-    forgiven,
-    itl_refusal,
-    one_token_share,
-    request_latencies,
+from analysis.agents.section import AgentsSection, agents_section
+from analysis.catalogue import RunVerdict
+from analysis.estimate import Figure, Note, NoteCode, note, sentences, significant
+from analysis.figures import order
+from analysis.figures.arrivals import Arrivals, LittlesLaw, arrivals, littles_law, off_schedule, out_of_balance
+from analysis.figures.counts import (
+    ErrorCount,
+    Requests,
+    TokensPerEvent,
+    errors_of,
+    requests_of,
+    tokens_from,
+    tokens_per_event,
 )
-from analysis.figures.objectives import decide, good, objectives_of, terms_of
-from analysis.records import arms, latency, settling
-from analysis.records.frame import Frame, load
-from analysis.records.measured import Measured, measure
+from analysis.figures.endpoints import EndpointSection, endpoints_of
+from analysis.figures.instrument import Instrument, beyond_calibration, instrument_of, judge
+from analysis.figures.metrics import Context, Metrics, itl_refusal, metrics_of
+from analysis.figures.objectives import Decided, Terms, decide, good, terms_of
+from analysis.figures.per_run import RunRow, per_run
+from analysis.figures.runs import OverRuns, side_by_side
+from analysis.records import arms, settling
+from analysis.records.frame import Frame
+from analysis.records.measured import Measured
+from analysis.records.reading import Reading, reading_of
 from analysis.records.requests import Bool
-from analysis.records.windows import Window
-from analysis.stats import intervals, planning
-from analysis.stats.quantiles import SortedArray, type7
-from analysis.telemetry.consumption import energy_of, energy_of_arms
-from analysis.telemetry.section import telemetry_of
-from loadgen.record import Outcome
+from analysis.records.settings import Stopping, stopping
+from analysis.stats import intervals
+from analysis.telemetry.consumption import EnergySection, energy_of, energy_of_arms
+from analysis.telemetry.section import TelemetrySection, telemetry_of
+from loadgen.manifest import LoadFacts, TargetFacts, WorkloadFacts
 
-__all__ = ["SCHEMA", "Source", "measured_from", "summarise", "to_json"]
+__all__ = [
+    "CHANGED",
+    "SCHEMA",
+    "Changed",
+    "Goodput",
+    "LeftOut",
+    "Source",
+    "Summary",
+    "Target",
+    "as_mapping",
+    "follows",
+    "measured_of",
+    "not_compared",
+    "opened",
+    "summarise",
+    "to_json",
+]
 
-SCHEMA = "loadgen.summary/1"
-ERRORS_SHOWN = 20
-ENDPOINT_LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
+SCHEMA = "loadgen.summary/2"
 
-Source = str | Path | Frame | Measured
+Source = str | Path | Frame | Reading | Measured
 
 
-def summarise(source: Source) -> dict[str, Any]:
-    """Return the summary of a run's directory, or of what was read from one. Raises NoRecordsError.
+class LeftOut(Struct, frozen=True, kw_only=True):
+    """A run that is listed and in no estimate over runs."""
+
+    run: int
+    why: arms.CutShort | None
+
+
+class Goodput(Struct, frozen=True, kw_only=True):
+    """What goodput asked of each request, and the share of requests, failed ones included, that gave it."""
+
+    terms: dict[str, float]  # metric: limit, ms
+    attainment: Figure
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """A server, as a report's headline has it."""
+
+    name: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    api: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What one directory's records say. `note_codes` says what `notes` says, as data; reasons likewise."""
+
+    schema: str = SCHEMA
+    verdict: RunVerdict
+    verdict_reasons: tuple[str, ...]
+    verdict_reason_codes: tuple[Note, ...] = ()
+    interrupted: bool
+    runs: int
+    left_out: tuple[LeftOut, ...]
+    missing_runs: tuple[arms.MissingRun, ...]
+    halted: str | None  # why the campaign ended early
+    stopping: Stopping | None
+    requests: Requests
+    window_s: float | None  # of all runs together
+    metrics: Metrics
+    objectives: tuple[Decided, ...]
+    goodput: Goodput | None
+    instrument: Instrument
+    tokens_per_event: TokensPerEvent
+    tokens_from: dict[str, int]
+    stale_connections: int
+    errors: tuple[ErrorCount, ...]
+    per_run: tuple[RunRow, ...]
+    over_runs: dict[str, OverRuns]  # by the metric's key
+    early_late: order.EarlyLate | None
+    control: order.Control | None
+    arrivals: tuple[Arrivals, ...] | None
+    littles_law: tuple[LittlesLaw, ...]
+    notes: tuple[str, ...]
+    note_codes: tuple[Note, ...] = ()
+    targets: tuple[Target, ...]
+    load: LoadFacts | None
+    workload: WorkloadFacts | UnsetType = UNSET
+    endpoints: dict[str, EndpointSection] | UnsetType = UNSET  # this and what follows: only of some campaigns
+    agents: AgentsSection | UnsetType = UNSET
+    telemetry: TelemetrySection | UnsetType = UNSET
+    energy: EnergySection | UnsetType = UNSET
+
+    def to_json(self) -> str:
+        """The text of summary.json."""
+        return _text(msgspec.to_builtins(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Summary:
+        """The summary that `text` holds, of this schema or an older one.
+
+        Raises ValueError (json.JSONDecodeError, msgspec.ValidationError) for a text that holds none.
+        """
+        return msgspec.convert(json.loads(text), cls)
+
+
+def summarise(source: Source) -> Summary:
+    """The summary of a run's directory, or of what was read of one. Raises NoRecordsError.
 
     What other arms say (control, agents) is not in the summary of a Measured, which is of one arm.
     """
-    frame = None if isinstance(source, Measured) else _frame(source)
-    m = measured_from(source if frame is None else frame)
+    reading = None if isinstance(source, Measured) else reading_of(source)
+    m = measured_of(source if reading is None else reading)
     instrument = instrument_of(m)
-    verdict = judge(m, instrument)
-    context = Context(instrument, verdict)
-    objectives = objectives_of(m)
-    met = good(m, terms_of(objectives))
-    whole = m.counted
-    metrics = _metrics(whole, context, met)
-    refusal = itl_refusal(whole, instrument)
-    side = runs.side_by_side(m, met)
-    due, balance = arrivals(m), littles_law(m)
-    checked = order.early_late(m.manifest, m.runs, side, whole.runs)
-    left_out = [{"run": window.run, "why": window.cut_short} for window in m.left_out.windows]
-    notes = [
+    judged = judge(m, instrument)
+    context = Context(instrument, judged.verdict)
+    terms = terms_of(m.facts.objectives)
+    met = good(m, terms)
+    metrics = metrics_of(m.counted, context, met)
+    side = side_by_side(m, met)
+    due, balances = arrivals(m), littles_law(m)
+    checked = order.early_late(m.facts, m.runs, side, m.counted.runs)
+    notes = _notes(m, instrument, due, balances, checked)
+    summary = Summary(
+        verdict=judged.verdict,
+        verdict_reasons=sentences(judged.reasons),
+        verdict_reason_codes=judged.reasons,
+        interrupted=m.interrupted,
+        runs=len(m.windows),
+        left_out=tuple(LeftOut(run=window.run, why=window.cut_short) for window in m.left_out.windows),
+        missing_runs=arms.missing_runs(m.facts),
+        halted=None if m.facts.halted is UNSET else m.facts.halted,
+        stopping=stopping(m.facts),
+        requests=requests_of(m),
+        window_s=significant(sum(window.seconds for window in m.windows)),
+        metrics=metrics,
+        objectives=decide(m, metrics, judged.verdict),
+        goodput=_goodput(m.counted, terms, met),
+        instrument=instrument,
+        tokens_per_event=tokens_per_event(m),
+        tokens_from=tokens_from(m),
+        stale_connections=int(m.requests.stale_connections.clip(0).sum()),
+        errors=errors_of(m),
+        per_run=per_run(m, judged.verdict, side),
+        over_runs=side,
+        early_late=checked,
+        control=None if reading is None else order.control(reading),
+        arrivals=due,
+        littles_law=balances,
+        notes=sentences(notes),
+        note_codes=notes,
+        targets=tuple(map(_target, m.facts.targets)),
+        load=m.facts.load,
+        workload=m.facts.workload or UNSET,
+        endpoints=endpoints_of(m.counted, context) if len(m.requests.endpoints) > 1 else UNSET,
+    )
+    return _with_sections(summary, m, reading)
+
+
+def _notes(
+    m: Measured,
+    instrument: Instrument,
+    due: tuple[Arrivals, ...] | None,
+    balances: tuple[LittlesLaw, ...],
+    checked: order.EarlyLate | None,
+) -> tuple[Note, ...]:
+    refusal = itl_refusal(m.counted, instrument)
+    return (
         *m.notes,
         *beyond_calibration(m),
-        *(f"run {one['run']}: {one['why']}: listed, and left out of every estimate over runs" for one in left_out),
+        *(note(NoteCode.OUT_OF_ESTIMATES, why=window.cut_short).of_run(window.run) for window in m.left_out.windows),
         *off_schedule(due),
-        *out_of_balance(balance),
+        *out_of_balance(balances),
         *settling.shifted(m),
-        *(order.in_words(checked) if checked else []),
-        *([refusal] if refusal else []),
-    ]
-    summary: dict[str, Any] = {
-        "schema": SCHEMA,
-        "verdict": verdict.name,
-        "verdict_reasons": list(verdict.reasons),
-        "interrupted": m.interrupted,
-        "runs": len(m.windows),
-        "left_out": left_out,
-        "missing_runs": arms.missing_runs(m.manifest),
-        "halted": m.manifest.get("halted"),
-        "stopping": planning.stopping(m.manifest),
-        "requests": _requests(m),
-        "window_s": significant(sum(window.seconds for window in m.windows)),
-        "metrics": metrics,
-        "objectives": decide(m, objectives, metrics, verdict),
-        "goodput": _goodput(whole, terms_of(objectives), met),
-        "instrument": instrument.to_json(),
-        "tokens_per_event": _tokens_per_event(m),
-        "tokens_from": _tokens_from(m),
-        "stale_connections": int(m.requests.stale_connections.clip(0).sum()),
-        "errors": _errors(m),
-        "per_run": [_run(m, context, index, side) for index in range(len(m.windows))],
-        "over_runs": side,
-        "early_late": checked,
-        "control": None if frame is None else order.control(frame),
-        "arrivals": due,
-        "littles_law": balance,
-        "notes": notes,
-        **_what_ran(m.manifest),
-    }
-    return summary | _sections(m, frame, context, verdict)
+        *(order.late_differ(checked) if checked else ()),
+        *([refusal] if refusal else ()),
+    )
 
 
-def _sections(m: Measured, frame: Frame | None, context: Context, verdict: Verdict) -> dict[str, Any]:
-    """Return the parts that only some campaigns have."""
-    sections: dict[str, Any] = {}
-    if len(m.requests.endpoints) > 1:
-        sections["endpoints"] = _endpoints(m.counted, context)
-    if frame is not None and m.manifest.get("agents"):
-        void = verdict.name if verdict.forbids_percentiles else None
-        sections["agents"] = msgspec.to_builtins(agents_section(frame, void))
-    energy = energy_of(m) if frame is None else energy_of_arms(frame, m)
-    beside = {"telemetry": msgspec.to_builtins(telemetry_of(m)), "energy": msgspec.to_builtins(energy)}
-    return sections | {name: section for name, section in beside.items() if section is not None}
+def _with_sections(summary: Summary, m: Measured, reading: Reading | None) -> Summary:
+    """`summary` with the sections of what stood beside, which only some campaigns have."""
+    agents: AgentsSection | UnsetType = UNSET
+    if reading is not None and m.facts.crew:
+        agents = agents_section(reading, summary.verdict.value if summary.verdict.forbids_percentiles else None)
+    energy = energy_of(m) if reading is None else energy_of_arms(reading, m)
+    telemetry = telemetry_of(m)
+    return msgspec.structs.replace(
+        summary,
+        agents=agents,
+        telemetry=UNSET if telemetry is None else telemetry,
+        energy=UNSET if energy is None else energy,
+    )
 
 
-def to_json(summary: Mapping[str, Any]) -> str:
-    """Return the text of summary.json."""
-    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def measured_from(source: Source) -> Measured:
-    if isinstance(source, Measured):
-        return source
-    return measure(_frame(source))
-
-
-def _frame(source: str | Path | Frame) -> Frame:
-    return source if isinstance(source, Frame) else load(source)
-
-
-def _metrics(m: Measured, context: Context, met: Bool | None) -> dict[str, Any]:
-    everywhere = np.ones(len(m.requests), np.bool_)
-    metrics: dict[str, Any] = request_latencies(m, context, everywhere)
-    gaps = event_gaps(m, context)
-    metrics["event_gap_ms"] = gaps
-    metrics["itl_ms"] = None
-    if itl_refusal(m, context.instrument) is None:
-        metrics["itl_ms"] = gaps
-    rates = throughput.rates(m, met)
-    return metrics | {name: figure.to_json() for name, figure in rates.items()}
-
-
-def _requests(m: Measured) -> dict[str, Any]:
-    outcomes = Counter(m.requests.outcomes[code] for code in m.requests.outcome.tolist())
-    completed = outcomes.pop(Outcome.OK, 0)
-    return {
-        "offered": sum(window.offered for window in m.windows),
-        "completed": completed,
-        "failed": dict(sorted(outcomes.items())),
-        "measured": int(m.inside.sum()),
-        "measured_completed": int(m.answered.sum()),
-    }
-
-
-def _goodput(m: Measured, terms: Mapping[str, float], met: Bool | None) -> dict[str, Any] | None:
-    """Return what goodput asked of each request, and the share of requests, failed ones included, that gave it."""
+def _goodput(m: Measured, terms: Terms, met: Bool | None) -> Goodput | None:
     if met is None:
         return None
     mine = [m.inside & (m.requests.run == run) for run in m.runs]
     shares = [float(met[run].mean()) for run in mine if run.any()]
     attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()), shares, m.confidence)
-    return {"terms": dict(terms), "attainment": attainment.to_json()}
+    return Goodput(terms=terms, attainment=attainment.figure())
 
 
-def _tokens_per_event(m: Measured) -> dict[str, Any]:
-    known = m.answered & (m.tokens.events > 0) & m.requests.counted_tokens()
-    events = int(m.tokens.events[known].sum())
-    share, deduced = one_token_share(m)
-    return {
-        "mean": significant(float(m.requests.output_tokens[known].sum()) / events) if events else None,
-        "one_token_share": significant(share),
-        "deduced": deduced,
-    }
-
-
-def _tokens_from(m: Measured) -> dict[str, int]:
-    codes = m.requests.tokens_from[m.requests.ok].tolist()
-    counts = Counter(m.requests.tokens_froms[code] or "unknown" for code in codes)
-    return dict(sorted(counts.items()))
-
-
-def _errors(m: Measured) -> list[dict[str, Any]]:
-    """Return the commonest failures. The texts are the servers' and not to be trusted."""
-    ranked = sorted(
-        m.requests.failures.items(), key=lambda item: (-item[1], item[0].outcome, str(item[0].status), item[0].error)
+def _target(facts: TargetFacts) -> Target:
+    return Target(
+        name=facts.name,
+        url=facts.url,
+        api=facts.api or UNSET,
+        model=facts.model or UNSET,
+        version=facts.version or UNSET,
     )
-    return [
-        {"outcome": failure.outcome, "status": failure.status, "error": failure.error, "n": n}
-        for failure, n in ranked[:ERRORS_SHOWN]
-    ]
 
 
-def _run(m: Measured, context: Context, index: int, side: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one run, to be listed beside the figures over all. side: all runs, figure by figure.
+def opened(source: Source) -> Reading | Measured:
+    """What is read of a source, kept for whoever asks next. Raises NoRecordsError."""
+    return source if isinstance(source, Measured) else reading_of(source)
 
-    A verdict that forbids percentiles forbids those of single runs too.
+
+def measured_of(source: Source) -> Measured:
+    """What was measured in the primary arm of a directory, or of what was read of one."""
+    read = opened(source)
+    return read if isinstance(read, Measured) else read.measured
+
+
+# --- as text, and against a text of before ---------------------------------------------------------------------------
+
+
+def _text(plain: object) -> str:
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_json(summary: Summary | Mapping[str, Any]) -> str:
+    """The text of summary.json; of a mapping until what many campaigns show is typed too."""
+    return summary.to_json() if isinstance(summary, Summary) else _text(summary)
+
+
+def as_mapping(summary: Summary | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The summary as JSON has it, for readers that are not typed yet. It goes with the last of them."""
+    if not isinstance(summary, Summary):
+        return summary
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(summary))
+    return plain
+
+
+class Changed(NamedTuple):
+    """A key that meant something else in an older schema, or was not the same."""
+
+    schema: str  # the older one
+    key: str  # dotted, from the top; * stands for anything
+    why: str
+
+
+CHANGED = (Changed("loadgen.summary/1", "schema", "the number itself"),)
+
+
+def not_compared(stored: str) -> tuple[Changed, ...]:
+    """What of the summary in the text `stored` cannot be compared with one made today; empty for today's schema."""
+    try:
+        plain = json.loads(stored)
+    except ValueError:
+        return ()
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    return tuple(changed for changed in CHANGED if changed.schema == schema)
+
+
+def follows(stored: str, again: str) -> bool:
+    """Whether a summary's text is what its records give today, `again`.
+
+    One of today's schema is the same byte by byte. Of an older one each key that still means the same has the same
+    value; keys that are new today are no difference, keys that are gone are one.
     """
-    window = m.windows[index]
-    mine = m.requests.run == window.run
-    ttft = SortedArray(latency.ttft(m)[mine & m.answered])
-    quotable = ttft.n > 0 and not context.verdict.forbids_percentiles
-    due, succeeded = int((mine & m.inside & ~forgiven(m)).sum()), int((mine & m.answered).sum())
-    return {
-        "run": window.run,
-        "block": arms.block_of(m.manifest, window.run),
-        "arm": arms.arm_of(m.manifest, window.run),
-        "offered": window.offered,
-        "completed": int((mine & m.requests.ok).sum()),
-        "window_s": significant(window.seconds),
-        "settled": _settled(window),
-        "interrupted": window.interrupted,
-        "cut_short": window.cut_short,
-        "due": due,
-        "succeeded": succeeded,
-        "success_rate": significant(succeeded / due) if due else None,
-        "ttft_mean_ms": side["ttft_ms"]["values"][index],
-        "ttft_p50_ms": significant(type7(ttft, 0.5) / NS_PER_MS) if quotable else None,
-        "ttft_p99_ms": significant(type7(ttft, 0.99) / NS_PER_MS) if quotable else None,
-        "tpot_mean_ms": side["tpot_ms"]["values"][index],
-        "requests_per_s": side["requests_per_s"]["values"][index],
-        "output_tokens_per_s": side["output_tokens_per_s"]["values"][index],
-        "outlier_in": [name for name, figure in side.items() if window.run in figure["outliers"]],
-    }
+    if stored == again:
+        return True
+    changed = not_compared(stored)
+    if not changed:
+        return False
+    excepted = tuple(change.key for change in changed)
+    return next(_differences(json.loads(stored), json.loads(again), "", excepted), None) is None
 
 
-def _settled(window: Window) -> dict[str, Any] | None:
-    """Return the window asked for and the one measured, and whether MSER-5 found a steady state; None: not judged."""
-    if window.asked_from_ns is None:
-        return None
-    return {
-        "steady": window.steady,
-        "asked_s": [significant(window.asked_from_ns / 1e9), significant(window.to_ns / 1e9)],
-        "measured_s": [significant(window.from_ns / 1e9), significant(window.to_ns / 1e9)],
-        "cut": window.cut,
-        "spared": window.spared,
-    }
-
-
-def _endpoints(m: Measured, context: Context) -> dict[str, Any]:
-    result = {}
-    for code, name in sorted(enumerate(m.requests.endpoints), key=lambda item: item[1]):
-        here = m.requests.endpoint == code
-        latencies = request_latencies(m, context, here)
-        rates = throughput.rates(m, chosen=here)
-        result[name] = {
-            "requests": {"completed": int((here & m.requests.ok).sum()), "failed": int((here & ~m.requests.ok).sum())},
-            **{metric: latencies[metric] for metric in ENDPOINT_LATENCIES},
-            "event_gap_ms": event_gaps(m, context, code),
-            "requests_per_s": rates["requests_per_s"].to_json(),
-            "output_tokens_per_s": rates["output_tokens_per_s"].to_json(),
-        }
-    return result
-
-
-def _what_ran(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a report's headline needs of the manifest, so that it can be made from the summary alone."""
-    profile = manifest.get("profile")
-    load_asked = profile.get("load") if isinstance(profile, Mapping) else None
-    kept = ("name", "url", "api", "model", "version")
-    targets = [
-        {key: target[key] for key in kept if target.get(key) is not None}
-        for target in manifest.get("targets") or []
-        if isinstance(target, Mapping)
-    ]
-    told = {"targets": targets, "load": load_asked or None}
-    return told | ({"workload": manifest["workload"]} if manifest.get("workload") else {})
+def _differences(before: object, now: object, at: str, excepted: tuple[str, ...]) -> Iterator[str]:
+    """The dotted keys of `before` that are missing in `now` or have another value."""
+    if at and any(fnmatchcase(at, pattern) for pattern in excepted):
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key, value in before.items():
+            place = f"{at}.{key}" if at else str(key)
+            if key in now:
+                yield from _differences(value, now[key], place, excepted)
+            elif not any(fnmatchcase(place, pattern) for pattern in excepted):
+                yield place
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (value, other) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(value, other, f"{at}.{index}", excepted)
+    elif type(before) is not type(now) or before != now:
+        yield at

@@ -12,6 +12,7 @@ first, last: the first and the last event that bears tokens (`record.IS_TOKEN`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar, overload
 
 import numpy as np
@@ -19,7 +20,22 @@ from numpy.typing import NDArray
 
 from loadgen.record import IS_TOKEN, Int64, UInt8
 
-__all__ = ["bears_token", "e2e", "gaps", "has_tpot", "queue", "tpot", "ttft", "ttft_service"]
+__all__ = [
+    "ERROR_RATE",
+    "LATENCIES",
+    "OBJECTIVES",
+    "QUANTILES",
+    "RATES",
+    "Objective",
+    "bears_token",
+    "e2e",
+    "gaps",
+    "has_tpot",
+    "queue",
+    "tpot",
+    "ttft",
+    "ttft_service",
+]
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
@@ -80,3 +96,41 @@ def bears_token(event_kind: UInt8 | Int64) -> Bool:
     """Which events bear tokens. event_kind: values of `record.Kind`, any shape."""
     bearing: Bool = IS_TOKEN[event_kind]
     return bearing
+
+
+# --- the objectives that a profile may state of them -----------------------------------------------------------------
+
+# `ttft_p99_ms: 500` limits a statistic of a latency from above, `requests_per_s_min: 8` a rate from below, and
+# `error_rate: 0.01` the share of requests that failed. Which of them hold is decided in analysis.
+LATENCIES = ("ttft", "ttft_service", "event_gap", "itl", "tpot", "e2e", "queue")
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+RATES = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
+ERROR_RATE = "error_rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What one objective is about. metric: the key of the figure in a summary, or ERROR_RATE."""
+
+    name: str
+    metric: str
+    statistic: str | None = None  # of a latency: mean or one of QUANTILES
+    at_least: bool = False
+
+    @property
+    def quantile(self) -> float | None:
+        """In [0, 1]; None for what is no percentile."""
+        return None if self.statistic is None else QUANTILES.get(self.statistic)
+
+
+def _every() -> dict[str, Objective]:
+    latencies = [
+        Objective(f"{latency}_{statistic}_ms", f"{latency}_ms", statistic)
+        for latency in LATENCIES
+        for statistic in ("mean", *QUANTILES)
+    ]
+    rates = [Objective(f"{rate}_min", rate, at_least=True) for rate in RATES]
+    return {objective.name: objective for objective in (*latencies, *rates, Objective(ERROR_RATE, ERROR_RATE))}
+
+
+OBJECTIVES = _every()

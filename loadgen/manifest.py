@@ -87,8 +87,8 @@ class LoadFacts(Struct, frozen=True, kw_only=True):
     arrivals: str | None = None
     concurrency: int | None = None
     rate_per_s: float | None = None
-    burstiness: float | None = None
-    mmpp: dict[str, float] | None = None
+    burstiness: float | UnsetType | None = UNSET  # of gamma gaps
+    mmpp: dict[str, float] | UnsetType | None = UNSET
     requests: int | None = None
     duration_s: float | None = None
     warmup_requests: int = 0

@@ -22,9 +22,9 @@ from analysis.agents.grades import Grades, grades_of
 from analysis.agents.one_agent import Agent, agent_of
 from analysis.agents.speedup import PartsOverBlocks, Walls
 from analysis.estimate import Estimate, Figure, Note, NoteCode, note, refused
-from analysis.records.calls import read_calls
 from analysis.records.frame import Frame
-from analysis.stats.planning import confidence_of
+from analysis.records.reading import Reading, reading_of
+from analysis.records.settings import confidence_of
 
 __all__ = ["AgentsSection", "RunCounts", "agents_section"]
 
@@ -70,15 +70,16 @@ class AgentsSection(Struct, frozen=True, kw_only=True):
     grades: Grades
 
 
-def agents_section(frame: Frame, void: str | None = None) -> AgentsSection:
-    """The section; `frame` is of all arms, and its manifest names the agents.
+def agents_section(source: Frame | Reading, void: str | None = None) -> AgentsSection:
+    """The section; `source` is of all arms, and its manifest names the agents.
 
     void: the verdict that makes the campaign's figures void, said beside each of them; None where there is none.
     """
-    facts = frame.facts
+    reading = reading_of(source)
+    frame, facts = reading.frame, reading.facts
     names = tuple(agent.name for agent in facts.crew)
-    confidence = confidence_of(frame.manifest)
-    calls = read_calls(frame)
+    confidence = confidence_of(facts)
+    calls = reading.calls
     runs = runs_of(calls)
     together = [run for run in runs if run.concurrent and run.whole]
     walls, notes = walls_of(runs, names, confidence)

@@ -16,6 +16,8 @@ from analysis.compare.fairness import Fairness
 from analysis.estimate import Figure, Note
 from analysis.stats.equivalence import ComparisonVerdict
 from analysis.stats.planning import Seen
+from analysis.summary import Target
+from loadgen.manifest import LoadFacts
 
 __all__ = [
     "SCHEMA",
@@ -33,7 +35,6 @@ __all__ = [
     "Secondary",
     "ShiftInterval",
     "SideFacts",
-    "TargetNamed",
 ]
 
 SCHEMA = "loadgen.compare/1"
@@ -143,16 +144,6 @@ class Compared(Struct, frozen=True, kw_only=True):
     note_codes: tuple[Note, ...]
 
 
-class TargetNamed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A server as a summary names it."""
-
-    name: str | None = None
-    url: str | None = None
-    api: str | None = None
-    model: str | None = None
-    version: str | None = None
-
-
 class SideFacts(Struct, frozen=True, kw_only=True):
     """What one side was."""
 
@@ -161,8 +152,8 @@ class SideFacts(Struct, frozen=True, kw_only=True):
     runs: int
     requests: int  # that succeeded
     verdict: str
-    targets: tuple[TargetNamed, ...]
-    load: object  # as the profile states it, in plain JSON types
+    targets: tuple[Target, ...]
+    load: LoadFacts | None  # as the profile states it
 
 
 class Family(Struct, frozen=True, kw_only=True):

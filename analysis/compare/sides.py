@@ -7,27 +7,25 @@ significant). Runs that did not come to their end are left out, for what they wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from analysis.compare.comparison import SideFacts, TargetNamed
+from analysis.catalogue import RunVerdict
+from analysis.compare.comparison import SideFacts
 from analysis.compare.fairness import Work, work_of
 from analysis.compare.metrics import OF_RUNS
 from analysis.estimate import Note, NoteCode, note
 from analysis.records import arms
 from analysis.records.frame import load
-from analysis.records.measured import measure
+from analysis.records.reading import measure
 from analysis.stats.intervals import LEAST_RUNS
-from analysis.summary import summarise
+from analysis.summary import Summary, summarise
 from loadgen.manifest import Manifest
 
 __all__ = ["NotComparableError", "Plan", "Side", "Values", "aligned", "has", "pairing", "read_side", "side_notes"]
 
-VOID = ("generator-limited", "unstable", "failed")
+VOID = (RunVerdict.LIMITED, RunVerdict.UNSTABLE, RunVerdict.FAILED)
 
 
 class NotComparableError(Exception):
@@ -41,53 +39,53 @@ class Side:
     name: str
     arm: str | None
     facts: Manifest  # with the entries of its own runs only
-    summary: Mapping[str, Any]
+    summary: Summary
     work: Work
 
     @property
     def places(self) -> list[int]:
         """The places in per_run that count: the runs that came to their end."""
-        return [place for place, run in enumerate(self.summary["per_run"]) if run["cut_short"] is None]
+        return [place for place, run in enumerate(self.summary.per_run) if run.cut_short is None]
 
     @property
     def blocks(self) -> dict[int, int]:
         """{block: place of the run in it}."""
-        per_run = self.summary["per_run"]
-        return {per_run[place]["block"]: place for place in self.places if per_run[place]["block"] is not None}
+        per_run = self.summary.per_run
+        return {block: place for place in self.places if (block := per_run[place].block) is not None}
 
     @property
     def least_succeeded(self) -> int:
         """The succeeded requests of the run that has the fewest."""
-        return min(int(self.summary["per_run"][place]["succeeded"]) for place in self.places)
+        return min(self.summary.per_run[place].succeeded for place in self.places)
 
     @property
     def successes(self) -> tuple[int, int]:
         """(requests that succeeded, requests that were due)."""
-        runs = [self.summary["per_run"][place] for place in self.places]
-        return sum(run["succeeded"] for run in runs), sum(run["due"] for run in runs)
+        runs = [self.summary.per_run[place] for place in self.places]
+        return sum(run.succeeded for run in runs), sum(run.due for run in runs)
 
     def halfwidth_us(self, *, gaps: bool) -> float | None:
         """Half of the width in which the stamps' error lies, of gaps or of latencies; None: not calibrated."""
-        error: float | None = self.summary["instrument"]["gap_error_us" if gaps else "stamp_error_us"]["halfwidth"]
-        return error
+        instrument = self.summary.instrument
+        return (instrument.gap_error_us if gaps else instrument.stamp_error_us).halfwidth
 
     def value(self, name: str, place: int) -> float | None:
         """The value of a metric in the run at `place`."""
         value: float | None
         over_runs = OF_RUNS[name].over_runs
         if over_runs is None:
-            value = self.summary["per_run"][place][name]
+            value = getattr(self.summary.per_run[place], name)
         else:
-            figure = self.summary["over_runs"].get(over_runs)
-            value = None if figure is None else figure["values"][place]
+            figure = self.summary.over_runs.get(over_runs)
+            value = None if figure is None else figure.values[place]
         return value
 
     def check(self) -> None:
         """Raises NotComparableError where the side says nothing about its server."""
         named = self.name if self.arm is None else f"{self.name}, arm {self.arm}"
-        verdict = self.summary["verdict"]
+        verdict = self.summary.verdict
         if verdict in VOID:
-            reasons = "; ".join(self.summary["verdict_reasons"])
+            reasons = "; ".join(self.summary.verdict_reasons)
             raise NotComparableError(f"{named}: {verdict}, so it says nothing about the server: {reasons}")
         if not self.places:
             raise NotComparableError(f"{named}: no run of it was finished")
@@ -99,9 +97,9 @@ class Side:
             arm=self.arm,
             runs=len(self.places),
             requests=self.successes[0],
-            verdict=self.summary["verdict"],
-            targets=msgspec.convert(self.summary["targets"], tuple[TargetNamed, ...]),
-            load=self.summary["load"],
+            verdict=self.summary.verdict,
+            targets=self.summary.targets,
+            load=self.summary.load,
         )
 
 
@@ -111,13 +109,13 @@ def read_side(directory: str | Path, arm: str | None = None) -> Side:
     Raises NoRecordsError, and ValueError for an arm that is not there.
     """
     frame = load(directory)
-    names = arms.arms(frame.manifest)
+    names = arms.arms(frame.facts)
     if arm is not None and arm not in names:
         raise ValueError(f"{directory}: no arm named {arm!r}; there is {', '.join(names) or 'only one'}")
-    m = measure(frame, runs=arms.runs_of(frame.manifest, frame.run_numbers(), arm))
+    m = measure(frame, runs=arms.runs_of(frame.facts, frame.run_numbers(), arm))
     facts = frame.facts
     own = tuple(run for run in facts.runs if run.run in m.runs)
-    named = arm or (arms.primary(frame.manifest) if len(names) > 1 else None)
+    named = arm or (arms.primary(frame.facts) if len(names) > 1 else None)
     return Side(str(directory), named, facts.with_(runs=own), summarise(m), work_of(m.counted, frame))
 
 
@@ -195,21 +193,20 @@ def side_notes(a: Side, b: Side, compared: Collection[str]) -> list[Note]:
 
 
 def _of_one(name: str, side: Side, figures: Collection[str | None]) -> list[Note]:
-    notes, per_run = [], side.summary["per_run"]
-    out = [f"run {run['run']} ({run['cut_short']})" for run in per_run if run["cut_short"] is not None]
+    notes, per_run = [], side.summary.per_run
+    out = [f"run {run.run} ({run.cut_short})" for run in per_run if run.cut_short is not None]
     if out:
         notes.append(note(NoteCode.RUNS_LEFT_OUT, side=name, runs=", ".join(out)))
     missing = _missing(side)
     if missing:
         notes.append(note(NoteCode.RUNS_MISSING, side=name, runs=missing))
-    unusual = [str(per_run[place]["run"]) for place in side.places if {*figures} & {*per_run[place]["outlier_in"]}]
+    unusual = [str(per_run[place].run) for place in side.places if {*figures} & {*per_run[place].outlier_in}]
     if unusual:
         notes.append(note(NoteCode.RUNS_STAND_OUT, side=name, runs=", ".join(unusual)))
-    if side.summary["verdict"] != "ok":
-        notes.append(note(NoteCode.SIDE_VERDICT, side=name, verdict=side.summary["verdict"]))
+    if side.summary.verdict is not RunVerdict.OK:
+        notes.append(note(NoteCode.SIDE_VERDICT, side=name, verdict=side.summary.verdict.value))
     return notes
 
 
 def _missing(side: Side) -> int:
-    planned: Sequence[Mapping[str, Any]] = side.summary["missing_runs"]
-    return sum(side.arm is None or run["arm"] == side.arm for run in planned)
+    return sum(side.arm is None or run.arm == side.arm for run in side.summary.missing_runs)

@@ -1,25 +1,25 @@
 """How requests arrived in an open loop, against what was asked; and Little's law, which no correct account breaks.
 
 The schedule is drawn before the run and never bent to land on its mean, so a single one may well be off: that of a
-Poisson process has a rate within 3 sqrt(rate/T) of the one asked for, and is told of where it has not (METHODOLOGY
+Poisson process has a rate within 3 sqrt(rate/T) of the one asked for, and a note says where it has not (METHODOLOGY
 2.6). The dispersion, variance over mean of counts in bins of a second, is 1 for a Poisson process.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
-from analysis.estimate import significant
+from analysis.estimate import Float64, Note, NoteCode, note, significant
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT
 from analysis.records.windows import Window
 from analysis.stats.scaling import LITTLE_GAP, little_gap
+from loadgen.manifest import LoadFacts
 
-__all__ = ["arrivals", "littles_law", "off_schedule", "out_of_balance"]
+__all__ = ["Arrivals", "LittlesLaw", "arrivals", "littles_law", "off_schedule", "out_of_balance"]
 
 SIGMAS = 3
 BIN_S = 1.0
@@ -29,42 +29,54 @@ LEAST_BINS = 10
 LITTLE_LEAST = 200
 
 
-def arrivals(m: Measured) -> list[dict[str, Any]] | None:
-    """Return how requests were due in each run's window; None unless every loop was open.
+class Arrivals(Struct, frozen=True, kw_only=True):
+    """How requests were due in one run's window."""
 
-    Each: {"run", "asked_per_s", "rate_per_s", "cv", "dispersion", "within"}; within: whether a Poisson schedule has
-    the rate asked for, None if it is none or has stages.
-    """
+    run: int
+    asked_per_s: float | None  # None where the load has stages, or states no rate
+    rate_per_s: float | None
+    cv: float | None  # of the gaps between them
+    dispersion: float | None
+    within: bool | None  # whether a Poisson schedule has the rate asked for; None if it is none or has stages
+
+
+class LittlesLaw(Struct, frozen=True, kw_only=True):
+    """How far one run is from Little's law: |N - X R| / N over its window."""
+
+    run: int
+    apart: float
+
+
+def arrivals(m: Measured) -> tuple[Arrivals, ...] | None:
+    """How requests were due in each run; None unless every loop was open."""
     if not m.windows or not all(window.open_loop for window in m.windows):
         return None
-    return [_arrivals(m, window) for window in m.windows]
+    return tuple(_arrivals(m, window) for window in m.windows)
 
 
-def _arrivals(m: Measured, window: Window) -> dict[str, Any]:
-    profile = m.manifest.get("profile")
-    load = profile.get("load") if isinstance(profile, Mapping) else None
-    asked = (load or {}).get("rate_per_s") if window.stationary else None
-    mine = m.requests.run == window.run
-    due = np.sort(m.requests.intended_ns[mine])
+def _arrivals(m: Measured, window: Window) -> Arrivals:
+    load = m.facts.load or LoadFacts()
+    asked = load.rate_per_s if window.stationary else None
+    due = np.sort(m.requests.intended_ns[m.requests.run == window.run])
     due = due[(due >= window.from_ns) & (due <= window.to_ns)]
     seconds = window.seconds
     rate = len(due) / seconds if seconds else None
     gaps = np.diff(due)
     mean = float(gaps.mean()) if len(gaps) > 1 else 0.0
     within = None
-    if asked and rate is not None and (load or {}).get("arrivals") in (None, "poisson"):
+    if asked and rate is not None and load.arrivals in (None, "poisson"):
         within = abs(rate - asked) <= SIGMAS * math.sqrt(asked / seconds)
-    return {
-        "run": window.run,
-        "asked_per_s": asked,
-        "rate_per_s": significant(rate),
-        "cv": significant(float(gaps.std(ddof=1)) / mean) if mean else None,
-        "dispersion": significant(_dispersion((due - window.from_ns) / 1e9, seconds)),
-        "within": within,
-    }
+    return Arrivals(
+        run=window.run,
+        asked_per_s=asked,
+        rate_per_s=significant(rate),
+        cv=significant(float(gaps.std(ddof=1)) / mean) if mean else None,
+        dispersion=significant(_dispersion((due - window.from_ns) / 1e9, seconds)),
+        within=within,
+    )
 
 
-def _dispersion(due_s: np.ndarray[Any, np.dtype[np.float64]], seconds: float) -> float | None:
+def _dispersion(due_s: Float64, seconds: float) -> float | None:
     bins = math.floor(seconds / BIN_S)
     if bins < LEAST_BINS or len(due_s) == 0:
         return None
@@ -72,39 +84,34 @@ def _dispersion(due_s: np.ndarray[Any, np.dtype[np.float64]], seconds: float) ->
     return float(counts.var(ddof=1) / counts.mean()) if counts.mean() else None
 
 
-def off_schedule(told: list[dict[str, Any]] | None) -> list[str]:
-    """Return in words which runs had a schedule that is improbable for the rate asked for."""
+def off_schedule(due: tuple[Arrivals, ...] | None) -> list[Note]:
+    """Which runs had a schedule that is improbable for the rate asked for."""
     return [
-        f"run {one['run']}: the schedule drawn has {one['rate_per_s']:.4g} requests/s, over three standard deviations "
-        f"from the {one['asked_per_s']:g} asked for: choose another seed"
-        for one in told or []
-        if one["within"] is False
+        note(NoteCode.OFF_SCHEDULE, rate_per_s=run.rate_per_s, asked_per_s=run.asked_per_s).of_run(run.run)
+        for run in due or ()
+        if run.within is False
     ]
 
 
-def littles_law(m: Measured) -> list[dict[str, Any]]:
-    """Return {"run", "apart"} for each run: |N - X R| / N over its window.
-
-    Runs whose window is shorter than two hundred residence times are left out.
-    """
-    found = []
+def littles_law(m: Measured) -> tuple[LittlesLaw, ...]:
+    """How far each run is from Little's law. Runs with a window under two hundred residence times are left out."""
+    balances = []
     for window in m.windows:
         mine = (m.requests.run == window.run) & (m.requests.done_ns != ABSENT)
         start, done = m.requests.intended_ns[mine], m.requests.done_ns[mine]
         residence = float((done - start)[start >= window.from_ns].mean()) if (start >= window.from_ns).any() else 0.0
         if window.to_ns - window.from_ns < LITTLE_LEAST * residence or residence <= 0:
             continue
-        apart = little_gap(start, done, window.from_ns, window.to_ns)
+        apart = significant(little_gap(start, done, window.from_ns, window.to_ns))
         if apart is not None:
-            found.append({"run": window.run, "apart": significant(apart)})
-    return found
+            balances.append(LittlesLaw(run=window.run, apart=apart))
+    return tuple(balances)
 
 
-def out_of_balance(told: list[dict[str, Any]]) -> list[str]:
-    """Return in words where Little's law does not hold."""
+def out_of_balance(balances: tuple[LittlesLaw, ...]) -> list[Note]:
+    """Where Little's law does not hold."""
     return [
-        f"run {one['run']}: requests in flight and throughput times residence are {one['apart']:.1%} apart (Little's "
-        f"law): the load was not in balance over the window"
-        for one in told
-        if one["apart"] > LITTLE_GAP
+        note(NoteCode.OUT_OF_BALANCE, apart=balance.apart).of_run(balance.run)
+        for balance in balances
+        if balance.apart > LITTLE_GAP
     ]

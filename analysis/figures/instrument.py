@@ -3,18 +3,18 @@
 Verdicts, worst first: `failed` (nothing was answered), `generator-limited` (we could not offer the load or cannot
 trust the stamps), `unstable` (an open loop faster than the server, or a drift: latency then measures how long we
 watched), `ok`.
-Every rule that fires is told in words, with the run it fired in, whatever the verdict is.
+Every rule that fires is a reason, with the run it fired in, whatever the verdict is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
-from analysis.estimate import significant
+from analysis.catalogue import RunVerdict
+from analysis.estimate import Note, NoteCode, note, significant
 from analysis.figures import throughput
 from analysis.records import latency, settling
 from analysis.records.measured import Measured
@@ -23,9 +23,10 @@ from analysis.records.windows import Window
 from analysis.stats.in_flight import time_in_flight
 from analysis.stats.quantiles import SortedArray, type7
 from analysis.stats.steady import kendall_p
+from loadgen.manifest import Calibration
 from loadgen.record import Int64, Outcome
 
-__all__ = ["Instrument", "Verdict", "beyond_calibration", "instrument_of", "judge"]
+__all__ = ["Error", "Instrument", "Judgement", "Spread", "beyond_calibration", "instrument_of", "judge"]
 
 # METHODOLOGY 2.6 and 5.3.
 SLIP_NS = 1e6
@@ -44,142 +45,135 @@ NEVER = 1 << 62
 GROWTH_LEAST = 100  # arrivals: with fewer, ten bins of in-flight say nothing about a trend
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument:
+class Error(Struct, frozen=True, kw_only=True):
+    """How wrong a stamp or a gap is, µs; None: not calibrated."""
+
+    bias: float | None
+    halfwidth: float | None
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """How late something was, ms; None: not known."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class Instrument(Struct, frozen=True, kw_only=True):
     """The instrument as the manifest describes it and the records show it. None: not known."""
 
     tier: str | None
     workers: int | None
-    ttft_bias_us: float | None
-    ttft_halfwidth_us: float | None
-    gap_bias_us: float | None
-    gap_halfwidth_us: float | None
+    stamp_error_us: Error
+    gap_error_us: Error
     censored_share: float | None
-    loop_lag_ms: Mapping[str, float]
-    send_lag_ms: Mapping[str, float]
+    loop_lag_ms: Spread
+    send_lag_ms: Spread
     cpu_share: float | None
     clock_source: str | None
-    clock_jump_us: float | None = None  # the largest step of the wall clock, which the kernel stamps with
-    unstamped_reads: int = 0  # reads the kernel gave no stamp for
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "tier": self.tier,
-            "workers": self.workers,
-            "stamp_error_us": {"bias": self.ttft_bias_us, "halfwidth": self.ttft_halfwidth_us},
-            "gap_error_us": {"bias": self.gap_bias_us, "halfwidth": self.gap_halfwidth_us},
-            "censored_share": significant(self.censored_share),
-            "loop_lag_ms": {name: self.loop_lag_ms.get(name) for name in ("p50", "p99", "max")},
-            "send_lag_ms": {name: significant(self.send_lag_ms.get(name)) for name in ("p50", "p99", "max")},
-            "cpu_share": self.cpu_share,
-            "clock_source": self.clock_source,
-            "clock_jump_us": self.clock_jump_us,
-            "unstamped_reads": self.unstamped_reads,
-        }
+    clock_jump_us: float | None  # the largest step of the wall clock, which the kernel stamps with
+    unstamped_reads: int  # reads the kernel gave no stamp for
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    name: str  # ok | generator-limited | unstable | failed
-    reasons: tuple[str, ...]
+class Judgement:
+    """A campaign's verdict and its reasons: every rule that fired."""
 
-    @property
-    def forbids_percentiles(self) -> bool:
-        return self.name in ("generator-limited", "unstable")
+    verdict: RunVerdict
+    reasons: tuple[Note, ...]
 
 
 def instrument_of(m: Measured) -> Instrument:
-    told = m.manifest.get("instrument") or {}
-    calibration = told.get("calibration") or {}
+    """The instrument's state over the measured windows."""
+    facts = m.facts.measured_by
+    calibration = facts.calibration or Calibration()
     events = int(m.tokens.events[m.inside].sum())
     censored = int(m.tokens.censored[m.inside].sum())
+    lag = facts.loop_lag_ms or {}
     return Instrument(
-        tier=told.get("tier"),
-        workers=told.get("workers"),
-        ttft_bias_us=calibration.get("ttft_bias_us"),
-        ttft_halfwidth_us=calibration.get("ttft_halfwidth_us"),
-        gap_bias_us=calibration.get("gap_bias_us"),
-        gap_halfwidth_us=calibration.get("gap_halfwidth_us"),
-        censored_share=censored / events if events else None,
-        loop_lag_ms=told.get("loop_lag_ms") or {},
+        tier=facts.tier,
+        workers=facts.workers,
+        stamp_error_us=Error(bias=calibration.ttft_bias_us, halfwidth=calibration.ttft_halfwidth_us),
+        gap_error_us=Error(bias=calibration.gap_bias_us, halfwidth=calibration.gap_halfwidth_us),
+        censored_share=significant(censored / events) if events else None,
+        loop_lag_ms=Spread(p50=lag.get("p50"), p99=lag.get("p99"), max=lag.get("max")),
         send_lag_ms=_send_lag_ms(m, m.inside),
-        cpu_share=told.get("cpu_share"),
-        clock_source=told.get("clock_source"),
-        clock_jump_us=told.get("clock_jump_us"),
-        unstamped_reads=told.get("unstamped_reads") or 0,
+        cpu_share=facts.cpu_share,
+        clock_source=facts.clock_source,
+        clock_jump_us=facts.clock_jump_us,
+        unstamped_reads=facts.unstamped_reads,
     )
 
 
-def beyond_calibration(m: Measured) -> list[str]:
-    """Return, in words, if a run's load was far above the one its quoted stamp errors were measured at.
+def beyond_calibration(m: Measured) -> list[Note]:
+    """Whether a run's load was far above the one that its stated stamp errors were measured at.
 
     Streams and rate are those of all workers together, for they share the machine.
     """
-    told = (m.manifest.get("instrument") or {}).get("calibration") or {}
-    streams, rate = told.get("streams"), told.get("tokens_per_s")
+    calibration = m.facts.measured_by.calibration or Calibration()
+    streams, rate = calibration.streams, calibration.tokens_per_s
     if not streams or not rate:
         return []
     most = max((_peak_in_flight(m, m.requests.run == run, m.requests.sent_ns) for run in m.runs), default=0)
     fastest = max(throughput.event_rates(m), default=0.0)
     if most <= CALIBRATED_FACTOR * streams and fastest <= CALIBRATED_FACTOR * rate:
         return []
-    return [
-        f"stamp errors were calibrated with concurrency {streams:,} and {rate:,.0f} token events/s, here were up to "
-        f"{most:,} and {fastest:,.0f}: they may be larger; calibrate at this load with --concurrency and --gap-ms"
-    ]
+    calibrated = {"streams": streams, "tokens_per_s": rate}
+    return [note(NoteCode.BEYOND_CALIBRATION, **calibrated, most=most, fastest_per_s=fastest)]
 
 
-def _send_lag_ms(m: Measured, chosen: Bool) -> dict[str, float]:
+def _send_lag_ms(m: Measured, chosen: Bool) -> Spread:
     lag = latency.send_lag(m)[chosen]
     lag = lag[~np.isnan(lag)]
     if len(lag) == 0:
-        return {}
+        return Spread()
     ordered = SortedArray(lag)
-    return {"p50": type7(ordered, 0.5) / 1e6, "p99": type7(ordered, 0.99) / 1e6, "max": ordered.at(ordered.n) / 1e6}
+    p50, p99, most = type7(ordered, 0.5), type7(ordered, 0.99), ordered.at(ordered.n)
+    return Spread(p50=significant(p50 / 1e6), p99=significant(p99 / 1e6), max=significant(most / 1e6))
 
 
-def judge(m: Measured, instrument: Instrument) -> Verdict:
-    """Apply the rules to every run."""
+def judge(m: Measured, instrument: Instrument) -> Judgement:
+    """The verdict on a campaign: every rule applied to every run."""
     if not m.requests.ok.any():
-        return Verdict("failed", ("no request completed",))
+        return Judgement(RunVerdict.FAILED, (note(NoteCode.NOTHING_COMPLETED),))
     if not m.answered.any():
-        return Verdict("failed", ("no request that was due in the measured window completed",))
-    limited = [*_stamps_in_doubt(m, instrument)]
+        return Judgement(RunVerdict.FAILED, (note(NoteCode.NOTHING_IN_WINDOW),))
+    limited = _stamps_in_doubt(m, instrument)
     unstable = []
+    several = len(m.windows) > 1
     for window in m.windows:
-        place = f"run {window.run}: " if len(m.windows) > 1 else ""
-        limited += [place + reason for reason in _not_offered(m, window)]
+        limited += [reason.of_run(window.run if several else None) for reason in _not_offered(m, window)]
         growth = _growth(m, window)
         if growth is not None:
-            unstable.append(f"{place}the server did not keep up: of the arrivals, {growth:.0%} piled up")
-    for run, reason in settling.drifting(m):
-        unstable.append(f"run {run}: {reason}" if len(m.windows) > 1 else reason)
-    name = "generator-limited" if limited else "unstable" if unstable else "ok"
-    return Verdict(name, (*limited, *unstable))
+            unstable.append(note(NoteCode.PILED_UP, growth=growth).of_run(window.run if several else None))
+    unstable += [drift if several else drift.of_run(None) for drift in settling.drifting(m)]
+    verdict = RunVerdict.LIMITED if limited else RunVerdict.UNSTABLE if unstable else RunVerdict.OK
+    return Judgement(verdict, (*limited, *unstable))
 
 
-def _not_offered(m: Measured, window: Window) -> list[str]:
-    """Return in which ways the load of one run was not the one asked for."""
+def _not_offered(m: Measured, window: Window) -> list[Note]:
+    """In which ways the load of one run was not the one asked for."""
     mine = m.requests.run == window.run
     if not window.open_loop:
         return _concurrency_not_reached(m, window, mine)
     reasons = []
     inside = mine & m.inside
-    slip = _send_lag_ms(m, inside).get("p99")
+    slip = _send_lag_ms(m, inside).p99
     ttft = latency.ttft_service(m)[inside & m.requests.ok]
     ttft = ttft[~np.isnan(ttft)]
     if slip is not None and len(ttft):
         allowed = max(SLIP_NS, SLIP_SHARE_OF_TTFT * float(np.median(ttft))) / 1e6
         if slip > allowed:
-            reasons.append(f"requests were sent late: p99 of the slip {slip:.3g} ms, allowed {allowed:.3g} ms")
+            reasons.append(note(NoteCode.SENT_LATE, slip_ms=slip, allowed_ms=allowed))
     unsent = max(window.offered - int(mine.sum()), 0) + int((mine & m.requests.ended(Outcome.NOT_SENT)).sum())
-    # An interrupted run was cut short by somebody else.
+    # What an interrupted run did not send is not our doing.
     if not window.interrupted and not m.partial and window.offered and unsent > UNSENT_SHARE * window.offered:
-        reasons.append(f"{unsent} of {window.offered} scheduled requests were not sent")
+        reasons.append(note(NoteCode.NOT_SENT, unsent=unsent, offered=window.offered))
     return reasons
 
 
-def _concurrency_not_reached(m: Measured, window: Window, mine: Bool) -> list[str]:
+def _concurrency_not_reached(m: Measured, window: Window, mine: Bool) -> list[Note]:
     asked = window.concurrency_asked
     if asked is None or window.interrupted:
         return []
@@ -187,7 +181,7 @@ def _concurrency_not_reached(m: Measured, window: Window, mine: Bool) -> list[st
     reached = window.concurrency_reached
     if reached is None:
         reached = _peak_in_flight(m, mine, m.requests.intended_ns)
-    return [f"concurrency reached {reached} of {asked} asked for"] if reached < asked else []
+    return [note(NoteCode.CONCURRENCY_NOT_REACHED, reached=reached, asked=asked)] if reached < asked else []
 
 
 def _peak_in_flight(m: Measured, mine: Bool, starts_ns: Int64) -> int:
@@ -199,30 +193,28 @@ def _peak_in_flight(m: Measured, mine: Bool, starts_ns: Int64) -> int:
     return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
 
 
-def _stamps_in_doubt(m: Measured, instrument: Instrument) -> list[str]:
-    reasons: list[str] = []
+def _stamps_in_doubt(m: Measured, instrument: Instrument) -> list[Note]:
+    reasons: list[Note] = []
     if instrument.tier == "kernel":
         # A busy client is late without being wrong, until it reads several tokens at once.
         share, jump = instrument.censored_share, instrument.clock_jump_us
         if share is not None and share > CENSORED_SHARE:
-            reasons.append(f"{share:.1%} of token events share a read with a later one, allowed {CENSORED_SHARE:.0%}")
+            reasons.append(note(NoteCode.READS_SHARED, share=share, allowed=CENSORED_SHARE))
         if jump is not None and jump > CLOCK_JUMP_US:
-            reasons.append(
-                f"the wall clock was stepped by {jump:.0f} µs, allowed {CLOCK_JUMP_US:.0f} µs: stamps are void"
-            )
+            reasons.append(note(NoteCode.CLOCK_STEPPED, step_us=jump, allowed_us=CLOCK_JUMP_US))
         return reasons
-    lag = instrument.loop_lag_ms.get("p99")
+    lag = instrument.loop_lag_ms.p99
     if lag is not None and m.gaps.stamped.n:
         gap = type7(m.gaps.stamped, 0.5) / 1e6
         if lag > LAG_SHARE_OF_GAP * gap:
-            reasons.append(f"event loop lag p99 {lag:.3g} ms, over a quarter of the median event gap {gap:.3g} ms")
+            reasons.append(note(NoteCode.LOOP_LAG, lag_ms=lag, gap_ms=gap))
     if instrument.cpu_share is not None and instrument.cpu_share > CPU_SHARE:
-        reasons.append(f"the client used {instrument.cpu_share:.0%} of a core, allowed {CPU_SHARE:.0%}")
+        reasons.append(note(NoteCode.CPU_BUSY, share=instrument.cpu_share, allowed=CPU_SHARE))
     return reasons
 
 
 def _growth(m: Measured, window: Window) -> float | None:
-    """Return the share of arrivals that piled up, if requests in flight grew throughout an open-loop run.
+    """The share of arrivals that piled up, if requests in flight grew throughout an open-loop run.
 
     Requests in flight are those due and not done; after the first fifth of the window their means over ten bins must
     rise (Kendall, one-sided p < 0.05) and arrivals exceed completions by 2 %.

@@ -16,60 +16,72 @@ several percentiles of one are limited, the highest, for that is the one meant f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 from scipy import special
 
-from analysis.estimate import Estimate, EstimateJson
+from analysis.catalogue import Answer, Basis, RunVerdict
+from analysis.estimate import Estimate, Figure, Float64, Note, NoteCode, note
 from analysis.figures import throughput
-from analysis.figures.instrument import Verdict
-from analysis.figures.metrics import NS_PER_MS, QUANTILES, forgiven, gap_means, latency_means
+from analysis.figures.metrics import NS_PER_MS, LatencyFigures, forgiven, gap_means, latency_means
 from analysis.records import latency
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT, Bool
 from analysis.stats import intervals
 from analysis.stats.quantiles import Sorted, SortedArray
+from loadgen.latency import ERROR_RATE, OBJECTIVES, Objective
 from loadgen.record import Outcome
 
-__all__ = ["Terms", "decide", "good", "objectives_of", "terms_of"]
+__all__ = ["Decided", "Figures", "Terms", "decide", "good", "terms_of"]
 
 ERROR = 0.05  # of each one-sided decision
-OVER_RUNS = "runs"
-_LATENCY = re.compile(r"(?P<metric>.+)_(?P<stat>mean|p50|p90|p95|p99|p999)_ms")
 Terms = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class Figures(Protocol):
+    """The metrics of a campaign, by their keys in the catalogue."""
+
+    def latency(self, key: str) -> LatencyFigures | None: ...
+
+    def rate(self, key: str) -> Figure: ...
+
+
+class Decided(Struct, frozen=True, kw_only=True):
+    """An objective, its figure and whether it was held."""
+
     name: str
     limit: float
+    value: Figure
+    verdict: Answer
+    basis: Basis
+    reason: str | None  # of an inconclusive answer
+    reason_code: Note | None = None
 
 
-def objectives_of(m: Measured) -> dict[str, float]:
-    profile = m.manifest.get("profile")
-    stated = profile.get("objectives") if isinstance(profile, Mapping) else None
-    return {name: float(limit) for name, limit in (stated or {}).items()}
+@dataclass(frozen=True, slots=True)
+class _Found:
+    value: Figure
+    answer: Answer
+    basis: Basis
 
 
 def terms_of(objectives: Mapping[str, float]) -> Terms:
-    """Return what goodput asks of one request: {metric: limit, ms}."""
+    """What goodput asks of one request: {metric: limit, ms}."""
     best: dict[str, tuple[float, float]] = {}
     for name, limit in objectives.items():
-        match = _LATENCY.fullmatch(name)
-        if not match or match["stat"] == "mean" or f"{match['metric']}_ms" not in latency.LATENCIES:
+        objective = OBJECTIVES.get(name)
+        if objective is None or objective.quantile is None or objective.metric not in latency.LATENCIES:
             continue
-        metric = f"{match['metric']}_ms"
-        best[metric] = max(best.get(metric, (0.0, 0.0)), (QUANTILES[match["stat"]], limit))
+        best[objective.metric] = max(best.get(objective.metric, (0.0, 0.0)), (objective.quantile, limit))
     return {metric: limit for metric, (_, limit) in best.items()}
 
 
 def good(m: Measured, terms: Terms) -> Bool | None:
-    """Return which requests met all terms; None if that cannot be said. A one-token answer meets any TPOT."""
+    """Which requests met all terms; None if that cannot be said. A one-token answer meets any TPOT."""
     if not terms or ("tpot_ms" in terms and (m.count_tokens() == ABSENT)[m.requests.ok].any()):
         return None
     met = m.requests.ok.copy()
@@ -79,74 +91,87 @@ def good(m: Measured, terms: Terms) -> Bool | None:
     return met
 
 
-def decide(
-    m: Measured, objectives: Mapping[str, float], metrics: Mapping[str, Any], verdict: Verdict
-) -> list[dict[str, Any]]:
-    """Return every objective with its value and its verdict, in the order stated."""
-    return [_decided(m, _Limit(name, limit), metrics, verdict) for name, limit in objectives.items()]
+def decide(m: Measured, metrics: Figures, verdict: RunVerdict) -> tuple[Decided, ...]:
+    """Every objective with its value and its verdict, in the order stated."""
+    return tuple(_decided(m, name, limit, metrics, verdict) for name, limit in m.facts.objectives.items())
 
 
-def _decided(m: Measured, aim: _Limit, metrics: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    value, answer, basis = _answer(m, aim, metrics)
-    reason = _why_inconclusive(value, basis) if answer == "inconclusive" else None
+def _decided(m: Measured, name: str, limit: float, metrics: Figures, verdict: RunVerdict) -> Decided:
+    objective = OBJECTIVES.get(name)
+    found = _not_measured() if objective is None else _answer(m, objective, limit, metrics)
+    answer = found.answer
+    reason = _why_inconclusive(found) if answer is Answer.INCONCLUSIVE else None
     # What we spoilt ourselves decides nothing; an unstable run can fail an objective but never hold one.
-    if verdict.name == "generator-limited" or (verdict.name == "unstable" and answer == "held"):
-        answer, reason = "inconclusive", f"{verdict.name}, see the verdict"
-    return {
-        **{"name": aim.name, "limit": aim.limit, "value": value},
-        **{"verdict": answer, "basis": basis, "reason": reason},
-    }
+    if verdict is RunVerdict.LIMITED or (verdict is RunVerdict.UNSTABLE and answer is Answer.HELD):
+        answer, reason = Answer.INCONCLUSIVE, note(NoteCode.SEE_VERDICT, verdict=verdict.value)
+    return Decided(
+        name=name,
+        limit=limit,
+        value=found.value,
+        verdict=answer,
+        basis=found.basis,
+        reason=None if reason is None else reason.sentence,
+        reason_code=reason,
+    )
 
 
-def _why_inconclusive(value: EstimateJson, basis: str) -> str:
-    told = next((note for note in value["notes"] if note.startswith(("no interval from", "not measured"))), None)
-    if told is not None:
-        return told
-    if value["n"] == 0:
-        return "no data"
-    if basis == intervals.WITHIN_RUN:
-        return f"{value['n']} requests cannot decide it: ask for more, or for --runs 5"
-    return "the limit lies within the doubt: ask for more runs"
+def _why_inconclusive(found: _Found) -> Note:
+    value = found.value
+    missing = value.note(NoteCode.NO_INTERVAL) or value.note(NoteCode.NOT_MEASURED)
+    if missing is not None:
+        return missing
+    if value.n == 0:
+        return note(NoteCode.NO_DATA)
+    if found.basis is Basis.WITHIN_RUN:
+        return note(NoteCode.REQUESTS_CANNOT_DECIDE, n=value.n, enough=intervals.ENOUGH_RUNS)
+    return note(NoteCode.LIMIT_IN_DOUBT)
 
 
-_Answer = tuple[EstimateJson, str, str]  # the figure, the verdict, and whether runs decided or the requests of one
+def _not_measured() -> _Found:
+    value = Estimate(None, notes=(note(NoteCode.NOT_MEASURED),)).figure()
+    return _Found(value, Answer.INCONCLUSIVE, Basis.RUNS)
 
 
-def _answer(m: Measured, aim: _Limit, metrics: Mapping[str, Any]) -> _Answer:
-    if aim.name == "error_rate":
-        return _error_rate(m, aim.limit)
+def _answer(m: Measured, objective: Objective, limit: float, metrics: Figures) -> _Found:
+    if objective.metric == ERROR_RATE:
+        return _error_rate(m, limit)
     m = m.counted
-    if aim.name.endswith("_min"):
-        value: EstimateJson = metrics[aim.name.removesuffix("_min")]
-        name = aim.name.removesuffix("_min")
-        met = good(m, terms_of(objectives_of(m)))
-        runs = [run for run in throughput.of_runs(m, met).get(name, []) if run is not None]
-        return value, _by_runs(runs, aim.limit, at_least=True), OVER_RUNS
-    match = _LATENCY.fullmatch(aim.name)
-    figures = metrics.get(f"{match['metric']}_ms") if match else None
-    if match is None or figures is None:
-        return Estimate(None, notes=("not measured",)).to_json(), "inconclusive", OVER_RUNS
-    metric, stat = f"{match['metric']}_ms", match["stat"]
-    if stat == "mean":
-        means = latency_means(m, metric) if metric in latency.LATENCIES else gap_means(m)
-        return figures[stat], _by_runs([mean for mean in means if not np.isnan(mean)], aim.limit), OVER_RUNS
-    q = QUANTILES[stat]
-    if metric not in latency.LATENCIES:
+    if objective.at_least:
+        return _least_rate(m, objective.metric, limit, metrics)
+    figures = metrics.latency(objective.metric)
+    if figures is None or objective.statistic is None:
+        return _not_measured()
+    value = figures.statistic(objective.statistic)
+    if objective.quantile is None:
+        means = latency_means(m, objective.metric) if objective.metric in latency.LATENCIES else gap_means(m)
+        return _Found(value, _by_runs([mean for mean in means if not np.isnan(mean)], limit), Basis.RUNS)
+    if objective.metric not in latency.LATENCIES:
         gaps = [m.gaps.by_run[run] for run in m.runs if run in m.gaps.by_run]
-        return figures[stat], _by_hull(m.gaps.stamped, gaps, q, aim.limit * NS_PER_MS), OVER_RUNS
-    durations = latency.LATENCIES[metric](m)
-    told, over = _told(m, durations, aim.limit)
-    runs_told = [told & (m.requests.run == run) for run in m.runs]
-    if sum(bool(mine.any()) for mine in runs_told) < intervals.LEAST_RUNS:
-        return figures[stat], by_count(int(over.sum()), int(told.sum()), 1 - q), intervals.WITHIN_RUN
+        answer = _by_hull(m.gaps.stamped, gaps, objective.quantile, limit * NS_PER_MS)
+        return _Found(value, answer, Basis.RUNS)
+    return _percentile(m, value, latency.LATENCIES[objective.metric](m), objective.quantile, limit)
+
+
+def _least_rate(m: Measured, metric: str, limit: float, metrics: Figures) -> _Found:
+    met = good(m, terms_of(m.facts.objectives))
+    runs = [run for run in throughput.of_runs(m, met).get(metric, []) if run is not None]
+    return _Found(metrics.rate(metric), _by_runs(runs, limit, at_least=True), Basis.RUNS)
+
+
+def _percentile(m: Measured, value: Figure, durations: Float64, q: float, limit: float) -> _Found:
+    """Whether the q-quantile of `durations`, one a request in ns, is within `limit` ms."""
+    decisive, over = _decisive(m, durations, limit)
+    by_run = [decisive & (m.requests.run == run) for run in m.runs]
+    if sum(bool(mine.any()) for mine in by_run) < intervals.LEAST_RUNS:
+        return _Found(value, by_count(int(over.sum()), int(decisive.sum()), 1 - q), Basis.WITHIN_RUN)
     # A request that is over without an answer, by failing, would have taken for ever.
     lasted = np.where(np.isnan(durations) | ~m.answered, np.inf, durations)
-    runs_lasted = [SortedArray(lasted[mine]) for mine in runs_told]
-    return figures[stat], _by_hull(SortedArray(lasted[told]), runs_lasted, q, aim.limit * NS_PER_MS), OVER_RUNS
+    runs_lasted = [SortedArray(lasted[mine]) for mine in by_run]
+    return _Found(value, _by_hull(SortedArray(lasted[decisive]), runs_lasted, q, limit * NS_PER_MS), Basis.RUNS)
 
 
-def _told(m: Measured, durations: NDArray[np.float64], limit_ms: float) -> tuple[Bool, Bool]:
-    """Return (which requests say whether they are over the limit, which are), failures included."""
+def _decisive(m: Measured, durations: Float64, limit_ms: float) -> tuple[Bool, Bool]:
+    """(Which requests say whether they are over the limit, which are), failures included."""
     ours = m.requests.ended(Outcome.CANCELLED)
     answered = m.answered & ~np.isnan(durations)
     lasted = m.requests.done_ns - m.requests.intended_ns
@@ -155,50 +180,50 @@ def _told(m: Measured, durations: NDArray[np.float64], limit_ms: float) -> tuple
     return answered | failed, (answered & (durations > limit_ms * NS_PER_MS)) | failed
 
 
-def _by_runs(runs: Sequence[float], limit: float, *, at_least: bool = False) -> str:
-    """Decide by the t interval of what each run gave."""
+def _by_runs(runs: Sequence[float], limit: float, *, at_least: bool = False) -> Answer:
+    """Decided by the t interval of what each run gave."""
     figure = intervals.over_runs(runs, 0, 1 - 2 * ERROR)
     return _by_interval(figure.low, figure.high, limit, at_least=at_least)
 
 
-def _by_hull(data: Sorted, runs: Sequence[Sorted], q: float, limit: float) -> str:
-    held = [run for run in runs if run.n]
-    if len(held) < intervals.LEAST_RUNS:
-        return "inconclusive"
-    return _by_interval(*intervals.hull(data, q, held, 1 - 2 * ERROR), limit)
+def _by_hull(data: Sorted, runs: Sequence[Sorted], q: float, limit: float) -> Answer:
+    some = [run for run in runs if run.n]
+    if len(some) < intervals.LEAST_RUNS:
+        return Answer.INCONCLUSIVE
+    return _by_interval(*intervals.hull(data, q, some, 1 - 2 * ERROR), limit)
 
 
-def by_count(over: int, n: int, allowed: float) -> str:
-    """Decide "at most the share `allowed` is over", having seen `over` of `n`."""
+def by_count(over: int, n: int, allowed: float) -> Answer:
+    """Whether at most the share `allowed` is over the limit, having seen `over` of `n`."""
     if n and special.bdtr(over, n, allowed) <= ERROR:
-        return "held"
+        return Answer.HELD
     if over and special.bdtrc(over - 1, n, allowed) <= ERROR:
-        return "failed"
-    return "inconclusive"
+        return Answer.FAILED
+    return Answer.INCONCLUSIVE
 
 
-def _by_interval(low: float | None, high: float | None, limit: float, *, at_least: bool = False) -> str:
+def _by_interval(low: float | None, high: float | None, limit: float, *, at_least: bool = False) -> Answer:
     if at_least:
         low, high, limit = (None if high is None else -high), (None if low is None else -low), -limit
     if high is not None and high <= limit:
-        return "held"
-    return "failed" if low is not None and low > limit else "inconclusive"
+        return Answer.HELD
+    return Answer.FAILED if low is not None and low > limit else Answer.INCONCLUSIVE
 
 
-def _error_rate(m: Measured, limit: float) -> _Answer:
+def _error_rate(m: Measured, limit: float) -> _Found:
     counted = m.inside & ~forgiven(m)
     failed = counted & ~m.requests.ok
     n, k = int(counted.sum()), int(failed.sum())
     mine = [counted & (m.requests.run == run) for run in m.counted.runs]  # failures count wherever they were
     shares = [float(failed[run].mean()) for run in mine if run.any()]
-    value = intervals.proportion(k, n, shares, m.confidence).to_json()
+    value = intervals.proportion(k, n, shares, m.confidence).figure()
     if limit == 0 and n:  # "none at all" is about these requests; no number of them proves it of all
-        return value, "failed" if k else "held", intervals.WITHIN_RUN
-    if len(shares) < intervals.LEAST_RUNS:
-        return value, by_count(k, n, limit), intervals.WITHIN_RUN
-    plain = intervals.t_half_width(shares, 1 - 2 * ERROR)
+        return _Found(value, Answer.FAILED if k else Answer.HELD, Basis.WITHIN_RUN)
     answer = by_count(k, n, limit)
+    if len(shares) < intervals.LEAST_RUNS:
+        return _Found(value, answer, Basis.WITHIN_RUN)
+    plain = intervals.t_half_width(shares, 1 - 2 * ERROR)
     # The runs must agree with the count: failures come in clusters, of which counts know nothing.
     low, high = k / n - plain, k / n + plain
-    agreed = (answer == "held" and high <= limit) or (answer == "failed" and low > limit)
-    return value, answer if agreed else "inconclusive", OVER_RUNS
+    agreed = (answer is Answer.HELD and high <= limit) or (answer is Answer.FAILED and low > limit)
+    return _Found(value, answer if agreed else Answer.INCONCLUSIVE, Basis.RUNS)

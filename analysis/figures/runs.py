@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 
 from analysis.estimate import significant
 from analysis.figures import throughput
@@ -24,31 +23,44 @@ from analysis.records.requests import Bool
 from analysis.stats import variance
 from analysis.stats.outliers import outliers
 
-__all__ = ["side_by_side"]
-
-Float64 = NDArray[np.float64]
+__all__ = ["Doubt", "OverRuns", "side_by_side"]
 
 MEANS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
-def side_by_side(m: Measured, good: Bool | None = None) -> dict[str, dict[str, Any]]:
-    """Return for each mean-like figure {"values", "median", "outliers", "components"}.
+class Doubt(Struct, frozen=True, kw_only=True):
+    """Where the doubt about a mean comes from: components of variance of logarithms, so that they are shares."""
 
-    values: one a run in order of `m.windows`, None where a run has none. outliers: the numbers of the runs that stand
-    out. components: of logarithms, so that they are shares; only for latencies of requests, from two runs on.
-    """
+    run: float | None
+    request: float | None
+    requests_per_run: float | None
+    run_share: float | None
+    advice: str
+
+
+class OverRuns(Struct, frozen=True, kw_only=True):
+    """One mean-like figure, run by run."""
+
+    values: tuple[float | None, ...]  # one a run in order of the windows, None where a run has none
+    median: float | None
+    outliers: tuple[int, ...]  # the numbers of the runs that stand out
+    components: Doubt | None  # only of latencies of requests, from two runs on
+
+
+def side_by_side(m: Measured, good: Bool | None = None) -> dict[str, OverRuns]:
+    """Each mean-like figure over the runs of `m`, by its key in the catalogue; goodput only with `good`."""
     whole = m.counted
     figures, others = _figures(whole, good), _figures(m.left_out, good)
-    told = {}
+    side = {}
     for name, values in figures.items():
         of_run = dict(zip(whole.runs, values, strict=True)) | dict(zip(m.left_out.runs, others[name], strict=True))
-        told[name] = {
-            "values": [significant(of_run[run]) for run in m.runs],
-            "median": significant(_median(values)),
-            "outliers": [run for run, out in zip(whole.runs, outliers(values), strict=True) if out],
-            "components": _components(whole, name) if name in MEANS else None,
-        }
-    return told
+        side[name] = OverRuns(
+            values=tuple(significant(of_run[run]) for run in m.runs),
+            median=significant(_median(values)),
+            outliers=tuple(run for run, out in zip(whole.runs, outliers(values), strict=True) if out),
+            components=_components(whole, name) if name in MEANS else None,
+        )
+    return side
 
 
 def _figures(m: Measured, good: Bool | None) -> dict[str, Sequence[float | None]]:
@@ -66,16 +78,16 @@ def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _components(m: Measured, name: str) -> dict[str, Any] | None:
+def _components(m: Measured, name: str) -> Doubt | None:
     durations = latency.LATENCIES[name](m)
-    kept = m.answered & (durations > 0)
-    parts = variance.components([np.log(durations[kept & (m.requests.run == run)]) for run in m.runs])
+    usable = m.answered & (durations > 0)
+    parts = variance.components([np.log(durations[usable & (m.requests.run == run)]) for run in m.runs])
     if parts is None:
         return None
-    return {
-        "run": significant(parts.run),
-        "request": significant(parts.request),
-        "requests_per_run": significant(parts.requests),
-        "run_share": significant(parts.run_share),
-        "advice": variance.advice(parts),
-    }
+    return Doubt(
+        run=significant(parts.run),
+        request=significant(parts.request),
+        requests_per_run=significant(parts.requests),
+        run_share=significant(parts.run_share),
+        advice=variance.advice(parts),
+    )

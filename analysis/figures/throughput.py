@@ -14,18 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.estimate import Estimate, refused
+from analysis.estimate import Estimate, Float64, NoteCode, note, refused
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT, Bool
 from analysis.records.windows import Window
 from analysis.stats import intervals
 
 __all__ = ["Span", "event_rates", "of_runs", "rates", "spans_of"]
-
-Float64 = NDArray[np.float64]
-
-WHOLE_RUN = "window shorter than a request: whole run, ramp and drain included"
-COUNTED_EVENTS = "at least this: tokens counted as events for some requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +66,11 @@ class _Rate:
     n: int  # completions
     confidence: float
 
-    def estimate(self, *notes: str) -> Estimate:
+    def estimate(self) -> Estimate:
         known = [value for value in self.per_s if not math.isnan(value)]
         if not known:
-            return refused("the measured window is empty", self.n)
-        return intervals.over_runs(known, self.n, self.confidence).noted(*notes)
+            return refused(note(NoteCode.EMPTY_WINDOW), self.n)
+        return intervals.over_runs(known, self.n, self.confidence)
 
 
 def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> dict[str, Estimate]:
@@ -84,16 +79,16 @@ def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> 
     good: shape (n,), which requests met the objectives; None if there are none. chosen: count only these requests.
     """
     spans = spans_of(m)
-    note = (WHOLE_RUN,) if any(span.whole_run for span in spans) else ()
+    notes = (note(NoteCode.WHOLE_RUN),) if any(span.whole_run for span in spans) else ()
     figures = {
         "requests_per_s": _requests(m, spans, chosen).estimate(),
         "output_tokens_per_s": _token_rate(m, spans, chosen, [m.count_tokens()]),
         "total_tokens_per_s": _token_rate(m, spans, chosen, [m.count_tokens(), m.requests.input_tokens]),
-        "goodput_per_s": refused("no objective that a single request can meet was stated"),
+        "goodput_per_s": refused(note(NoteCode.NO_REQUEST_OBJECTIVE)),
     }
     if good is not None:
         figures["goodput_per_s"] = _requests(m, spans, good if chosen is None else good & chosen).estimate()
-    return {name: figure.noted(*note) for name, figure in figures.items()}
+    return {name: figure.noted(*notes) for name, figure in figures.items()}
 
 
 def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | None]]:
@@ -135,7 +130,7 @@ def _rate(m: Measured, spans: Sequence[Span], chosen: Bool | None, amount: Float
 def _tokens(
     m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
 ) -> tuple[_Rate, Bool]:
-    """Return (the rate of the tokens that are known of, which requests did not tell how many they had)."""
+    """Return (the rate of the tokens that are known of, which requests do not say how many they had)."""
     unknown = np.zeros(len(m.requests), np.bool_)
     total = np.zeros(len(m.requests))
     for count in counts:
@@ -153,11 +148,11 @@ def _tokens(
 def _token_rate(
     m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
 ) -> Estimate:
-    """Return the rate of tokens; a lower bound without a value where a request did not tell how many it had."""
+    """The rate of tokens; a lower bound without a value where a request does not say how many it had."""
     rate, unknown = _tokens(m, spans, chosen, counts)
     if not unknown.any():
         return rate.estimate()
     if len(counts) > 1:
-        return refused("token counts unknown", rate.n)
+        return refused(note(NoteCode.COUNTS_UNKNOWN), rate.n)
     least = rate.estimate().value
-    return Estimate(None, least, None, None, rate.n, ("token counts unknown", COUNTED_EVENTS))
+    return Estimate(None, least, None, None, rate.n, (note(NoteCode.COUNTS_UNKNOWN), note(NoteCode.COUNTED_EVENTS)))

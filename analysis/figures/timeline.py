@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.estimate import Float64
 from analysis.records import latency
 from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT
@@ -14,8 +14,6 @@ from analysis.records.tokens import SERIES_BINS
 from analysis.stats.in_flight import time_in_flight
 
 __all__ = ["Timeline", "timeline_of"]
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from msgspec import UNSET
 
 from analysis.estimate import Float64, significant
 from analysis.formats.guide_report import Plain, comparison_text, summary_text
-from analysis.records.calls import Calls, read_calls
-from analysis.records.frame import load
+from analysis.records.calls import Calls
+from analysis.records.reading import Reading, reading_of
 from analysis.records.requests import ABSENT
 from loadgen.manifest import ARTIFACTS, AgentFacts, Manifest
 
@@ -40,10 +40,10 @@ DEFINITIONS = {
 UNKNOWN_ON_A_CLIENT = ("average_gpu_utilization", "peak_gpu_memory_gb", "peak_gpu_temperature_c")
 
 
-def write_artifacts(directory: Path) -> None:
-    """Write the artifacts of a campaign of agents. Raises OSError."""
-    frame = load(directory)
-    calls, manifest, folder = read_calls(frame), frame.facts, directory / ARTIFACTS
+def write_artifacts(directory: Path, reading: Reading | None = None) -> None:
+    """Write the artifacts of a campaign of agents. reading: of the directory, if there is one. Raises OSError."""
+    reading = reading_of(directory if reading is None else reading)
+    calls, manifest, folder = reading.calls, reading.facts, directory / ARTIFACTS
     folder.mkdir(exist_ok=True)
     numbers = {facts.run: facts.block + 1 for facts in manifest.runs if facts.block is not None}
     runs = [

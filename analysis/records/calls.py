@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from analysis.records.frame import Frame
 from analysis.records.requests import ABSENT, Bool, read_requests
 from analysis.records.tokens import read_tokens
 from loadgen import latency
+from loadgen.manifest import Manifest
 from loadgen.record import Int64
 
 __all__ = ["Calls", "agents_of", "read_calls"]
@@ -83,13 +83,14 @@ class Calls:
         return np.where(usable, latency.tpot(first_ns, last_ns, tokens, first_tokens), np.nan)
 
 
-def agents_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(agent["name"]) for agent in manifest.get("agents") or [])
+def agents_of(manifest: Manifest) -> tuple[str, ...]:
+    """The names of the agents, in the order of the manifest."""
+    return tuple(agent.name for agent in manifest.crew)
 
 
 def read_calls(frame: Frame) -> Calls:
     """Read the calls of solo and concurrent arms. Runs that did not come to their end are left out."""
-    manifest = frame.manifest
+    manifest = frame.facts
     names = agents_of(manifest)
     kinds = _runs(manifest)
     requests = read_requests(frame)
@@ -102,7 +103,7 @@ def read_calls(frame: Frame) -> Calls:
     row = row[np.lexsort((requests.seq[row], start[row], agent[row], requests.run[row]))]
     run = requests.run[row]
     output = np.where(requests.counted_tokens(), requests.output_tokens, tokens.counted)
-    blocks = {entry["run"]: entry.get("block") for entry in manifest.get("runs") or []}
+    blocks = {entry.run: ABSENT if entry.block is None else entry.block for entry in manifest.runs}
     failures: dict[int, str] = {}
     for number, outcome in zip(run.tolist(), requests.outcome[row].tolist(), strict=True):
         if requests.outcomes[outcome] != "ok":
@@ -110,11 +111,11 @@ def read_calls(frame: Frame) -> Calls:
     return Calls(
         row=row,
         run=run,
-        block=np.array([ABSENT if blocks[r] is None else blocks[r] for r in run.tolist()], np.int64),
+        block=np.array([blocks[number] for number in run.tolist()], np.int64),
         agent=agent[row],
         endpoint=requests.endpoint[row].astype(np.int64),
         turn=_turns(run, agent[row]),
-        concurrent=np.array([kinds[r] for r in run.tolist()], np.bool_),
+        concurrent=np.array([kinds[number] for number in run.tolist()], np.bool_),
         ok=requests.ok[row],
         intended_ns=requests.intended_ns[row],
         sent_ns=requests.sent_ns[row],
@@ -136,20 +137,19 @@ def read_calls(frame: Frame) -> Calls:
     )
 
 
-def _runs(manifest: Mapping[str, Any]) -> dict[int, bool]:
-    """Return {run: whether concurrent} of the finished runs of solo and concurrent arms."""
-    design = manifest.get("design") or {}
-    members = {arm["name"]: list(arm.get("agents") or []) for arm in design.get("arms") or []}
+def _runs(manifest: Manifest) -> dict[int, bool]:
+    """{run: whether concurrent} of the finished runs of solo and concurrent arms."""
+    members = {arm.name: arm.agents for arm in manifest.planned_design.arms}
     primary, everyone = arms.primary(manifest), agents_of(manifest)
     runs = {}
-    for entry in manifest.get("runs") or []:
-        if arms.cut_short(entry) is not None:
+    for entry in manifest.runs:
+        if not entry.whole:
             continue
-        arm = arms.arm_of(manifest, entry["run"])
+        arm = arms.arm_of(manifest, entry.run)
         if arm == primary or arm is None:
-            runs[entry["run"]] = True
+            runs[entry.run] = True
         elif len(members.get(arm, ())) == 1 and members[arm][0] in everyone:
-            runs[entry["run"]] = False
+            runs[entry.run] = False
     return runs
 
 

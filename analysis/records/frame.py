@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loadgen.manifest import Manifest
+from analysis.estimate import Note, NoteCode, note
+from loadgen.manifest import JOURNAL, MANIFEST, RECORDS, SAMPLES, TELEMETRY, Manifest
 
 __all__ = ["Frame", "NoRecordsError", "load"]
 
@@ -33,16 +35,12 @@ class Frame:
     """The records of a run's directory, unread as yet."""
 
     files: tuple[Path, ...]
-    manifest: Mapping[str, Any]  # empty where there is none
-    notes: tuple[str, ...] = ()
+    manifest: Mapping[str, Any]  # as JSON, for the time until all its readers are typed
+    facts: Manifest  # an empty one where there is none
+    notes: tuple[Note, ...] = ()
     partial: bool = False  # read from journal segments: the run did not close
     runs: frozenset[int] | None = None  # only the records of these; None: of all
     samples: tuple[Path, ...] = ()  # what was sampled beside the runs
-
-    @property
-    def facts(self) -> Manifest:
-        """The manifest as typed values. It takes the place of `manifest` as its readers follow."""
-        return Manifest.from_json(self.manifest)
 
     def only(self, runs: Collection[int]) -> Frame:
         """Return the same directory as if it held no other runs."""
@@ -68,44 +66,49 @@ class Frame:
 
 
 def load(directory: str | Path) -> Frame:
-    """Return the records in `directory`. Raises NoRecordsError if no run ever wrote there."""
+    """The records in `directory`. Raises NoRecordsError if no run ever wrote there."""
     directory = Path(directory)
-    manifest, notes = _manifest(directory / "manifest.json")
-    records = directory / "records.parquet"
-    journal = directory / "journal"
+    plain, facts, notes = _manifest(directory / MANIFEST)
+    records = directory / RECORDS
+    journal = directory / JOURNAL
     if records.is_file() and _readable(records):
         if any(journal.glob("*.parquet")):
-            notes.append("journal/ beside a complete records.parquet: not read")
-        return Frame((records,), manifest, tuple(notes), samples=_samples(directory))
+            notes.append(note(NoteCode.JOURNAL_NOT_READ))
+        return Frame((records,), plain, facts, tuple(notes), samples=_samples(directory))
     if records.is_file():
-        notes.append("records.parquet cannot be read")
+        notes.append(note(NoteCode.RECORDS_UNREADABLE))
     segments = sorted(journal.glob("*.parquet"))
-    if not segments and not manifest:
+    if not segments and not plain:
         raise NoRecordsError(f"{directory}: neither records.parquet nor journal/*.parquet nor manifest.json in it")
     readable = tuple(path for path in segments if _readable(path))
-    notes.append(f"the run did not close: read from {len(readable)} journal segments")
-    notes += [f"journal segment {path.name} cannot be read: left out" for path in segments if path not in readable]
-    return Frame(readable, manifest, tuple(notes), partial=True, samples=_samples(directory))
+    notes.append(note(NoteCode.NOT_CLOSED, segments=len(readable)))
+    notes += [note(NoteCode.SEGMENT_UNREADABLE, name=path.name) for path in segments if path not in readable]
+    return Frame(readable, plain, facts, tuple(notes), partial=True, samples=_samples(directory))
 
 
 def _samples(directory: Path) -> tuple[Path, ...]:
     """Return the files of samples: the closed one, or the segments of a run that did not close."""
-    closed = directory / "telemetry.parquet"
+    closed = directory / TELEMETRY
     if closed.is_file():
         return (closed,) if _readable(closed) else ()
-    return tuple(path for path in sorted((directory / "telemetry").glob("*.parquet")) if _readable(path))
+    return tuple(path for path in sorted((directory / SAMPLES).glob("*.parquet")) if _readable(path))
 
 
-def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
+def _manifest(path: Path) -> tuple[Mapping[str, Any], Manifest, list[Note]]:
+    """The manifest, as JSON and as facts, and what was wrong with it. What is wrong as a whole says nothing."""
     try:
-        manifest = json.loads(path.read_bytes())
+        plain = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return {}, ["no manifest.json: windows and load are guessed from the records"]
+        return {}, Manifest(), [note(NoteCode.NO_MANIFEST)]
     except ValueError:
-        return {}, ["manifest.json is not JSON: windows and load are guessed from the records"]
-    if not isinstance(manifest, dict):
-        return {}, ["manifest.json is not an object: windows and load are guessed from the records"]
-    return manifest, []
+        return {}, Manifest(), [note(NoteCode.MANIFEST_NOT_JSON)]
+    if not isinstance(plain, dict):
+        return {}, Manifest(), [note(NoteCode.MANIFEST_NOT_OBJECT)]
+    try:
+        facts = Manifest.from_json({key: value for key, value in plain.items() if value is not None})
+    except msgspec.ValidationError as error:
+        return {}, Manifest(), [note(NoteCode.MANIFEST_FAULTY, fault=str(error))]
+    return plain, facts, []
 
 
 def _readable(path: Path) -> bool:

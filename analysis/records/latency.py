@@ -11,17 +11,14 @@ feels; from sent on it is the server's doing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.records.measured import Measured
 from analysis.records.requests import ABSENT, Bool
 from loadgen import latency
 from loadgen.record import Int64
-
-if TYPE_CHECKING:  # measured.py asks for latencies to see where its windows open
-    from analysis.records.measured import Measured
 
 __all__ = ["LATENCIES", "e2e", "queue", "send_lag", "tpot", "tpot_usual", "ttft", "ttft_service"]
 

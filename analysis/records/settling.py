@@ -15,21 +15,17 @@ Not judged: bursts, MMPP arrivals and loads in stages, which change by design, a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.estimate import Float64, Note, NoteCode, note
 from analysis.records import latency
+from analysis.records.measured import Measured
 from analysis.records.requests import Bool
 from analysis.stats import steady
 
-if TYPE_CHECKING:  # measured.py asks this module where its windows open
-    from analysis.records.measured import Measured
-
 __all__ = ["LEAST", "Settled", "drifting", "settled", "shifted"]
-
-Float64 = NDArray[np.float64]
 
 LEAST = 300  # answers of a run
 P99_LEAST = 1000  # a hundred in each tenth: with fewer its p99 is its greatest value
@@ -91,8 +87,8 @@ class _Trend:
     least_change: float
 
 
-def drifting(m: Measured) -> list[tuple[int, str]]:
-    """Return (run, in words how it drifts) for each run that does."""
+def drifting(m: Measured) -> list[Note]:
+    """How each run drifts that does."""
     trends = [trend for index in range(len(m.windows)) for trend in _trends(m, index)]
     worst: dict[int, _Trend] = {}
     for trend in trends:
@@ -100,7 +96,7 @@ def drifting(m: Measured) -> list[tuple[int, str]]:
             continue
         if trend.run not in worst or trend.found.p < worst[trend.run].found.p:
             worst[trend.run] = trend
-    return [(run, _told(trend, len(trends))) for run, trend in worst.items()]
+    return [_drift(trend, len(trends)) for trend in worst.values()]
 
 
 def _trends(m: Measured, index: int) -> list[_Trend]:
@@ -127,22 +123,22 @@ def _trends(m: Measured, index: int) -> list[_Trend]:
     return trends
 
 
-def _told(trend: _Trend, tests: int) -> str:
-    moved = "rises" if trend.found.change > 0 else "falls"
+def _drift(trend: _Trend, tests: int) -> Note:
+    moves = "rises" if trend.found.change > 0 else "falls"
     share, p = abs(trend.found.change), min(1.0, trend.found.p * tests)
-    return f"drifting: {trend.figure} {moved} by {share:.0%} from the start of the window to its end (p {p:.1g})"
+    return note(NoteCode.DRIFTING, figure=trend.figure, moves=moves, share=float(share), p=float(p)).of_run(trend.run)
 
 
-def shifted(m: Measured) -> list[str]:
-    """Return in words where the level of TTFT or TPOT shifted, for runs with thirty bins of thirty answers.
+def shifted(m: Measured) -> list[Note]:
+    """Where the level of TTFT or TPOT shifted, for runs with thirty bins of thirty answers.
 
     The place of a shift is chosen among all bins, so its p value is multiplied by their number: without that, one
     stationary run in ten is said to have shifted.
     """
-    return [told for index in range(len(m.windows)) for name in WATCHED for told in _shifts(m, index, name)]
+    return [shift for index in range(len(m.windows)) for name in WATCHED for shift in _shifts(m, index, name)]
 
 
-def _shifts(m: Measured, index: int, name: str) -> list[str]:
+def _shifts(m: Measured, index: int, name: str) -> list[Note]:
     window = m.windows[index]
     values, due = _series(m, name, m.answered & (m.requests.run == window.run))
     bins = min(SHIFT_BINS[1], len(values) // SHIFT_ANSWERS)
@@ -152,8 +148,13 @@ def _shifts(m: Measured, index: int, name: str) -> list[str]:
     starts = np.array([int(part[0]) for part in np.array_split(due, bins)])
     tests = bins * len(m.windows) * len(WATCHED)
     return [
-        f"run {window.run}: {WATCHED[name]} shifts from {shift.before / 1e6:.3g} to {shift.after / 1e6:.3g} ms at "
-        f"{starts[shift.at] / 1e9:.3g} s"
+        note(
+            NoteCode.SHIFTED,
+            figure=WATCHED[name],
+            before_ms=float(shift.before) / 1e6,
+            after_ms=float(shift.after) / 1e6,
+            at_s=float(starts[shift.at]) / 1e9,
+        ).of_run(window.run)
         for shift in steady.shifts(levels) or ()
         if shift.p * tests < SHIFT_P
     ]

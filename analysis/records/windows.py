@@ -11,14 +11,15 @@ and the guess is noted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from analysis.records.arms import cut_short
+from analysis.estimate import Note, NoteCode, note
+from analysis.records.arms import CutShort, cut_short
 from analysis.records.requests import ABSENT, Bool, Requests
+from loadgen.manifest import LoadFacts, Manifest, RunFacts
 from loadgen.record import Outcome
 
 __all__ = ["Window", "counted", "measured", "windows_of"]
@@ -37,8 +38,8 @@ class Window:
     concurrency_reached: int | None
     most_in_flight: int | None  # the cap of an open loop
     interrupted: bool
-    cut_short: str | None  # why the run did not come to its end
-    notes: tuple[str, ...] = ()
+    cut_short: CutShort | None  # why the run did not come to its end
+    notes: tuple[Note, ...] = ()
     stationary: bool = True  # by design: no burst, no bursts and calms, no stages
     asked_from_ns: int | None = None  # where it opened before a transient was cut; None: not judged
     cut: int = 0  # answered requests in between
@@ -50,56 +51,51 @@ class Window:
         return max(0, self.to_ns - self.from_ns) / 1e9
 
 
-def windows_of(
-    manifest: Mapping[str, Any], requests: Requests, runs: Collection[int] | None = None
-) -> tuple[Window, ...]:
-    """Return the window of each of `runs`, in order; None: of every run with a record or an entry in the manifest."""
-    entries = {entry["run"]: entry for entry in manifest.get("runs") or [] if "run" in entry}
+def windows_of(manifest: Manifest, requests: Requests, runs: Collection[int] | None = None) -> tuple[Window, ...]:
+    """The window of each of `runs`, in order; None: of every run with a record or an entry in the manifest."""
+    entries = {entry.run: entry for entry in manifest.runs}
     runs = sorted({*entries, *np.unique(requests.run).tolist()} if runs is None else runs)
-    profile = manifest.get("profile") or {}
-    load = profile.get("load") if isinstance(profile, dict) else None
-    return tuple(_window(run, entries.get(run) or {}, load if isinstance(load, dict) else {}, requests) for run in runs)
+    load = manifest.load or LoadFacts()
+    return tuple(_window(run, entries.get(run), load, requests) for run in runs)
 
 
-def _window(run: int, entry: Mapping[str, Any], load: Mapping[str, Any], requests: Requests) -> Window:
+def _window(run: int, entry: RunFacts | None, load: LoadFacts, requests: Requests) -> Window:
+    made = entry or RunFacts(run=run, interrupted=True)
     mine = requests.run == run
     notes = []
-    from_ns = entry.get("measured_from_ns")
+    from_ns, to_ns = made.measured_from_ns, made.measured_to_ns
     if from_ns is None:
         from_ns = _warm_until(load, requests, mine)
         if from_ns:
-            notes.append("window start guessed: after the warm-up the profile asked for")
-    to_ns = entry.get("measured_to_ns")
+            notes.append(note(NoteCode.START_GUESSED))
     if to_ns is None:
         sent = requests.sent_ns[mine]
         to_ns = int(sent.max()) if len(sent) and sent.max() != ABSENT else from_ns
-        notes.append("window end guessed: the last request sent")
-    open_loop = entry.get("open_loop")
-    arrivals = load.get("arrivals") or ("closed" if load.get("rate_per_s") is None else "poisson")
-    asked = entry.get("concurrency_asked")
+        notes.append(note(NoteCode.END_GUESSED))
+    arrivals = load.arrivals or ("closed" if load.rate_per_s is None else "poisson")
+    asked = made.concurrency_asked
     return Window(
         run=run,
-        from_ns=int(from_ns),
-        to_ns=int(to_ns),
-        offered=int(entry.get("offered") or mine.sum()),
-        open_loop=arrivals != "closed" if open_loop is None else bool(open_loop),
-        concurrency_asked=asked if asked is not None else load.get("concurrency"),
-        concurrency_reached=entry.get("concurrency_reached"),
-        most_in_flight=load.get("max_in_flight"),
-        interrupted=bool(entry.get("interrupted", not entry)),
+        from_ns=from_ns,
+        to_ns=to_ns,
+        offered=made.offered or int(mine.sum()),
+        open_loop=arrivals != "closed" if made.open_loop is None else made.open_loop,
+        concurrency_asked=load.concurrency if asked is None else asked,
+        concurrency_reached=made.concurrency_reached,
+        most_in_flight=load.max_in_flight,
+        interrupted=made.interrupted,
         cut_short=cut_short(entry),
         notes=tuple(notes),
-        stationary=arrivals not in ("burst", "mmpp") and not load.get("stages"),
+        stationary=arrivals not in ("burst", "mmpp") and not load.stages,
     )
 
 
-def _warm_until(load: Mapping[str, Any], requests: Requests, mine: Bool) -> int:
-    """Return where the warm-up asked for ended: its seconds, or the moment the first request after it was due."""
-    warm = int(float(load.get("warmup_s") or 0) * 1e9)
-    asked = int(load.get("warmup_requests") or 0)
-    if not asked:
+def _warm_until(load: LoadFacts, requests: Requests, mine: Bool) -> int:
+    """Where the warm-up asked for ended: its seconds, or the moment the first request after it was due."""
+    warm = int(load.warmup_s * 1e9)
+    if not load.warmup_requests:
         return warm
-    due = requests.intended_ns[mine & (requests.seq >= asked)]
+    due = requests.intended_ns[mine & (requests.seq >= load.warmup_requests)]
     return max(warm, int(due.min()) if len(due) else 0)
 
 

@@ -13,29 +13,30 @@ from analysis.report.html import as_page
 from analysis.report.markdown import as_markdown
 from analysis.report.run import Extras, run_document
 from analysis.report.text import as_text
-from analysis.summary import Source, measured_from, summarise
+from analysis.summary import Source, Summary, as_mapping, measured_of, opened, summarise
 
 __all__ = ["html_report", "markdown_report", "terminal_report"]
 
 MANIFEST = ("profile", "targets", "host", "workload")  # what the page shows of it
 
-Summary = Mapping[str, Any]
+Either = Summary | Mapping[str, Any]  # until no report is made from a mapping
 
 
-def terminal_report(summary: Summary, *, colour: bool = False) -> str:
+def terminal_report(summary: Either, *, colour: bool = False) -> str:
     """The report as text, no line wider than 80 columns, ending in a newline."""
-    return as_text(run_document(attributes(summary)), colour=colour)
+    return as_text(run_document(attributes(as_mapping(summary))), colour=colour)
 
 
-def markdown_report(summary: Summary) -> str:
+def markdown_report(summary: Either) -> str:
     """The report as Markdown, ending in a newline."""
-    return as_markdown(run_document(attributes(summary)))
+    return as_markdown(run_document(attributes(as_mapping(summary))))
 
 
-def html_report(source: Source, summary: Summary | None = None) -> str:
+def html_report(source: Source, summary: Either | None = None) -> str:
     """The page about a run's directory. summary: of the same source, where it is at hand."""
-    m = measured_from(source)
-    summary = summarise(source) if summary is None else summary
+    source = opened(source)
+    m = measured_of(source)
+    summary = as_mapping(summarise(source) if summary is None else summary)
     started = next((run["wall_start"] for run in m.manifest.get("runs") or [] if run.get("wall_start")), None)
     parts = [
         (name, json.dumps(m.manifest[name], indent=2, ensure_ascii=False)) for name in MANIFEST if m.manifest.get(name)

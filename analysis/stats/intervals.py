@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from analysis.estimate import Estimate
+from analysis.estimate import Estimate, Float64, Note, NoteCode, note
 from analysis.stats.quantiles import Sorted, bounds, quantile, type7
 
 __all__ = [
@@ -26,9 +25,9 @@ __all__ = [
     "ENOUGH_RUNS",
     "FEW_RUNS",
     "LEAST_RUNS",
-    "WITHIN_RUN",
     "about",
     "centre",
+    "few",
     "hull",
     "log_t_half_width",
     "no_interval",
@@ -41,14 +40,12 @@ __all__ = [
     "with_instrument",
 ]
 
-Float64 = NDArray[np.float64]
 Ends = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
 LEAST_RUNS = 3  # METHODOLOGY 4.2: with fewer nothing is known of how runs differ
 ENOUGH_RUNS = 5  # with fewer the interval is right, and very wide
-WITHIN_RUN = "within-run"
-FEW_RUNS = "few runs"
+FEW_RUNS = note(NoteCode.FEW_RUNS)
 
 
 def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
@@ -107,22 +104,24 @@ def about(value: float, runs: Sequence[float], confidence: float = CONFIDENCE) -
     return value / factor, value * factor
 
 
-def no_interval(runs: int) -> str:
-    return f"no interval from {runs} run{'s' if runs != 1 else ''}: ask for --runs {ENOUGH_RUNS}"
+def no_interval(runs: int) -> Note:
+    """The note that so few runs have no interval."""
+    return note(NoteCode.NO_INTERVAL, runs=runs, s="" if runs == 1 else "s", enough=ENOUGH_RUNS)
 
 
 def over_runs(runs: Sequence[float], n: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return a mean-like figure with its interval. runs: its value in each run; n: how many samples are behind them."""
     if not runs:
-        return Estimate(None, n=n, notes=("no data",))
+        return Estimate(None, n=n, notes=(note(NoteCode.NO_DATA),))
     value = centre(runs)
     if len(runs) < LEAST_RUNS:
         return Estimate(value, n=n, notes=(no_interval(len(runs)),))
     low, high = about(value, runs, confidence)
-    return Estimate(value, low, high, confidence, n, _few(len(runs)))
+    return Estimate(value, low, high, confidence, n, few(len(runs)))
 
 
-def _few(runs: int) -> tuple[str, ...]:
+def few(runs: int) -> tuple[Note, ...]:
+    """The note that an interval is over few runs; none from ENOUGH_RUNS on."""
     return (FEW_RUNS,) if runs < ENOUGH_RUNS else ()
 
 
@@ -151,19 +150,19 @@ def percentile(
     if len(runs) < LEAST_RUNS:
         if clustered:
             return replace(estimate, low=None, high=None, confidence=None).noted(no_interval(len(runs)))
-        return estimate if estimate.low is None and estimate.high is None else estimate.noted(WITHIN_RUN)
+        return estimate if estimate.low is None and estimate.high is None else estimate.noted(note(NoteCode.WITHIN_RUN))
     if estimate.low is None and estimate.high is None:
         return estimate
     low, high = hull(data, q, runs, confidence)
     if estimate.high is None:
-        return replace(estimate, low=low).noted(*_few(len(runs)))
-    return replace(estimate, low=low, high=high, confidence=confidence).noted(*_few(len(runs)))
+        return replace(estimate, low=low).noted(*few(len(runs)))
+    return replace(estimate, low=low, high=high, confidence=confidence).noted(*few(len(runs)))
 
 
 def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = CONFIDENCE) -> Estimate:
     """Return k/n with Wilson's interval; with the shares of three runs or more, the hull of it and of t over them."""
     if n == 0:
-        return Estimate(None, notes=("no data",))
+        return Estimate(None, notes=(note(NoteCode.NO_DATA),))
     z = float(special.ndtri((1 + confidence) / 2))
     share = k / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -171,10 +170,10 @@ def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = C
     low = 0.0 if k == 0 else middle - half
     high = 1.0 if k == n else middle + half
     if len(runs) < LEAST_RUNS:
-        return Estimate(share, low, high, confidence, n, (WITHIN_RUN,))
+        return Estimate(share, low, high, confidence, n, (note(NoteCode.WITHIN_RUN),))
     plain = t_half_width(runs, confidence)
     low, high = max(0.0, min(low, share - plain)), min(1.0, max(high, share + plain))
-    return Estimate(share, low, high, confidence, n, _few(len(runs)))
+    return Estimate(share, low, high, confidence, n, few(len(runs)))
 
 
 def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:
@@ -190,4 +189,4 @@ def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:
         low=None if low is None else value - math.hypot(value - low, halfwidth),
         high=None if high is None else value + math.hypot(high - value, halfwidth),
     )
-    return widened.noted("instrument-limited") if value < 10 * halfwidth else widened
+    return widened.noted(note(NoteCode.INSTRUMENT_LIMITED)) if value < 10 * halfwidth else widened

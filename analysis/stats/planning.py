@@ -8,7 +8,7 @@ the log run values (unpaired) or of the log ratios (paired).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from analysis.estimate import significant
 from analysis.stats.distributions import scipy_stats
-from analysis.stats.intervals import CONFIDENCE, log_t_half_width, t_interval, t_quantile
+from analysis.stats.intervals import log_t_half_width, t_interval, t_quantile
 from analysis.stats.ratio import Difference
 
 __all__ = [
@@ -26,13 +26,11 @@ __all__ = [
     "Detectable",
     "Look",
     "Seen",
-    "confidence_of",
     "detectable",
     "look",
     "minimum_detectable",
     "power",
     "runs_needed",
-    "stopping",
 ]
 
 LOOKS = (5, 8, 13, 21, 34, 55)
@@ -65,24 +63,6 @@ def look(values: Sequence[float], within: float) -> Look:
     width = _relative_half_width(values)
     reached = width <= within
     return Look(n, width, reached, None if reached else later)
-
-
-def confidence_of(manifest: Mapping[str, Any]) -> float:
-    """Return the confidence of a campaign's intervals: 95 %, or 97 % where runs were added until they were narrow."""
-    design = manifest.get("design") or {}
-    return CONFIDENCE if design.get("until") is None else LOOK_CONFIDENCE
-
-
-def stopping(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return {"within", "runs", "half_width", "reached"} of a campaign's last look; None if it did not decide by looks.
-
-    half_width: of each metric looked at, relative, at LOOK_CONFIDENCE. Before the first look runs is 0.
-    """
-    within = (manifest.get("design") or {}).get("until")
-    if within is None:
-        return None
-    looks = manifest.get("looks") or [{"runs": 0, "half_width": {}, "reached": False}]
-    return {"within": within, **looks[-1]}
 
 
 def _relative_half_width(values: Sequence[float]) -> float:

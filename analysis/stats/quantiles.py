@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # not scipy.stats, which takes 0.6 s to import
 
-from analysis.estimate import Estimate
+from analysis.estimate import Estimate, NoteCode, note
 
 __all__ = [
     "FEW_TAIL_SAMPLES",
@@ -147,17 +147,17 @@ def quantile(data: Sorted, q: float, confidence: float = CONFIDENCE) -> Estimate
     """
     n = data.n
     if n == 0:
-        return Estimate(None, notes=("no data",))
+        return Estimate(None, notes=(note(NoteCode.NO_DATA),))
     low, high, achieved = bounds(data, q, confidence)
     beyond = round(n * min(q, 1 - q), 9)
     if beyond < 1:
-        reason = f"{name_of(q)} of {n}: fewer than one is expected beyond it"
+        reason = note(NoteCode.BEYOND_DATA, percentile=name_of(q), n=n)
         return Estimate(None, low, None, achieved if low is not None else None, n, (reason,))
     notes = []
     if beyond < FEW_TAIL_SAMPLES:
-        notes.append("few tail samples")
+        notes.append(note(NoteCode.FEW_TAIL_SAMPLES))
     if high is None:
-        notes.append(f"no upper limit below {least_n(q, confidence, two_sided=True)} samples")
+        notes.append(note(NoteCode.NO_UPPER_LIMIT, least=least_n(q, confidence, two_sided=True)))
     return Estimate(type7(data, q), low, high, achieved, n, tuple(notes))
 
 

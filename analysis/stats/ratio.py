@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from analysis.estimate import Note, NoteCode, note
+from analysis.estimate import Float64, Note, NoteCode, note
 from analysis.stats.intervals import CONFIDENCE, t_quantile
 
 __all__ = ["Difference", "Ratio", "fieller_paired", "fieller_unpaired", "log_paired", "log_welch", "paired", "welch"]
 
-Float64 = NDArray[np.float64]
 Values = Sequence[float] | Float64
 
 ROUNDING = 1e-12  # of a mean: a smaller standard error is that of values which are all the same

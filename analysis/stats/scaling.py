@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.estimate import Estimate, refused
+from analysis.estimate import Estimate, Float64, Note, NoteCode, note, refused
 from analysis.stats.in_flight import time_in_flight
 from analysis.stats.intervals import t_quantile
 
@@ -35,7 +35,6 @@ __all__ = [
     "usl_peak",
 ]
 
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 CONFIDENCE = 0.95
@@ -93,48 +92,49 @@ def fit_usl(levels: Sequence[float], rates: Sequence[float], confidence: float =
         return _refused_usl(reason, len(n))
     found = _fit_log(n, x)
     if found is None:
-        return _refused_usl("the universal scalability law does not fit", len(n))
+        return _refused_usl(note(NoteCode.NO_FIT), len(n))
     logs, covariance = found
     gamma, alpha, beta = np.exp(logs).tolist()
-    note = None if int(runs.min()) >= LEAST_RUNS else f"no interval: fewer than {LEAST_RUNS} runs at some level"
+    few = int(runs.min()) < LEAST_RUNS
     t = t_quantile(len(n) - 3, confidence)
 
-    def told(value: float, gradient: Sequence[float]) -> Estimate:
+    def estimated(value: float, gradient: Sequence[float]) -> Estimate:
         """gradient: of the logarithm of `value`, by the logarithms of the parameters."""
-        if note:
-            return Estimate(value, n=len(n), notes=(note,))
+        if few:
+            return Estimate(value, n=len(n), notes=(note(NoteCode.FEW_RUNS_AT_LEVEL, least=LEAST_RUNS),))
         g = np.asarray(gradient)
         half = t * math.sqrt(max(float(g @ covariance @ g), 0.0))
         if not half < TOO_WIDE:
-            return Estimate(value, n=len(n), notes=("no interval: the data do not settle it",))
+            return Estimate(value, n=len(n), notes=(note(NoteCode.UNSETTLED),))
         return Estimate(value, value * math.exp(-half), value * math.exp(half), confidence, len(n))
 
-    estimates = (told(gamma, (1, 0, 0)), told(alpha, (0, 1, 0)), told(beta, (0, 0, 1)))
+    estimates = (estimated(gamma, (1, 0, 0)), estimated(alpha, (0, 1, 0)), estimated(beta, (0, 0, 1)))
     level, rate = usl_peak(gamma, alpha, beta)
     largest = float(tried[-1])
     if not level <= FURTHEST_PEAK * largest:
         best = float(max(x[n == one].mean() for one in tried))
-        plateau = f"no retrograde up to {largest:g}: plateau, most measured {best:.4g}"
+        plateau = note(NoteCode.PLATEAU, largest=largest, best=best)
         return Usl(*estimates, refused(plateau, len(n)), refused(plateau, len(n)))
     by_level = (0.0, -alpha / (2 * (1 - alpha)), -0.5) if alpha < 1 else (0.0, 0.0, 0.0)
     # At the peak dX/dN = 0: the rate there depends on the parameters alone, not on where the peak moves.
     below = 1 + alpha * (level - 1) + beta * level * (level - 1)
     by_rate = (1.0, -alpha * (level - 1) / below, -beta * level * (level - 1) / below)
-    return Usl(*estimates, told(level, by_level), told(rate, by_rate))
+    return Usl(*estimates, estimated(level, by_level), estimated(rate, by_rate))
 
 
-def _refused_usl(reason: str, n: int) -> Usl:
+def _refused_usl(reason: Note, n: int) -> Usl:
     nothing = refused(reason, n)
     return Usl(nothing, nothing, nothing, nothing, nothing)
 
 
-def _unfit(tried: Float64, rates: Float64) -> str | None:
+def _unfit(tried: Float64, rates: Float64) -> Note | None:
     if len(rates) == 0 or float(rates.min()) <= 0 or float(tried[0]) <= 0:
-        return "levels and throughputs must be above zero"
+        return note(NoteCode.NOT_POSITIVE)
     if len(tried) < LEAST_LEVELS:
-        return f"{len(tried)} levels; a fit needs {LEAST_LEVELS}"
+        return note(NoteCode.FEW_LEVELS, levels=len(tried), least=LEAST_LEVELS)
     if tried[-1] < LEAST_SPAN * tried[0]:
-        return f"levels from {tried[0]:g} to {tried[-1]:g}; a fit needs a factor of {LEAST_SPAN}"
+        low, high = float(tried[0]), float(tried[-1])
+        return note(NoteCode.NARROW_LEVELS, low=low, high=high, least=LEAST_SPAN)
     return None
 
 
@@ -243,7 +243,7 @@ def _fit_eta(
     n, values = np.array(sorted(eta), np.float64), np.array([eta[one] for one in sorted(eta)])
     informing = int((n > 1).sum())
     if informing < 2:
-        return EtaFit(refused("a fit needs two levels above one agent", len(n)), None)
+        return EtaFit(refused(note(NoteCode.ONE_LEVEL_ABOVE_ONE), len(n)), None)
     from scipy import optimize  # slow to import, and needed only here
 
     def residuals(parameter: Float64) -> Float64:

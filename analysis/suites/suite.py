@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from analysis.estimate import Figure
 from analysis.records.frame import NoRecordsError
-from analysis.summary import SCHEMA, summarise
+from analysis.summary import SCHEMA, as_mapping, summarise
 from loadgen.manifest import SUMMARY
 from loadgen.suite_manifest import TestFacts
 
@@ -115,7 +115,7 @@ def campaign_in(directory: Path) -> CampaignRead | None:
         if not isinstance(plain, dict) or plain.get("schema") == SCHEMA:
             return msgspec.convert(plain, CampaignRead)
     try:
-        return msgspec.convert(summarise(directory), CampaignRead)
+        return msgspec.convert(as_mapping(summarise(directory)), CampaignRead)
     except NoRecordsError:
         return None
 

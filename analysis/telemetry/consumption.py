@@ -19,8 +19,8 @@ from analysis.estimate import Figure, Note, NoteCode, note, refused, significant
 from analysis.figures import throughput
 from analysis.figures.throughput import Span
 from analysis.records import arms
-from analysis.records.frame import Frame
-from analysis.records.measured import Measured, measure
+from analysis.records.measured import Measured
+from analysis.records.reading import Reading
 from analysis.records.requests import ABSENT
 from analysis.records.samples import Series
 from analysis.stats import intervals
@@ -66,23 +66,22 @@ class EnergySection(Struct, frozen=True, kw_only=True):
     arms: dict[str, EnergySection] | UnsetType = UNSET
 
 
-def energy_of_arms(frame: Frame, m: Measured) -> EnergySection | None:
+def energy_of_arms(reading: Reading, m: Measured) -> EnergySection | None:
     """The section of the primary arm `m`, the other arms under `arms`; None where no board was sampled.
 
-    frame: the whole campaign. Runs of different arms drew power for different work and are never put together.
+    reading: of the whole campaign. Runs of different arms drew power for different work and are never put together.
     """
     section = energy_of(m)
-    names = arms.arms(m.manifest)
+    names = arms.arms(m.facts)
     if section is None or len(names) < 2:
         return section
-    first = arms.primary(m.manifest)
-    there = frame.run_numbers()
+    first = arms.primary(m.facts)
     others = {}
     for name in names:
-        chosen = arms.runs_of(m.manifest, there, name)
+        chosen = arms.runs_of(m.facts, reading.run_numbers, name)
         if name != first and chosen:
             unsampled = EnergySection(refused="no board was sampled in its runs")
-            others[name] = energy_of(measure(frame, runs=chosen)) or unsampled
+            others[name] = energy_of(reading.of_runs(chosen)) or unsampled
     return structs.replace(section, arm=first, arms=others)
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from loadgen.campaign.arm import Arm
 from loadgen.campaign.policy import Policy
@@ -18,6 +18,9 @@ from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Look
 from loadgen.telemetry.sampler import Sampler
 from loadgen.workload import Workload
+
+if TYPE_CHECKING:
+    from analysis.summary import Summary
 
 __all__ = ["Campaign", "Finished"]
 
@@ -74,7 +77,7 @@ class Finished:
     unreachable: it was because a server no longer answers. planned: runs in all. missing: those not made.
     """
 
-    summary: dict[str, Any] | None
+    summary: Summary | None
     interrupted: bool
     error: str | None = None
     halted: str | None = None

@@ -63,8 +63,10 @@ class UntilNarrow:
         return LOOKS[0]
 
     def decide(self, directory: Path, blocks: int) -> Decision:
-        per_run = analysis.summarise(directory)["per_run"]
-        return self.judge({metric: [run[PER_RUN[metric]] for run in per_run] for metric in self.metrics}, blocks)
+        per_run = analysis.summarise(directory).per_run
+        return self.judge(
+            {metric: [getattr(run, PER_RUN[metric]) for run in per_run] for metric in self.metrics}, blocks
+        )
 
     def judge(self, values: Mapping[str, Sequence[float | None]], blocks: int) -> Decision:
         """The decision after `blocks` blocks. values: by metric, one per run; None where a run has no such figure."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import analysis
 from analysis.formats.multi_agent_guide import write_artifacts
@@ -14,18 +13,19 @@ from loadgen.store.whole import write_text
 __all__ = ["write_reports"]
 
 
-def write_reports(directory: Path, manifest: Manifest) -> dict[str, Any]:
+def write_reports(directory: Path, manifest: Manifest) -> analysis.Summary:
     """The summary of what is in `directory`, written there with the report and with everything's checksum.
 
     Raises OSError.
     """
     plain = manifest.to_json()
     write_manifest(directory, plain)
-    summary = analysis.summarise(directory)
-    write_text(directory / SUMMARY, analysis.to_json(summary))
-    write_text(directory / REPORT, analysis.html_report(directory, summary))
+    reading = analysis.reading_of(directory)
+    summary = analysis.summarise(reading)
+    write_text(directory / SUMMARY, summary.to_json())
+    write_text(directory / REPORT, analysis.html_report(reading, summary))
     agents = manifest.profile.agents if manifest.profile is not None else None
     if agents is not None and agents.artifacts:
-        write_artifacts(directory)
+        write_artifacts(directory, reading)
     seal(directory, plain)
     return summary

@@ -114,7 +114,7 @@ class Tested:
             done is not None
             and done.summary is not None
             and not (done.interrupted or done.error or done.halted)
-            and done.summary["verdict"] != "failed"
+            and done.summary.verdict != "failed"
         )
 
     @property
@@ -131,7 +131,7 @@ class Tested:
     @property
     def unreachable(self) -> bool:
         """Its servers are to blame."""
-        verdict = self.finished and self.finished.summary and self.finished.summary["verdict"]
+        verdict = self.finished and self.finished.summary and self.finished.summary.verdict
         return self.lost or verdict == "failed"
 
     @property

@@ -82,7 +82,7 @@ def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
     def made() -> None:
         exporter.count_runs(len(campaign.manifest.runs), len(campaign.design.planned))
         if campaign.manifest.runs and campaign.manifest.crew:
-            exporter.show_agents(analysis.summarise(campaign.directory).get("agents") or {})
+            exporter.show_agents(analysis.as_mapping(analysis.summarise(campaign.directory)).get("agents") or {})
 
     campaign.call_after_runs(made)
     campaign.seen = exporter.show_look

@@ -68,7 +68,7 @@ def _conclude(measured: Matrix, directory: Path) -> int:
     tested = measured.tested
     check_tested(tested, directory, "configurations")
     summaries = [test.finished.summary for test in tested if test.finished and test.finished.summary]
-    limited = [summary["verdict"] for summary in summaries].count("generator-limited")
+    limited = [summary.verdict.value for summary in summaries].count("generator-limited")
     if limited:
         kept = f"what was measured is in {directory}"
         raise Stop(Exit.VOID, f"generator-limited in {limited} of {len(tested)} configurations; {kept}")

@@ -17,6 +17,7 @@ from loadgen.cli.exporting import Outlets, export, exporting
 if TYPE_CHECKING:
     import asyncio
 
+    from analysis.summary import Summary
     from loadgen.campaign.campaign import Campaign, Finished
     from loadgen.cli.live import LiveView
     from loadgen.cli.options import Measuring
@@ -178,7 +179,7 @@ async def prepare_and_measure(
     finally:
         draw.close()
     if exporter is not None:
-        exporter.conclude(finished.summary["verdict"] if finished.summary is not None else "failed")
+        exporter.conclude(finished.summary.verdict if finished.summary is not None else "failed")
     return finished
 
 
@@ -237,7 +238,7 @@ def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -
     if summary is None:
         raise Stop(Exit.VOID, f"{finished.error}; loadgen report {directory} shows what was measured until then")
     if json_:
-        typer.echo(analysis.to_json(summary), nl=False)
+        typer.echo(summary.to_json(), nl=False)
     elif not quiet:
         typer.echo(analysis.terminal_report(summary, colour=sys.stdout.isatty()), nl=False)
         typer.echo(f"\n{directory}/report.html")
@@ -250,30 +251,29 @@ def conclude(finished: Finished, directory: Path, *, json_: bool, quiet: bool) -
     if finished.error is not None:
         raise Stop(Exit.VOID, f"{finished.error}; {kept}")
     if finished.halted is not None:
-        code = Exit.UNREACHABLE if finished.unreachable or summary["verdict"] == "failed" else Exit.VOID
+        code = Exit.UNREACHABLE if finished.unreachable or summary.verdict == "failed" else Exit.VOID
         raise Stop(code, f"{finished.halted}; {kept}")
-    if summary["verdict"] == "failed":
+    if summary.verdict == "failed":
         raise Stop(Exit.UNREACHABLE, _all_failed(summary))
-    if summary["verdict"] == "generator-limited":
-        raise Stop(Exit.VOID, f"generator-limited: {'; '.join(summary['verdict_reasons'])}")
+    if summary.verdict == "generator-limited":
+        raise Stop(Exit.VOID, f"generator-limited: {'; '.join(summary.verdict_reasons)}")
     judge(summary)
     return Exit.OK
 
 
-def judge(*summaries: dict[str, Any]) -> None:
+def judge(*summaries: Summary) -> None:
     """Raise Stop for the objectives that failed in any of the summaries, else for those that are inconclusive."""
     for verdict, code in (("failed", Exit.OBJECTIVE), ("inconclusive", Exit.INCONCLUSIVE)):
-        stated = [one for summary in summaries for one in summary.get("objectives") or ()]
-        names = dict.fromkeys(one["name"] for one in stated if one["verdict"] == verdict)
+        stated = [objective for summary in summaries for objective in summary.objectives]
+        names = dict.fromkeys(objective.name for objective in stated if objective.verdict == verdict)
         if names:
             raise Stop(code, f"objective {verdict}: {', '.join(names)}")
 
 
-def _all_failed(summary: dict[str, Any]) -> str:
-    failed = summary["requests"]["failed"]
+def _all_failed(summary: Summary) -> str:
+    failed = summary.requests.failed
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(failed.items(), key=lambda item: -item[1]))
-    errors = summary.get("errors") or []
-    return f"every request failed: {counts}" + (f" ({errors[0]['error']})" if errors and "error" in errors[0] else "")
+    return f"every request failed: {counts}" + (f" ({summary.errors[0].error})" if summary.errors else "")
 
 
 def new_directory() -> Path:

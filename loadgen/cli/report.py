@@ -6,12 +6,15 @@ import contextlib
 import enum
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.suites import Suite, suite_in
+
+if TYPE_CHECKING:
+    from analysis.summary import Summary
 
 __all__ = ["report"]
 
@@ -60,13 +63,13 @@ def report(
     return Exit.OK
 
 
-def _show(directory: Path, summary: dict[str, Any], form: Format) -> None:
+def _show(directory: Path, summary: Summary, form: Format) -> None:
     import analysis
 
     if form is Format.TEXT:
         typer.echo(analysis.terminal_report(summary))
     elif form is Format.JSON:
-        typer.echo(analysis.to_json(summary), nl=False)
+        typer.echo(summary.to_json(), nl=False)
     elif form is Format.MARKDOWN:
         typer.echo(analysis.markdown_report(summary), nl=False)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,48 +22,63 @@ def verify(
 ) -> int:
     """Recompute the checksums and the summary of DIR. Exit code 1 if anything differs."""
     suite = suite_in(directory)
-    wrong, files = _of_campaign(directory) if suite is None else _of_suite(suite)
-    for line in wrong:
+    checked = _of_campaign(directory) if suite is None else _of_suite(suite)
+    for line in checked.wrong:
         typer.echo(line)
-    if not wrong:
+    if checked.older:
+        typer.echo(f"{directory}: summaries of an older schema; not compared: {', '.join(checked.older)}")
+    if not checked.wrong:
         follows = "summary follows" if suite is None else "summaries follow"
-        typer.echo(f"{directory}: {files} files as recorded; the {follows} from the records")
-    return Exit.OBJECTIVE if wrong else Exit.OK
+        typer.echo(f"{directory}: {checked.files} files as recorded; the {follows} from the records")
+    return Exit.OBJECTIVE if checked.wrong else Exit.OK
 
 
-def _of_campaign(directory: Path) -> tuple[list[str], int]:
-    """What is wrong with one campaign, a line each, and how many files were checked."""
+@dataclass(slots=True)
+class _Checked:
+    """What was checked, what is wrong with it, a line each, and which keys mean something else today."""
+
+    wrong: list[str]
+    files: int = 1
+    older: dict[str, None] = field(default_factory=dict)
+
+
+def _of_campaign(directory: Path) -> _Checked:
+    """What is wrong with one campaign."""
     import analysis
 
     manifest = _manifest(directory, MANIFEST)
-    wrong = _changed(directory, MANIFEST, manifest)
-    if not wrong and not _is_summary(directory, analysis.summarise(directory)):
-        wrong.append("summary.json: does not follow from records.parquet and manifest.json")
-    return wrong, len(_checksums(manifest)) + 1
+    checked = _Checked(_changed(directory, MANIFEST, manifest), len(_checksums(manifest)) + 1)
+    if not checked.wrong and not _follows(directory, analysis.summarise(directory).to_json(), checked):
+        checked.wrong.append("summary.json: does not follow from records.parquet and manifest.json")
+    return checked
 
 
-def _of_suite(suite: Suite) -> tuple[list[str], int]:
-    """What is wrong with a suite, its campaigns included, a line each, and how many files were checked."""
-    directory, wrong, files = suite.directory, [], 0
+def _of_suite(suite: Suite) -> _Checked:
+    """The same of a directory of many, those below included."""
+    import analysis
+
+    directory, checked = suite.directory, _Checked([], 0)
     manifest = _manifest(directory, suite.name)
     try:
         parts = suite.parts(manifest)
     except (KeyError, TypeError, ValueError):  # whatever else it says, it does not say what it did
-        return [f"{suite.name}: changed since the run"], 1
+        return _Checked([f"{suite.name}: changed since the run"])
     for place, was_measured in parts.items():
         if (directory / place / MANIFEST).is_file():
             try:
-                lines, checked = _of_campaign(directory / place)
+                below = _of_campaign(directory / place)
             except Stop as stop:
-                lines, checked = [str(stop)], 1
-            wrong += [f"{place}/{line.removeprefix(f'{directory / place}/')}" for line in lines]
-            files += checked
+                below = _Checked([str(stop)])
+            checked.wrong += [f"{place}/{line.removeprefix(f'{directory / place}/')}" for line in below.wrong]
+            checked.files += below.files
+            checked.older |= below.older
         elif was_measured:
-            wrong.append(f"{place}/{MANIFEST}: missing")
-    wrong += _changed(directory, suite.name, manifest)
-    if not wrong and not _is_summary(directory, suite.summarised().to_json()):
-        wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
-    return wrong, files + len(_checksums(manifest)) + 1
+            checked.wrong.append(f"{place}/{MANIFEST}: missing")
+    checked.wrong += _changed(directory, suite.name, manifest)
+    if not checked.wrong and not _follows(directory, analysis.to_json(suite.summarised().to_json()), checked):
+        checked.wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
+    checked.files += len(_checksums(manifest)) + 1
+    return checked
 
 
 def _changed(directory: Path, name: str, manifest: dict[str, Any]) -> list[str]:
@@ -108,7 +124,10 @@ def _manifest(directory: Path, name: str) -> dict[str, Any]:
     raise Stop(Exit.OBJECTIVE, f"{path}: changed since the run, it is not a manifest any more")
 
 
-def _is_summary(directory: Path, again: dict[str, Any]) -> bool:
-    import analysis
+def _follows(directory: Path, again: str, checked: _Checked) -> bool:
+    """Whether the summary in `directory` is what its records give today; notes in `checked` what was not compared."""
+    from analysis import summary
 
-    return analysis.to_json(again) == (directory / "summary.json").read_text(encoding="utf-8")
+    stored = (directory / "summary.json").read_text(encoding="utf-8")
+    checked.older |= dict.fromkeys(f"{changed.key} ({changed.why})" for changed in summary.not_compared(stored))
+    return summary.follows(stored, again)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from loadgen.latency import OBJECTIVES
 from loadgen.profile.base import Model, Positive, brief, did_you_mean, fault, http_parts
 
 __all__ = ["OBJECTIVES", "CampaignSpec", "Limits", "Telemetry", "check_objectives"]
@@ -90,12 +91,6 @@ class Telemetry(Model):
             if parts.username or parts.password:
                 fault("must not hold credentials: exporters are asked without any")
         return urls
-
-
-OBJECTIVE_METRICS = ("ttft", "ttft_service", "event_gap", "itl", "tpot", "e2e", "queue")
-OBJECTIVE_STATS = ("mean", "p50", "p90", "p95", "p99", "p999")
-OBJECTIVE_SCALARS = ("requests_per_s_min", "output_tokens_per_s_min", "goodput_per_s_min", "error_rate")
-OBJECTIVES = frozenset(OBJECTIVE_SCALARS) | {f"{m}_{s}_ms" for m in OBJECTIVE_METRICS for s in OBJECTIVE_STATS}
 
 
 def check_objectives(objectives: dict[str, float]) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import analysis
 from loadgen.record import Kind
 
 MS = 1_000_000
@@ -133,3 +135,13 @@ def chat(n=300, seed=1, endpoints=("a",), failures=True):
 
 
 OPEN = {"load": {"arrivals": "poisson", "rate_per_s": 50}, "runs": [run(open_loop=True, measured=(500, 6000))]}
+
+
+def plain(section: object) -> Any:
+    """A section of a summary as JSON has it."""
+    return msgspec.json.decode(msgspec.json.encode(section))
+
+
+def mapping_of(source: Any) -> dict[str, Any]:
+    """The summary as JSON has it, for tests of readers that are not typed yet."""
+    return dict(analysis.as_mapping(analysis.summarise(source)))

@@ -8,7 +8,7 @@ import numpy as np
 import analysis
 from loadgen.record import Kind, Outcome, Record, TokensFrom
 from loadgen.store import journal
-from tests.analysis.handmade import SCHEMA
+from tests.analysis.handmade import SCHEMA, plain
 
 PACKAGE = Path(analysis.__file__).parent
 
@@ -53,12 +53,12 @@ def test_records_come_through_the_journal_as_they_were(tmp_path):
     crashed = analysis.summarise(tmp_path)
     journal.close_segments(tmp_path / "journal", tmp_path / "records.parquet")
     closed = analysis.summarise(tmp_path)
-    assert closed["metrics"] == crashed["metrics"]
-    assert closed["requests"]["failed"] == {"reset": 10}
-    assert closed["errors"] == [{"outcome": "reset", "status": None, "error": "gone", "n": 10}]
-    assert closed["metrics"]["ttft_ms"]["p50"]["value"] == 50
-    assert closed["metrics"]["tpot_ms"]["mean"]["value"] == 20
-    assert closed["metrics"]["itl_ms"]["p90"]["value"] == 20
+    assert closed.metrics == crashed.metrics
+    assert closed.requests.failed == {"reset": 10}
+    assert plain(closed.errors) == [{"outcome": "reset", "status": None, "error": "gone", "n": 10}]
+    assert closed.metrics.ttft_ms.p50.value == 50
+    assert closed.metrics.tpot_ms.mean.value == 20
+    assert closed.metrics.itl_ms.p90.value == 20
 
 
 def test_analysis_imports_nothing_of_loadgen_but_the_record():

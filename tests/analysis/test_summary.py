@@ -5,17 +5,18 @@ import numpy as np
 import pytest
 
 import analysis
-from tests.analysis.handmade import MS, OPEN, chat, directory, request, run, write
+from analysis.summary import Summary
+from tests.analysis.handmade import MS, OPEN, chat, directory, mapping_of, plain, request, run, write
 
-E = {"value", "low", "high", "confidence", "n", "notes"}
+E = {"value", "low", "high", "confidence", "n", "notes", "note_codes"}
 FIGURES = {"mean", "p50", "p90", "p95", "p99", "p999", "min", "max", "sd"}
 LATENCIES = {"ttft_ms", "ttft_service_ms", "event_gap_ms", "itl_ms", "tpot_ms", "e2e_ms", "queue_ms"}
 RATES = {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_per_s"}
 
 
 def test_the_summary_has_the_keys_scripts_rely_on(tmp_path):
-    summary = analysis.summarise(directory(tmp_path, chat(), **OPEN))
-    assert summary["schema"] == "loadgen.summary/1"
+    summary = json.loads(analysis.summarise(directory(tmp_path, chat(), **OPEN)).to_json())
+    assert summary["schema"] == "loadgen.summary/2"
     assert {"verdict", "verdict_reasons", "runs", "requests", "window_s", "metrics", "instrument"} <= set(summary)
     assert {"offered", "completed", "failed"} <= set(summary["requests"])
     assert set(summary["metrics"]) == LATENCIES | RATES
@@ -28,7 +29,6 @@ def test_the_summary_has_the_keys_scripts_rely_on(tmp_path):
     assert set(summary["instrument"]["stamp_error_us"]) == {"bias", "halfwidth"}
     assert set(summary["instrument"]["loop_lag_ms"]) == {"p50", "p99", "max"}
     assert {"tier", "censored_share", "send_lag_ms", "cpu_share", "workers"} <= set(summary["instrument"])
-    json.loads(analysis.to_json(summary))
 
 
 def test_the_same_records_give_the_same_bytes_in_any_order_and_number_of_files(tmp_path):
@@ -43,22 +43,23 @@ def test_the_same_records_give_the_same_bytes_in_any_order_and_number_of_files(t
         write(shuffled / "journal" / f"000-{index:06d}.parquet", rows[index::3])
     (shuffled / "records.parquet").unlink()
     pieces = analysis.summarise(shuffled)
-    assert (pieces["interrupted"], pieces["notes"][0][:21]) == (True, "the run did not close")
-    assert json.loads(analysis.to_json(pieces))["metrics"] == json.loads(text)["metrics"]
+    assert (pieces.interrupted, pieces.notes[0][:21]) == (True, "the run did not close")
+    assert pieces.metrics == Summary.from_json(text).metrics
 
 
 @pytest.mark.parametrize("exact", [0, 500])
 def test_streaming_into_bins_agrees_with_the_exact_path(tmp_path, exact):
     frame = analysis.load(directory(tmp_path, chat(), **OPEN))
-    full = analysis.summarise(analysis.measure(frame))["metrics"]
-    binned = analysis.summarise(analysis.measure(frame, exact=exact))["metrics"]
-    assert "percentiles from a histogram, within 0.1 %" in binned["event_gap_ms"]["p50"]["notes"]
+    full = analysis.summarise(analysis.measure(frame)).metrics
+    binned = analysis.summarise(analysis.measure(frame, exact=exact)).metrics
+    assert "percentiles from a histogram, within 0.1 %" in binned.event_gap_ms.p50.notes
     for label in ("p50", "p90", "p99"):
-        assert binned["event_gap_ms"][label]["value"] == pytest.approx(full["event_gap_ms"][label]["value"], rel=0.001)
-    assert binned["event_gap_ms"]["mean"] == full["event_gap_ms"]["mean"]
-    for label in ("min", "max"):
-        assert binned["event_gap_ms"][label] == full["event_gap_ms"][label]
-    assert binned["ttft_ms"] == full["ttft_ms"]
+        assert binned.event_gap_ms.statistic(label).value == pytest.approx(
+            full.event_gap_ms.statistic(label).value, rel=0.001
+        )
+    assert binned.event_gap_ms.mean == full.event_gap_ms.mean
+    assert (binned.event_gap_ms.min, binned.event_gap_ms.max) == (full.event_gap_ms.min, full.event_gap_ms.max)
+    assert binned.ttft_ms == full.ttft_ms
 
 
 def test_latency_from_the_intended_start_shows_what_a_stalled_server_did(tmp_path):
@@ -67,34 +68,34 @@ def test_latency_from_the_intended_start_shows_what_a_stalled_server_did(tmp_pat
     for i in range(200):
         free = max(free, 10.0 * i) + 1
         rows.append(request(10 * i, [free]))
-    m = analysis.summarise(directory(tmp_path, rows, runs=[run(open_loop=True)]))["metrics"]["ttft_ms"]
-    assert m["mean"]["value"] == pytest.approx(281.28)
-    assert m["p50"]["value"] == pytest.approx(105.5)
-    assert m["p90"]["value"] == pytest.approx(821.9)
-    assert m["p99"]["value"] == pytest.approx(983.09)
-    assert m["max"] == 1001
+    m = analysis.summarise(directory(tmp_path, rows, runs=[run(open_loop=True)])).metrics.ttft_ms
+    assert m.mean.value == pytest.approx(281.28)
+    assert m.p50.value == pytest.approx(105.5)
+    assert m.p90.value == pytest.approx(821.9)
+    assert m.p99.value == pytest.approx(983.09)
+    assert m.max == 1001
     first_quick = next(i for i, row in enumerate(rows) if row["done_ns"] - row["intended_ns"] == MS)
     assert first_quick == 112
     closed = [request(1001 + i - 1 if i else 0, [1001 + i]) for i in range(200)]
-    m = analysis.summarise(directory(tmp_path, closed))["metrics"]["ttft_ms"]
-    assert m["mean"]["value"] == pytest.approx(6)
+    m = analysis.summarise(directory(tmp_path, closed)).metrics.ttft_ms
+    assert m.mean.value == pytest.approx(6)
 
 
 def test_survivors_are_called_that_and_failures_are_shown_as_infinite(tmp_path):
-    ttft = analysis.summarise(directory(tmp_path, chat(), **OPEN))["metrics"]["ttft_ms"]
-    assert "survivors only" in ttft["p50"]["notes"]
-    assert "with failures as +∞: +∞" in ttft["p99"]["notes"]
-    healthy = analysis.summarise(directory(tmp_path, chat(failures=False), **OPEN))["metrics"]["ttft_ms"]
-    assert "survivors only" not in healthy["p50"]["notes"]
+    ttft = analysis.summarise(directory(tmp_path, chat(), **OPEN)).metrics.ttft_ms
+    assert "survivors only" in ttft.p50.notes
+    assert "with failures as +∞: +∞" in ttft.p99.notes
+    healthy = analysis.summarise(directory(tmp_path, chat(failures=False), **OPEN)).metrics.ttft_ms
+    assert "survivors only" not in healthy.p50.notes
 
 
 def test_what_an_interrupt_cut_off_is_not_held_against_the_server(tmp_path):
     rows = [*chat(failures=False), *(request(5000, outcome="cancelled", done=5100) for _ in range(30))]
     runs = [run(open_loop=True, measured=(500, 6000), interrupted=True)]
     summary = analysis.summarise(directory(tmp_path, rows, load=OPEN["load"], runs=runs))
-    assert summary["interrupted"] is True
-    assert "survivors only" not in summary["metrics"]["ttft_ms"]["p50"]["notes"]
-    assert summary["requests"]["failed"] == {"cancelled": 30}
+    assert summary.interrupted is True
+    assert "survivors only" not in summary.metrics.ttft_ms.p50.notes
+    assert summary.requests.failed == {"cancelled": 30}
 
 
 def test_each_endpoint_has_its_own_figures(tmp_path):
@@ -103,31 +104,31 @@ def test_each_endpoint_has_its_own_figures(tmp_path):
         for i in range(100)
     ]
     summary = analysis.summarise(directory(tmp_path, rows))
-    assert list(summary["endpoints"]) == ["a", "b"]
-    assert summary["endpoints"]["a"]["ttft_ms"]["p50"]["value"] == 50
-    assert summary["endpoints"]["b"]["ttft_ms"]["p50"]["value"] == 100
-    assert summary["endpoints"]["b"]["event_gap_ms"]["p50"]["value"] == 100
-    assert summary["metrics"]["event_gap_ms"]["mean"]["value"] == 125
-    assert "endpoints" not in analysis.summarise(directory(tmp_path, rows[::2]))
+    assert list(summary.endpoints) == ["a", "b"]
+    assert summary.endpoints["a"].ttft_ms.p50.value == 50
+    assert summary.endpoints["b"].ttft_ms.p50.value == 100
+    assert summary.endpoints["b"].event_gap_ms.p50.value == 100
+    assert summary.metrics.event_gap_ms.mean.value == 125
+    assert "endpoints" not in mapping_of(directory(tmp_path, rows[::2]))
 
 
 def test_calibration_is_printed_and_marks_what_it_limits(tmp_path):
     calibration = {"ttft_bias_us": 17, "ttft_halfwidth_us": 6, "gap_bias_us": 1, "gap_halfwidth_us": 3000}
     rows = [request(10 * i, [10 * i + 100, 10 * i + 120], output=2) for i in range(100)]
     summary = analysis.summarise(directory(tmp_path, rows, instrument={"calibration": calibration}))
-    assert summary["instrument"]["stamp_error_us"] == {"bias": 17, "halfwidth": 6}
-    assert "instrument-limited" in summary["metrics"]["tpot_ms"]["p50"]["notes"]  # 20 ms < 10 x 3 ms
-    assert "instrument-limited" not in summary["metrics"]["ttft_ms"]["p50"]["notes"]
-    assert summary["metrics"]["ttft_ms"]["p50"]["value"] == 100  # nothing is subtracted
+    assert plain(summary.instrument.stamp_error_us) == {"bias": 17, "halfwidth": 6}
+    assert "instrument-limited" in summary.metrics.tpot_ms.p50.notes  # 20 ms < 10 x 3 ms
+    assert "instrument-limited" not in summary.metrics.ttft_ms.p50.notes
+    assert summary.metrics.ttft_ms.p50.value == 100  # nothing is subtracted
 
 
 def test_tokens_stale_connections_and_workload_are_told(tmp_path):
     rows = [request(0, [5], output=1), request(1, [5], output=1, tokens_from="ids"), request(2, [5])]
     rows[0]["stale_connections"] = 2
-    summary = analysis.summarise(directory(tmp_path, rows, workload={"prompts": "synthetic"}))
-    assert summary["tokens_from"] == {"ids": 1, "unknown": 1, "usage": 1}
-    assert summary["stale_connections"] == 2
-    assert summary["workload"] == {"prompts": "synthetic"}
+    summary = analysis.summarise(directory(tmp_path, rows, workload={"source": "synthetic"}))
+    assert summary.tokens_from == {"ids": 1, "unknown": 1, "usage": 1}
+    assert summary.stale_connections == 2
+    assert plain(summary.workload) == {"source": "synthetic"}
 
 
 def test_the_manifest_may_lack_everything(tmp_path):
@@ -135,6 +136,6 @@ def test_the_manifest_may_lack_everything(tmp_path):
     for manifest in ({}, {"runs": None, "instrument": None, "profile": None, "targets": None}, {"runs": [{}]}):
         (path / "manifest.json").write_text(json.dumps(manifest))
         summary = analysis.summarise(path)
-        assert summary["requests"]["completed"] == 295
+        assert summary.requests.completed == 295
         assert analysis.terminal_report(summary)
     shutil.rmtree(path)

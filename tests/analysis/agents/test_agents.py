@@ -14,8 +14,8 @@ from analysis.agents.section import AgentsSection, RunCounts, agents_section
 from analysis.estimate import NoteCode, note
 from analysis.formats.guide_grades import grade
 from analysis.records.frame import load
-from analysis.summary import summarise
 from tests.analysis.agent_runs import Call, campaign, one_after_the_other
+from tests.analysis.handmade import mapping_of
 
 ARMS = ("solo", "concurrent")
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)  # of one block against the next
@@ -61,7 +61,7 @@ def test_agents_that_do_not_touch_have_all_the_speedup(tmp_path):
 def test_figures_of_a_void_campaign_say_so(tmp_path):
     stepped = {"tier": "kernel", "clock_jump_us": 900.0}
     directory = campaign(tmp_path / "run", blocks(both(independent)), instrument=stepped)
-    summary = summarise(directory)
+    summary = mapping_of(directory)
     assert summary["verdict"] == "generator-limited"
     for name in ("speedup", "efficiency", "stretch", "combined_over_solo"):
         assert "void: generator-limited" in summary["agents"][name]["notes"]

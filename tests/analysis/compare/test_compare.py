@@ -83,7 +83,7 @@ def test_the_unit_is_the_run_and_its_value_is_that_of_the_summary(a):
     assert shown["ttft_mean_ms"].a.values == pytest.approx(RUNS_MS)
     assert shown["ttft_mean_ms"].a.n == 6
     for name in ("ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "requests_per_s", "success_rate"):
-        assert list(shown[name].a.values) == [entry[name] for entry in a.summary["per_run"]]
+        assert list(shown[name].a.values) == [getattr(run, name) for run in a.summary.per_run]
 
 
 def test_one_token_an_event_is_not_told_twice(a, tmp_path):

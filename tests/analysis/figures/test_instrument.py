@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import analysis
-from tests.analysis.handmade import directory, request, run
+from tests.analysis.handmade import directory, plain, request, run
 
 OPEN = {"arrivals": "poisson", "rate_per_s": 100}
 
 
 def judged(tmp_path, rows, **options):
     summary = analysis.summarise(directory(tmp_path, rows, **options))
-    return summary["verdict"], summary["verdict_reasons"], summary
+    return summary.verdict, list(summary.verdict_reasons), summary
 
 
 def steady(n=200, sent_after=0.0, ttft=50.0, **others):
@@ -27,9 +27,9 @@ def test_no_answer_at_all_is_failed(tmp_path):
     rows = steady(outcome="refused", error="nobody listens")
     verdict, reasons, summary = judged(tmp_path, rows)
     assert (verdict, reasons) == ("failed", ["no request completed"])
-    assert summary["requests"]["failed"] == {"refused": 200}
-    assert summary["errors"] == [{"outcome": "refused", "status": None, "error": "nobody listens", "n": 200}]
-    assert summary["metrics"]["ttft_ms"]["p50"]["value"] is None
+    assert summary.requests.failed == {"refused": 200}
+    assert plain(summary.errors) == [{"outcome": "refused", "status": None, "error": "nobody listens", "n": 200}]
+    assert summary.metrics.ttft_ms.p50.value is None
 
 
 def test_answers_outside_the_window_only_are_failed_too(tmp_path):
@@ -45,9 +45,9 @@ def test_late_sends_are_ours(tmp_path, slip, verdict):
     assert got == verdict
     if got != "ok":
         assert reasons == ["requests were sent late: p99 of the slip 6 ms, allowed 5 ms"]
-        p50 = summary["metrics"]["ttft_ms"]["p50"]
-        assert (p50["value"], p50["low"], p50["notes"][0]) == (None, None, "no percentile: generator-limited")
-        assert summary["metrics"]["ttft_ms"]["mean"]["value"] is not None
+        p50 = summary.metrics.ttft_ms.p50
+        assert (p50.value, p50.low, p50.notes[0]) == (None, None, "no percentile: generator-limited")
+        assert summary.metrics.ttft_ms.mean.value is not None
 
 
 def test_a_slip_of_a_millisecond_is_always_allowed(tmp_path):
@@ -91,7 +91,7 @@ def test_a_calibration_at_a_far_lower_load_is_told(tmp_path, streams, tokens_per
     calibration = {"streams": streams, "tokens_per_s": tokens_per_s, "ttft_bias_us": 1, "ttft_halfwidth_us": 2}
     window = run(measured=(0, 800))
     _, reasons, summary = judged(tmp_path, rows, runs=[window], instrument={"calibration": calibration})
-    notes = [note for note in summary["notes"] if "calibrated" in note]
+    notes = [note for note in summary.notes if "calibrated" in note]
     assert [told in note for note in notes] == ([True] if told else [])
     assert not any("calibrated" in reason for reason in reasons)  # the stamps may still be as good
 
@@ -132,10 +132,10 @@ def test_an_open_loop_faster_than_the_server_is_unstable_and_prints_no_percentil
     verdict, reasons, summary = judged(tmp_path, queue_of_one(arrivals, 12), load=OPEN, runs=[entry])
     assert verdict == "unstable"
     assert "of the arrivals," in reasons[0]
-    assert summary["metrics"]["e2e_ms"]["p99"]["notes"][0] == "no percentile: unstable"
-    assert [summary["per_run"][0][key] for key in ("ttft_p50_ms", "ttft_p99_ms")] == [None, None]
-    assert summary["per_run"][0]["ttft_mean_ms"] > 0
-    assert summary["metrics"]["requests_per_s"]["value"] == pytest.approx(1000 / 12, rel=0.02)
+    assert summary.metrics.e2e_ms.p99.notes[0] == "no percentile: unstable"
+    assert (summary.per_run[0].ttft_p50_ms, summary.per_run[0].ttft_p99_ms) == (None, None)
+    assert summary.per_run[0].ttft_mean_ms > 0
+    assert summary.metrics.requests_per_s.value == pytest.approx(1000 / 12, rel=0.02)
     assert judged(tmp_path, queue_of_one(arrivals, 7), load=OPEN, runs=[entry])[0] == "ok"
 
 

@@ -7,7 +7,7 @@ from tests.analysis.handmade import directory, request, run
 
 def decided(tmp_path, rows, objectives, **options):
     summary = analysis.summarise(directory(tmp_path, rows, objectives=objectives, **options))
-    return {entry["name"]: entry["verdict"] for entry in summary["objectives"]}, summary
+    return {entry.name: entry.verdict for entry in summary.objectives}, summary
 
 
 def answered(n, ttft=100.0, tpot=10.0, start=0):
@@ -21,15 +21,15 @@ def test_goodput_and_attainment(tmp_path):
     ]
     objectives = {"ttft_p99_ms": 500, "tpot_p99_ms": 40}
     _, summary = decided(tmp_path, rows, objectives, runs=[run(measured=(0, 10_000))])
-    assert summary["metrics"]["goodput_per_s"]["value"] == 0.2  # K39
-    assert summary["goodput"]["attainment"]["value"] == 0.5
-    assert summary["goodput"]["terms"] == {"ttft_ms": 500, "tpot_ms": 40}
+    assert summary.metrics.goodput_per_s.value == 0.2  # K39
+    assert summary.goodput.attainment.value == 0.5
+    assert summary.goodput.terms == {"ttft_ms": 500, "tpot_ms": 40}
 
 
 def test_failures_count_as_misses_in_attainment(tmp_path):
     rows = [*answered(30), *(request(500, outcome="stalled", done=900) for _ in range(10))]
     _, summary = decided(tmp_path, rows, {"ttft_p90_ms": 200})
-    assert summary["goodput"]["attainment"]["value"] == 0.75
+    assert summary.goodput.attainment.value == 0.75
 
 
 def test_goodput_asks_for_the_limit_of_the_highest_percentile():
@@ -40,10 +40,10 @@ def test_goodput_asks_for_the_limit_of_the_highest_percentile():
 def test_goodput_is_refused_without_terms_or_token_counts(tmp_path):
     rows = answered(30)
     _, summary = decided(tmp_path, rows, {"error_rate": 0.5})
-    assert summary["metrics"]["goodput_per_s"]["value"] is None
-    assert summary["goodput"] is None
+    assert summary.metrics.goodput_per_s.value is None
+    assert summary.goodput is None
     unknown = [row | {"output_tokens": None, "tokens_from": None} for row in rows]
-    assert decided(tmp_path, unknown, {"tpot_p99_ms": 40})[1]["goodput"] is None
+    assert decided(tmp_path, unknown, {"tpot_p99_ms": 40})[1].goodput is None
 
 
 def test_a_p99_is_held_from_299_requests_on_with_none_over():
@@ -67,9 +67,9 @@ def test_percentile_objectives(tmp_path, rows, verdict):
     verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500})
     assert verdicts == {"ttft_p99_ms": verdict}
     told = "100 requests cannot decide it: ask for more, or for --runs 5"
-    assert summary["objectives"][0]["reason"] == (told if verdict == "inconclusive" else None)
-    assert summary["objectives"][0]["limit"] == 500
-    assert summary["objectives"][0]["value"] == summary["metrics"]["ttft_ms"]["p99"]
+    assert summary.objectives[0].reason == (told if verdict == "inconclusive" else None)
+    assert summary.objectives[0].limit == 500
+    assert summary.objectives[0].value == summary.metrics.ttft_ms.p99
 
 
 def test_a_failed_request_is_over_every_limit(tmp_path):
@@ -121,7 +121,7 @@ def test_with_several_runs_every_figure_is_decided_by_how_they_differ(tmp_path):
         "ttft_p50_ms": "failed",
         "error_rate": "held",
     }
-    assert {objective["basis"] for objective in summary["objectives"]} == {"runs"}
+    assert {objective.basis for objective in summary.objectives} == {"runs"}
 
 
 def test_one_run_decides_percentiles_of_requests_for_itself_and_no_means(tmp_path):
@@ -131,13 +131,13 @@ def test_one_run_decides_percentiles_of_requests_for_itself_and_no_means(tmp_pat
         *("ttft_mean_ms", "e2e_mean_ms", "requests_per_s_min", "output_tokens_per_s_min"),
         *("itl_p50_ms", "event_gap_p999_ms"),
     }
-    basis = {objective["name"]: objective["basis"] for objective in summary["objectives"]}
+    basis = {objective.name: objective.basis for objective in summary.objectives}
     assert (basis["ttft_p99_ms"], basis["error_rate"]) == ("within-run", "within-run")
-    assert {objective["reason"] for objective in summary["objectives"] if objective["verdict"] == "inconclusive"} == {
+    assert {objective.reason for objective in summary.objectives if objective.verdict == "inconclusive"} == {
         "no interval from 1 run: ask for --runs 5"
     }
-    means = next(objective for objective in summary["objectives"] if objective["name"] == "ttft_mean_ms")
-    assert means["value"]["notes"] == ["no interval from 1 run: ask for --runs 5"]
+    means = next(objective for objective in summary.objectives if objective.name == "ttft_mean_ms")
+    assert means.value.notes == ("no interval from 1 run: ask for --runs 5",)
 
 
 def test_runs_that_disagree_decide_nothing_however_many_requests_they_hold(tmp_path):
@@ -149,16 +149,16 @@ def test_runs_that_disagree_decide_nothing_however_many_requests_they_hold(tmp_p
     runs = [run(number) for number in range(5)]
     verdicts, summary = decided(tmp_path, slow, {"ttft_p50_ms": 155}, runs=runs)
     assert verdicts == {"ttft_p50_ms": "inconclusive"}
-    assert summary["objectives"][0]["reason"] == "the limit lies within the doubt: ask for more runs"
+    assert summary.objectives[0].reason == "the limit lies within the doubt: ask for more runs"
 
 
 def test_an_unstable_campaign_holds_nothing_and_says_why(tmp_path):
     rows = [request(100 * i, [100 * i + 100 + i / 5, 100 * i + 150 + i / 5], output=2) for i in range(400)]
     aims = {"ttft_p50_ms": 500, "ttft_p90_ms": 120}
     verdicts, summary = decided(tmp_path, rows, aims, runs=[run(measured=(0, 39_900))])
-    assert summary["verdict"] == "unstable"
+    assert summary.verdict == "unstable"
     assert verdicts == {"ttft_p50_ms": "inconclusive", "ttft_p90_ms": "failed"}
-    assert summary["objectives"][0]["reason"] == "unstable, see the verdict"
+    assert summary.objectives[0].reason == "unstable, see the verdict"
 
 
 def test_failures_of_one_run_in_five_make_its_percentile_endless(tmp_path):
@@ -178,12 +178,12 @@ def test_a_run_that_we_spoilt_decides_nothing(tmp_path):
     rows = [row | {"sent_ns": row["sent_ns"] + 50_000_000} for row in answered(400)]
     options = {"load": {"arrivals": "poisson", "rate_per_s": 100}, "runs": [run(open_loop=True)]}
     verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500, "ttft_p50_ms": 1}, **options)
-    assert summary["verdict"] == "generator-limited"
+    assert summary.verdict == "generator-limited"
     assert set(verdicts.values()) == {"inconclusive"}
 
 
 def test_nothing_measured_fails_no_mean_but_every_percentile_that_failures_decide(tmp_path):
     rows = [request(0, outcome="refused") for _ in range(10)]
     verdicts, summary = decided(tmp_path, rows, {"ttft_p99_ms": 500, "ttft_mean_ms": 100, "error_rate": 0.1})
-    assert summary["verdict"] == "failed"
+    assert summary.verdict == "failed"
     assert verdicts == {"ttft_p99_ms": "failed", "ttft_mean_ms": "inconclusive", "error_rate": "failed"}

@@ -3,6 +3,7 @@ import json
 import pytest
 
 import analysis
+from analysis.estimate import sentences
 from analysis.records.requests import read_requests
 from tests.analysis.handmade import directory, request, run, write
 
@@ -16,33 +17,33 @@ def test_a_killed_run_is_read_from_its_journal(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"profile": {"load": {"concurrency": 1}}}))
     frame = analysis.load(tmp_path)
     assert frame.partial
-    assert frame.notes == ("the run did not close: read from 2 journal segments",)
+    assert sentences(frame.notes) == ("the run did not close: read from 2 journal segments",)
     summary = analysis.summarise(frame)
-    assert summary["requests"]["completed"] == 20
-    assert summary["interrupted"] is True
-    assert summary["verdict"] == "ok"
+    assert summary.requests.completed == 20
+    assert summary.interrupted is True
+    assert summary.verdict == "ok"
 
 
 def test_an_unreadable_segment_is_left_out_and_named(tmp_path):
     write(tmp_path / "journal" / "000-000000.parquet", ROWS[:12])
     (tmp_path / "journal" / "000-000001.parquet").write_bytes(b"PAR1 cut short")
     summary = analysis.summarise(tmp_path)
-    assert summary["requests"]["completed"] == 12
-    assert "journal segment 000-000001.parquet cannot be read: left out" in summary["notes"]
-    assert any("no manifest.json" in note for note in summary["notes"])
+    assert summary.requests.completed == 12
+    assert "journal segment 000-000001.parquet cannot be read: left out" in summary.notes
+    assert any("no manifest.json" in note for note in summary.notes)
 
 
 def test_an_unreadable_records_file_gives_way_to_the_journal(tmp_path):
     write(tmp_path / "journal" / "000-000000.parquet", ROWS)
     (tmp_path / "records.parquet").write_bytes(b"")
-    assert analysis.summarise(tmp_path)["requests"]["completed"] == 20
+    assert analysis.summarise(tmp_path).requests.completed == 20
 
 
 def test_a_run_killed_before_its_first_flush_is_a_failed_one(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"runs": [{"run": 0, "offered": 7}]}))
     summary = analysis.summarise(tmp_path)
-    assert summary["verdict"] == "failed"
-    assert summary["requests"]["offered"] == 7
+    assert summary.verdict == "failed"
+    assert summary.requests.offered == 7
     assert analysis.terminal_report(summary).endswith("no request completed\n")
 
 
@@ -55,7 +56,7 @@ def test_a_directory_of_something_else_is_refused_by_name(tmp_path):
 def test_a_broken_manifest_costs_only_what_it_said(tmp_path, text):
     directory(tmp_path, ROWS)
     (tmp_path / "manifest.json").write_text(text)
-    assert analysis.summarise(tmp_path)["requests"]["completed"] == 20
+    assert analysis.summarise(tmp_path).requests.completed == 20
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 1000])

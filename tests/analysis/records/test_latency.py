@@ -7,7 +7,7 @@ import analysis
 from analysis.records import latency
 from analysis.records.distribution import middle_of
 from loadgen.record import Kind
-from tests.analysis.handmade import CONTENT, directory, request, run
+from tests.analysis.handmade import CONTENT, directory, plain, request, run
 
 
 def measured(tmp_path, rows, **options):
@@ -49,12 +49,12 @@ def test_tpot_counts_the_tokens_that_came_with_the_first_event(tmp_path):
 def test_several_tokens_an_event_refuse_token_itl_and_print_both_tpots(tmp_path):
     row = request(0, [100, 140, 180], counts=[4, 4, 1], output=9)
     summary = analysis.summarise(directory(tmp_path, [row]))
-    assert summary["metrics"]["itl_ms"] is None
-    assert any("itl" in note for note in summary["notes"])
-    tpot = summary["metrics"]["tpot_ms"]["mean"]
-    assert tpot["value"] == 16
-    assert "with k_1 = 1, as usual elsewhere: 10" in tpot["notes"]
-    assert summary["tokens_per_event"]["mean"] == 3
+    assert summary.metrics.itl_ms is None
+    assert any("itl" in note for note in summary.notes)
+    tpot = summary.metrics.tpot_ms.mean
+    assert tpot.value == 16
+    assert "with k_1 = 1, as usual elsewhere: 10" in tpot.notes
+    assert summary.tokens_per_event.mean == 3
 
 
 @pytest.mark.parametrize("output", [None, 1])
@@ -65,12 +65,12 @@ def test_tpot_needs_more_tokens_than_the_first_event_had(tmp_path, output):
 
 def test_a_count_made_of_events_is_not_a_token_count(tmp_path):
     rows = [request(0, [100, 140, 180], output=3, tokens_from="events") for _ in range(30)]
-    metrics = analysis.summarise(directory(tmp_path, rows))["metrics"]
-    assert metrics["tpot_ms"]["mean"]["value"] is None
-    assert metrics["tpot_ms"]["mean"]["notes"][0] == "no data"
-    assert metrics["output_tokens_per_s"]["value"] is None
-    assert metrics["output_tokens_per_s"]["low"] == pytest.approx(90 / 1000)  # a lower bound, over the 1000 s window
-    assert metrics["total_tokens_per_s"]["value"] is None
+    metrics = analysis.summarise(directory(tmp_path, rows)).metrics
+    assert metrics.tpot_ms.mean.value is None
+    assert metrics.tpot_ms.mean.notes[0] == "no data"
+    assert metrics.output_tokens_per_s.value is None
+    assert metrics.output_tokens_per_s.low == pytest.approx(90 / 1000)  # a lower bound, over the 1000 s window
+    assert metrics.total_tokens_per_s.value is None
 
 
 def test_an_answer_in_one_event_has_no_tpot_and_no_gap(tmp_path):
@@ -88,7 +88,7 @@ def test_an_event_followed_by_another_in_its_read_is_censored(tmp_path):
     row = request(0, [100, 100, 130, 160, 160, 160], reads=[0, 0, 1, 2, 2, 2])
     m = measured(tmp_path, [row])
     assert m.tokens.censored.tolist() == [3]
-    assert analysis.summarise(m)["instrument"]["censored_share"] == 0.5
+    assert analysis.summarise(m).instrument.censored_share == 0.5
 
 
 def test_an_event_that_bears_no_token_censors_nothing(tmp_path):
@@ -123,11 +123,11 @@ def test_the_first_token_of_a_shared_read_may_have_come_any_time_since_the_read_
 
 def test_percentiles_that_shared_reads_could_move_are_printed_as_a_pair(tmp_path):
     rows = [request(i, [i + 100, i + 100, i + 130, i + 160], sent=i + 1, reads=[0, 0, 1, 2]) for i in range(40)]
-    metrics = analysis.summarise(directory(tmp_path, rows, tier="callback"))["metrics"]
-    assert "first tokens share a read: between 1 and 100" in metrics["ttft_ms"]["p50"]["notes"]
+    metrics = analysis.summarise(directory(tmp_path, rows, tier="callback")).metrics
+    assert "first tokens share a read: between 1 and 100" in metrics.ttft_ms.p50.notes
     rows = [request(i, [i + 100, i + 130, i + 130], reads=[0, 1, 1]) for i in range(40)]
-    metrics = analysis.summarise(directory(tmp_path, rows, tier="callback"))["metrics"]
-    notes = metrics["event_gap_ms"]["p90"]["notes"]
+    metrics = analysis.summarise(directory(tmp_path, rows, tier="callback")).metrics
+    notes = metrics.event_gap_ms.p90.notes
     assert any(note.startswith("by when in a read they came: between 15 and 30") for note in notes)
     assert "33.3% of events share a read with a later one" in notes
 
@@ -147,18 +147,18 @@ def test_send_lag_leaves_out_connecting_and_waiting_for_a_slot(tmp_path):
 
 def test_itl_is_told_when_one_token_an_event_is_certain(tmp_path):
     told = [request(0, [10, 20, 30], counts=[1, 1, 1]) for _ in range(5)]
-    assert analysis.summarise(directory(tmp_path, told))["metrics"]["itl_ms"] is not None
+    assert analysis.summarise(directory(tmp_path, told)).metrics.itl_ms is not None
     deduced = [request(0, list(range(100)), output=102) for _ in range(5)]  # at most 2 of 100 events carry more
     summary = analysis.summarise(directory(tmp_path, deduced))
-    assert summary["metrics"]["itl_ms"] is not None
-    assert summary["tokens_per_event"] == {"mean": 1.02, "one_token_share": 0.98, "deduced": True}
+    assert summary.metrics.itl_ms is not None
+    assert plain(summary.tokens_per_event) == {"mean": 1.02, "one_token_share": 0.98, "deduced": True}
     unknown = [request(0, list(range(100)), output=106) for _ in range(5)]
-    assert analysis.summarise(directory(tmp_path, unknown))["metrics"]["itl_ms"] is None
+    assert analysis.summarise(directory(tmp_path, unknown)).metrics.itl_ms is None
 
 
 @pytest.mark.parametrize(("shared", "refused"), [(1, False), (2, True)])
 def test_itl_is_refused_when_over_one_percent_is_censored(tmp_path, shared, refused):
     reads = [0] * (shared + 1) + list(range(1, 100 - shared))
     summary = analysis.summarise(directory(tmp_path, [request(0, range(100), counts=[1] * 100, reads=reads)]))
-    assert summary["instrument"]["censored_share"] == shared / 100
-    assert (summary["metrics"]["itl_ms"] is None) == refused
+    assert summary.instrument.censored_share == shared / 100
+    assert (summary.metrics.itl_ms is None) == refused

@@ -37,24 +37,24 @@ def test_a_transient_is_cut_from_the_window_and_both_windows_are_told(tmp_path):
     ttft = noise(600)
     ttft[:60] *= 3
     summary = summarised(tmp_path, answers(ttft))
-    told = summary["per_run"][0]["settled"]
-    assert told["steady"] is True
-    assert 55 <= told["cut"] <= 70
-    assert told["asked_s"] == [0, 59.9]
-    assert told["measured_s"] == [pytest.approx(0.1 * told["cut"]), 59.9]
-    assert summary["requests"]["measured"] == 600 - told["cut"]
-    assert summary["metrics"]["event_gap_ms"]["p50"]["n"] == 600 - told["cut"]
-    assert summary["metrics"]["ttft_ms"]["mean"]["value"] == pytest.approx(float(ttft[told["cut"] :].mean()))
-    assert summary["window_s"] == pytest.approx(59.9 - 0.1 * told["cut"])
-    begins = f"run 0: measured from {0.1 * told['cut']:.4g} s on instead of 0 s: the first {told['cut']} answers cut"
-    assert summary["notes"][0].startswith(begins)
-    assert summary["verdict"] == "ok"
+    told = summary.per_run[0].settled
+    assert told.steady is True
+    assert 55 <= told.cut <= 70
+    assert told.asked_s == (0, 59.9)
+    assert told.measured_s == (pytest.approx(0.1 * told.cut), 59.9)
+    assert summary.requests.measured == 600 - told.cut
+    assert summary.metrics.event_gap_ms.p50.n == 600 - told.cut
+    assert summary.metrics.ttft_ms.mean.value == pytest.approx(float(ttft[told.cut :].mean()))
+    assert summary.window_s == pytest.approx(59.9 - 0.1 * told.cut)
+    begins = f"run 0: measured from {0.1 * told.cut:.4g} s on instead of 0 s: the first {told.cut} answers cut"
+    assert summary.notes[0].startswith(begins)
+    assert summary.verdict == "ok"
 
 
 def test_a_transient_of_the_tpot_alone_is_cut_as_well(tmp_path):
     tpot = np.where(np.arange(400) < 50, 60.0, 20.0)
-    told = summarised(tmp_path, answers(noise(400, sigma=0.01), tpot))["per_run"][0]["settled"]
-    assert told["cut"] == 50
+    told = summarised(tmp_path, answers(noise(400, sigma=0.01), tpot)).per_run[0].settled
+    assert told.cut == 50
 
 
 def test_a_rush_that_came_early_is_kept_and_told(tmp_path):
@@ -63,22 +63,22 @@ def test_a_rush_that_came_early_is_kept_and_told(tmp_path):
     ttft = noise(1200, sigma=0.1) * rush
     ttft[-200:] = noise(200, seed=1, sigma=0.1)
     summary = summarised(tmp_path, answers(ttft))
-    told = summary["per_run"][0]["settled"]
-    assert (told["cut"], told["steady"]) == (0, True)
-    assert told["spared"] > 24
-    note = f"run 0: MSER-5 would cut the first {told['spared']} answers; not cut: no more than chance"
-    assert note in summary["notes"]
-    assert summary["requests"]["measured"] == 1200
+    told = summary.per_run[0].settled
+    assert (told.cut, told.steady) == (0, True)
+    assert told.spared > 24
+    note = f"run 0: MSER-5 would cut the first {told.spared} answers; not cut: no more than chance"
+    assert note in summary.notes
+    assert summary.requests.measured == 1200
 
 
 def test_a_run_that_never_settles_is_marked_and_keeps_its_window(tmp_path):
     # It comes down until the middle, which is as far as MSER-5 looks.
     ttft = noise(400, sigma=0.01) * np.maximum(1, 6 - np.arange(400) / 40)
     summary = summarised(tmp_path, answers(ttft))
-    told = summary["per_run"][0]["settled"]
-    assert (told["steady"], told["cut"]) == (False, 0)
-    assert summary["notes"][0] == "run 0: no steady state: it may still have been warming up"
-    assert summary["requests"]["measured"] == 400
+    told = summary.per_run[0].settled
+    assert (told.steady, told.cut) == (False, 0)
+    assert summary.notes[0] == "run 0: no steady state: it may still have been warming up"
+    assert summary.requests.measured == 400
 
 
 @pytest.mark.parametrize(
@@ -93,30 +93,30 @@ def test_a_run_that_never_settles_is_marked_and_keeps_its_window(tmp_path):
 def test_short_runs_bursts_and_stages_are_not_judged(tmp_path, n, load):
     ttft = noise(n) * np.linspace(1, 3, n)
     summary = summarised(tmp_path, answers(ttft), load=load)
-    assert (summary["verdict"], summary["per_run"][0]["settled"]) == ("ok", None)
-    assert summary["requests"]["measured"] == n
+    assert (summary.verdict, summary.per_run[0].settled) == ("ok", None)
+    assert summary.requests.measured == n
 
 
 @pytest.mark.parametrize(("change", "word"), [(1.3, "rises"), (0.7, "falls")])
 def test_a_drifting_run_is_unstable_tells_its_trend_and_prints_no_percentile(tmp_path, change, word):
     summary = summarised(tmp_path, answers(noise(500, sigma=0.1) * np.linspace(1, change, 500)))
-    assert summary["verdict"] == "unstable"
-    assert summary["verdict_reasons"][0].startswith(f"drifting: TTFT p50 {word} by ")
+    assert summary.verdict == "unstable"
+    assert summary.verdict_reasons[0].startswith(f"drifting: TTFT p50 {word} by ")
     # Of the median level, and of what MSER-5 leaves: it cuts into a trend as if that were a transient.
-    assert 15 <= int(summary["verdict_reasons"][0].split("by ")[1].split("%")[0]) <= 36
-    assert summary["metrics"]["ttft_ms"]["p50"]["notes"] == ["no percentile: unstable"]
-    assert summary["metrics"]["ttft_ms"]["mean"]["value"] is not None
+    assert 15 <= int(summary.verdict_reasons[0].split("by ")[1].split("%")[0]) <= 36
+    assert summary.metrics.ttft_ms.p50.notes == ("no percentile: unstable",)
+    assert summary.metrics.ttft_ms.mean.value is not None
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.02])
 def test_a_drift_along_a_curve_is_no_dependence(tmp_path, sigma):
     curve = 100 * (1 + 0.5 * np.linspace(0, 1, 500) ** 3) * noise(500, sigma=sigma) / 100
-    assert summarised(tmp_path, answers(curve))["verdict"] == "unstable"
+    assert summarised(tmp_path, answers(curve)).verdict == "unstable"
 
 
 def test_a_drift_below_five_per_cent_is_none(tmp_path):
     ttft = 100 + np.linspace(0, 4, 500) + np.tile([0, 0.1], 250)
-    assert summarised(tmp_path, answers(ttft))["verdict"] == "ok"
+    assert summarised(tmp_path, answers(ttft)).verdict == "ok"
 
 
 def test_one_drifting_run_of_several_is_named(tmp_path):
@@ -128,9 +128,9 @@ def test_one_drifting_run_of_several_is_named(tmp_path):
         )
     ]
     summary = summarised(tmp_path, rows, runs=5)
-    assert summary["verdict"] == "unstable"
-    assert len(summary["verdict_reasons"]) == 1
-    assert summary["verdict_reasons"][0].startswith("run 3: drifting: TTFT p50 rises by ")
+    assert summary.verdict == "unstable"
+    assert len(summary.verdict_reasons) == 1
+    assert summary.verdict_reasons[0].startswith("run 3: drifting: TTFT p50 rises by ")
 
 
 def stationary(path, runs, n):
@@ -180,8 +180,8 @@ def test_a_level_shift_is_told_with_its_time(tmp_path):
     ttft = noise(1200, sigma=0.1)
     ttft[700:900] *= 1.4  # 70 to 90 s: it comes back, and no trend sees it
     summary = summarised(tmp_path, answers(ttft))
-    up, down = [note for note in summary["notes"] if "shifts" in note]
+    up, down = [note for note in summary.notes if "shifts" in note]
     assert up.startswith("run 0: TTFT shifts from ")
     assert float(up.split(" at ")[1].split()[0]) == pytest.approx(70, abs=4)
     assert float(down.split(" at ")[1].split()[0]) == pytest.approx(90, abs=4)
-    assert not any("shifts" in note for note in summarised(tmp_path, answers(noise(1200, sigma=0.1)))["notes"])
+    assert not any("shifts" in note for note in summarised(tmp_path, answers(noise(1200, sigma=0.1))).notes)

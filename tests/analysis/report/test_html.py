@@ -140,7 +140,7 @@ def test_the_page_says_what_its_intervals_are(tmp_path, number, told):
     assert ("TTFT mean, run by run" in titles) == (number > 1)
     band = charts_in(page)[0]["traces"][0]
     assert band["band"] is True
-    low = analysis.summarise(path)["metrics"]["ttft_ms"]["p50"]["low"]
+    low = analysis.summarise(path).metrics.ttft_ms.p50.low
     assert min(abs(y - low) for y in band["y"]) < 0.02 * low  # the band is the interval that is printed
 
 
@@ -158,9 +158,7 @@ def test_a_timeline_holds_every_request_and_token_once(tmp_path):
     assert line.in_flight.sum() * line.width_s == pytest.approx(flown)  # Little's law, over everything
     assert line.tokens_per_s.sum() * line.width_s == pytest.approx(m.tokens.events.sum())
     assert line.failures["http_error"].sum() == 5
-    assert np.nanmax(line.ttft_greatest_ms) == pytest.approx(
-        analysis.summarise(m)["metrics"]["ttft_ms"]["max"], rel=0.5
-    )
+    assert np.nanmax(line.ttft_greatest_ms) == pytest.approx(analysis.summarise(m).metrics.ttft_ms.max, rel=0.5)
 
 
 def test_a_measured_window_is_shaded_only_where_all_runs_share_it(tmp_path):

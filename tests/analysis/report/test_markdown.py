@@ -5,8 +5,7 @@ from analysis.figures.drawn import drawn_of
 from analysis.report import sections
 from analysis.report.charts import charts_of
 from analysis.report.document import PAGE, Chart, Paragraph, Section
-from analysis.report.figures import attributes
-from tests.analysis.handmade import directory, request
+from tests.analysis.handmade import directory, mapping_of, request
 from tests.analysis.report.samples import EVIL, GOLDEN, reports
 
 
@@ -45,7 +44,7 @@ def test_a_section_is_shown_in_every_report_where_the_summary_has_its_key(tmp_pa
 
     monkeypatch.setitem(sections.PARTS, "weather", sections.Part(weather))
     path = directory(tmp_path, [request(10 * i, [10 * i + 5], output=1) for i in range(30)])
-    summary = analysis.summarise(path)
+    summary = mapping_of(path)
     assert "Weather" not in analysis.terminal_report(summary)
     summary["weather"] = {"sky": "<blue>"}
     assert "\nWeather\nsky <blue>\n" in analysis.terminal_report(summary)
@@ -59,16 +58,16 @@ def test_runs_are_drawn_as_dots_and_what_stands_out_as_a_ring(tmp_path):
     path = dict(reports(tmp_path))["campaign"]
     m = analysis.measure(analysis.load(path))
     summary = analysis.summarise(m)
-    charts = charts_of(drawn_of(m), attributes(summary))
+    charts = charts_of(drawn_of(m), summary)
     chart = next(chart for chart in charts if chart.title == "TTFT mean, run by run")
     band, line, dots, rings = chart.traces
-    mean = summary["metrics"]["ttft_ms"]["mean"]
-    assert (min(band["y"]), max(band["y"])) == pytest.approx((mean["low"], mean["high"]), rel=1e-4)
-    assert line["y"][0] == pytest.approx(mean["value"], rel=1e-4)
+    mean = summary.metrics.ttft_ms.mean
+    assert (min(band["y"]), max(band["y"])) == pytest.approx((mean.low, mean.high), rel=1e-4)
+    assert line["y"][0] == pytest.approx(mean.value, rel=1e-4)
     assert (dots["x"], rings["x"]) == ([0, 1, 2, 3], [4])
     curve = next(chart for chart in charts if chart.title == "TTFT by percentile")
     solid, dotted = curve.traces[-2:]
-    n = summary["metrics"]["ttft_ms"]["p50"]["n"]
+    n = summary.metrics.ttft_ms.p50.n
     assert (solid["line"]["dash"], dotted["line"]["dash"]) == ("solid", "dot")
     assert solid["x"][-1] == pytest.approx(n / 10, rel=1e-3)  # 1 - 10/n
     assert dotted["x"][-1] == pytest.approx(n, rel=1e-3)  # 1 - 1/n

@@ -2,13 +2,13 @@ import pytest
 
 import analysis
 from analysis.report import figures
-from tests.analysis.handmade import directory, request
+from tests.analysis.handmade import directory, mapping_of, request
 from tests.analysis.report.samples import GOLDEN, reports
 
 
 def test_reports_are_those_of_tests_golden(tmp_path, request):
     for name, path in reports(tmp_path):
-        text = analysis.terminal_report(analysis.summarise(path))
+        text = analysis.terminal_report(mapping_of(path))
         golden = GOLDEN / f"terminal-{name}.txt"
         if request.config.getoption("--refresh-golden"):
             golden.write_text(text)
@@ -17,7 +17,7 @@ def test_reports_are_those_of_tests_golden(tmp_path, request):
 
 def test_no_line_is_wider_than_eighty_columns(tmp_path):
     for name, path in reports(tmp_path):
-        for line in analysis.terminal_report(analysis.summarise(path)).splitlines():
+        for line in analysis.terminal_report(mapping_of(path)).splitlines():
             assert len(line) <= 80, (name, line)
 
 
@@ -25,7 +25,7 @@ def test_colour_only_adds_escape_sequences(tmp_path):
     import re
 
     for _, path in reports(tmp_path):
-        summary = analysis.summarise(path)
+        summary = mapping_of(path)
         coloured = analysis.terminal_report(summary, colour=True)
         assert "\x1b[" in coloured
         assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == analysis.terminal_report(summary)
@@ -33,7 +33,7 @@ def test_colour_only_adds_escape_sequences(tmp_path):
 
 def test_a_servers_text_cannot_steer_the_terminal(tmp_path):
     rows = [request(0, outcome="http_error", status=500, error="\x1b[2Jgone\nverdict: OK\r" + "x" * 500)]
-    text = analysis.terminal_report(analysis.summarise(directory(tmp_path, rows)))
+    text = analysis.terminal_report(mapping_of(directory(tmp_path, rows)))
     assert "\x1b" not in text
     assert "\r" not in text
     assert "\nverdict: OK" not in text

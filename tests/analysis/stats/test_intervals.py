@@ -138,7 +138,7 @@ def test_percentiles_of_one_or_two_runs_keep_their_order_statistics_as_within_ru
     assert estimate.sentences == ("within-run",)
     gaps = intervals.percentile(data, 0.5, [SortedArray(run) for run in held], clustered=True)
     assert (gaps.value, gaps.low, gaps.confidence) == (estimate.value, None, None)
-    assert gaps.sentences == (intervals.no_interval(runs),)
+    assert gaps.sentences == (intervals.no_interval(runs).sentence,)
 
 
 def test_a_p99_has_no_upper_limit_below_368_requests_however_many_runs_there_are():

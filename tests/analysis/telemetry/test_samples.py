@@ -19,7 +19,7 @@ from analysis.report.telemetry import telemetry_sections
 from analysis.report.text import as_text
 from analysis.telemetry.pressure import pressure
 from analysis.telemetry.section import TelemetrySection
-from tests.analysis.handmade import MS, directory, request, run
+from tests.analysis.handmade import MS, directory, mapping_of, request, run
 from tests.analysis.sampled import Row, S, rows, write
 
 
@@ -210,11 +210,11 @@ def test_a_run_that_did_not_close_is_read_from_its_segments(tmp_path):
     crashed = analysis.summarise(tmp_path)
     write(tmp_path / "telemetry.parquet", told)
     assert analysis.summarise(tmp_path) == crashed
-    assert crashed["telemetry"]["servers"]["a"]["waiting"]["mean"] == 2
+    assert crashed.telemetry.servers["a"].waiting.mean == 2
 
 
 def test_directory_without_samples_has_no_such_section(tmp_path):
-    summary = analysis.summarise(directory(tmp_path, [request(0, [40])]))
+    summary = mapping_of(directory(tmp_path, [request(0, [40])]))
     assert "telemetry" not in summary
     assert "energy" not in summary
 
