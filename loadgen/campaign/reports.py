@@ -1,4 +1,4 @@
-"""What is made from the records of a campaign when it ends: summary, report, artifacts, checksums."""
+"""The files made from the records of a campaign at its end: summary, report, artifacts, checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["write_reports"]
 
 
 def write_reports(directory: Path, manifest: Manifest) -> dict[str, Any]:
-    """The summary of what is in `directory`, written there with the report and with everything's checksum.
+    """The summary of the runs in `directory`, written there with the report and the checksum of each file.
 
     Raises OSError.
     """
