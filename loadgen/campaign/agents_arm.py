@@ -1,7 +1,7 @@
 """Agents as arms of a campaign: each of them alone, and all of them at once.
 
-An agent is an endpoint of its own: the server it was dealt, with its options. Its calls have the same numbers and the
-same work in every arm, so that a solo run and the concurrent one differ in nothing but the company.
+An agent is an endpoint of its own: the server assigned to it, with its options. Its calls have the same numbers and the
+same work in every arm, so that a solo run and the concurrent one differ only in the other agents at work.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AgentsJob:
 
     share: Share
     workload: AgentsWork
-    answers: Path | None  # where to leave the text of every answer
+    answers: Path | None  # the folder for the text of every answer
     files: tuple[tuple[int, str], ...] = ()  # (seq, name of its file there)
 
     def start(self) -> ShareRun:
@@ -56,7 +56,7 @@ class AgentsJob:
 
 
 class _AgentsRun(ShareRun):
-    """A share whose answers are heard, and left on disk if that is wanted: at the end, for writing takes time."""
+    """A share whose answers its later calls use, written to disk if `answers` is set: at the end, as it takes time."""
 
     def __init__(self, job: AgentsJob) -> None:
         super().__init__(job.share, job.workload, Tally(), job.workload.hear)
@@ -81,7 +81,7 @@ class _AgentsRun(ShareRun):
 
 
 def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -> AgentsWork:
-    """The work of the agents of `profile`. Raises UsageError if the folder they list cannot be read."""
+    """The workload of the agents of `profile`. Raises UsageError if the folder they list cannot be read."""
     agents, work = _agents(profile), profile.work
     assert work.output_tokens is not None
     assert work.output_tokens.fixed is not None
@@ -97,7 +97,7 @@ def agents_work(profile: Profile, seed: int, lengths: Synthetic | None = None) -
 
 
 def agents_arms(profile: Profile, seed: int, servers: Sequence[Endpoint], work: AgentsWork, tier: str) -> list[Arm]:
-    """An arm for each agent alone, unless that is not wanted, and one for all."""
+    """The arms: one for each agent alone, unless the profile leaves those out, and one for all."""
     agents = _agents(profile)
     crew = agents.crew
     cast = _Cast(profile, work, _endpoints(profile, crew, servers, seed), tier)
@@ -111,7 +111,7 @@ def agents_arms(profile: Profile, seed: int, servers: Sequence[Endpoint], work: 
 def with_agents(
     manifest: Manifest, profile: Profile, seed: int, servers: Sequence[Endpoint], work: AgentsWork
 ) -> Manifest:
-    """`manifest` with what it says of the agents of `profile`."""
+    """`manifest` with the facts about the agents of `profile`."""
     agents = _agents(profile)
     endpoints = _endpoints(profile, agents.crew, servers, seed)
     return manifest.with_(
@@ -163,7 +163,7 @@ def _endpoints(
 
 @dataclass(frozen=True, slots=True)
 class _Cast:
-    """What the arms of a campaign have in common. endpoints: of every agent, in the order of the crew."""
+    """The facts that the arms of a campaign share. endpoints: of every agent, in the order of the crew."""
 
     profile: Profile
     work: AgentsWork
@@ -237,7 +237,7 @@ def _facts(begun: RunFacts, healths: Sequence[Health], concurrency_asked: int) -
     return msgspec.structs.replace(
         begun,
         measured_from_ns=0,
-        # From the barrier to the last answer: the work is the whole run, and nothing of it ramp or drain.
+        # From the barrier to the last answer: the work is the whole run, without ramp and drain.
         measured_to_ns=max((h.last_done_ns for h in healths if h.last_done_ns is not None), default=0),
         offered=sum(h.offered for h in healths),
         open_loop=False,
@@ -267,7 +267,7 @@ def _files(agent: str, work: AgentsWork) -> list[str]:
 
 
 async def _warm_up(endpoint: Endpoint, work: AgentsWork, agent: int, requests: int, limits: Limits) -> None:
-    """Have an agent's server load its model with that agent's options: answers of one token, in no record.
+    """Make an agent's server load its model with that agent's options: answers of one token, in no record.
 
     A failure here is ignored: the measured calls will show it.
     """

@@ -1,4 +1,4 @@
-"""An arm: a condition of a campaign, as the jobs that one run of it needs."""
+"""An arm: one condition of a campaign, as the jobs that a run of it needs."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Occasion:
     zero_ns: int  # the run's start on the monotonic clock
     journal: Path
     writer: int  # of the first job's journal; that of the i-th is writer + i
-    artifacts: Path | None  # where the run may leave files beside its records; None for a repeated control
+    artifacts: Path | None  # the folder for files beside the records; None for a repeated control
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
     """A condition. `jobs` and `facts` are called once for each run of it.
 
-    jobs: what each process does; one job runs in this process unless the campaign wants fresh ones. All jobs of a run
+    jobs: the work of each process; one job runs in this process unless the campaign wants fresh ones. All jobs of a run
     count from the occasion's zero_ns. A job is a value that can be pickled (`engine.share.Job`): its `start()` opens
-    transports in the running loop and returns something with `run`, `look` and `interrupt`.
-    facts: the run's facts, as far as they are known when it begins, and the jobs' healths, in their order, to the facts
-    with what only the arm knows: measured_from_ns, measured_to_ns, offered, open_loop, concurrency_asked and
+    transports in the running loop and returns an `engine.share.Running`.
+    facts: from the run's facts as known when it begins, and the jobs' healths in their order, to the same facts with
+    those that only the arm knows: measured_from_ns, measured_to_ns, offered, open_loop, concurrency_asked and
     concurrency_reached.
-    endpoints: which servers it uses; they are unloaded, and asked whether they still answer, before a run.
-    warm_up: what to send before a run begins, in no record; awaited each time, and cancelled by an interruption.
+    endpoints: the servers it uses; before a run they are unloaded, and checked to answer.
+    warm_up: sends requests before a run begins, in no record; awaited each time, and cancelled by an interruption.
     """
 
     name: str

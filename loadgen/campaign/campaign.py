@@ -1,4 +1,4 @@
-"""A campaign: a profile whose targets answered, its plan, and how it ended."""
+"""A campaign: a profile whose targets answered, its plan, and its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Campaign", "Finished"]
 class Campaign:
     """A profile whose targets answered and whose workload is ready; nothing has been measured yet.
 
-    The manifest is a value: whatever changes replaces it, and `write` puts it on disk.
+    The manifest is a value: each change replaces it, and `write` puts it on disk.
     """
 
     profile: Profile
@@ -37,18 +37,18 @@ class Campaign:
     endpoints: tuple[Endpoint, ...]
     workload: Workload
     tier: str
-    tier_reason: str | None  # why a lower tier than the kernel's was taken
+    tier_reason: str | None  # the reason for a lower tier than the kernel's
     directory: Path
-    guesses_ratio: bool  # it is not known yet how many tokens a word of a prompt is
+    guesses_ratio: bool  # the number of tokens per word of a prompt is not known yet
     policy: Policy
     manifest: Manifest = field(default_factory=Manifest)
     arms: tuple[Arm, ...] = ()
-    say: Callable[[str], None] = lambda line: None  # what a user should know between runs
-    seen: Callable[[str, Look], None] = lambda source, look: None  # each look at a source of telemetry, in its thread
+    say: Callable[[str], None] = lambda line: None  # gets lines for the user between runs
+    on_look: Callable[[str, Look], None] = lambda source, look: None  # gets each sample, in the sampler's thread
     past: Tally = field(default_factory=Tally)  # the sum over the runs that are over
     followers: list[Callable[[], None]] = field(default_factory=list)
     sampler: Sampler | None = None  # while it is measured, if the profile wants any
-    # Held while a run is made; yields whether another campaign has made one before.
+    # Held during a run; yields whether another campaign has made a run before it.
     turn: Callable[[], contextlib.AbstractAsyncContextManager[bool | None]] = contextlib.nullcontext
 
     @property
@@ -56,7 +56,7 @@ class Campaign:
         return self.manifest.planned_design
 
     def arm(self, planned: Planned) -> Arm:
-        """The arm of a planned run, its repetition as a control included."""
+        """The arm of a planned run, which may be a repetition as a control."""
         return next(arm for arm in self.arms if arm.name == planned[1].removeprefix(CONTROL))
 
     def call_after_runs(self, follower: Callable[[], None]) -> None:
@@ -71,10 +71,10 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is on disk at the end.
+    """The end of a campaign, as it is on disk.
 
-    error: why it ended early, in one line, if something of ours failed. halted: the same, if a server was to blame.
-    unreachable: it was because a server no longer answers. planned: runs in all. missing: those not made.
+    error: the reason, in one line, why it ended early by a fault of loadgen or its host. halted: the same for a server.
+    unreachable: a server no longer answers. planned: runs in all. missing: those not made.
     """
 
     summary: Summary | None

@@ -1,8 +1,8 @@
-"""Which arm runs when: the plan of a campaign, pure.
+"""The plan of a campaign: which arm runs when. Pure.
 
 A campaign is a list of runs. Each belongs to an *arm*, the condition that is measured, and to a *block*, a repetition
 in which every arm occurs once. A run's number is its place in the plan, so that seeds drawn from it do not depend on
-what ran before, was interrupted or was resumed.
+the runs before it, or on an interruption.
 
 Randomised order: a random permutation and in the next block its reverse, drawn anew for each pair of blocks
 (METHODOLOGY 7.1: ABBA BAAB). A longer plan with the same seed begins with the shorter one.
@@ -24,7 +24,7 @@ ORDER_STREAM = 0x0DE5  # keeps these draws apart from others of the same seed
 
 
 def with_plan(design: DesignFacts) -> DesignFacts:
-    """`design` with its runs planned: every arm in every block, and the control before and after them."""
+    """`design` with its planned runs: every arm in every block, and the control before and after them."""
     runs = planned([arm.name for arm in design.arms], design.blocks, design.order, design.order_seed)
     if design.control is not None:
         name = CONTROL + design.control

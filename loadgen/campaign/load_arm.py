@@ -1,4 +1,4 @@
-"""The arm that offers the load of a profile: its plans for each worker, its requests dealt to the targets."""
+"""The arm that offers the load of a profile: a plan per worker, requests assigned to the targets by weight."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAIN = "main"
 def load_arm(
     profile: Profile, seed: int, endpoints: tuple[Endpoint, ...], workload: Workload, tier: str, name: str = MAIN
 ) -> Arm:
-    """The arm that offers `profile.load` to the endpoints, dealt out by the weights of their targets."""
+    """The arm that offers `profile.load` to the endpoints, in proportion to the weights of their targets."""
     weights = {spec.name: spec.weight for spec in profile.targets}
     deal = _deal([weights[endpoint.name] for endpoint in endpoints])
 
@@ -60,7 +60,7 @@ def most_connections(load: Load) -> int:
 
 
 def _plans(profile: Profile, seed: int, run: int, zero_ns: int) -> list[Plan]:
-    """One plan per worker: every P-th request of an open loop, a P-th of the concurrency of a closed one."""
+    """The plans, one per worker of P: every P-th request of an open loop, a P-th of a closed loop's concurrency."""
     load, workers = profile.load, profile.workers
     common = Plan(
         run=run,
@@ -105,7 +105,7 @@ def _duration_ns(load: Load) -> int | None:
 
 
 def _deal(weights: Sequence[float]) -> tuple[int, ...]:
-    """Target indices to deal out in turn, each as often as its weight says and as evenly as possible."""
+    """The indices of targets to use in turn, each in proportion to its weight and spread as evenly as possible."""
     slots = min(1000, max(len(weights), round(sum(weights) / min(weights))))
     dealt = [0] * len(weights)
     deal = []
@@ -117,7 +117,7 @@ def _deal(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def _rotated(deal: tuple[int, ...], by: int) -> tuple[int, ...]:
-    """`deal` begun at another place: else the first requests of all workers would go to the first target."""
+    """`deal` begun `by` places later: else the first requests of all workers would go to the first target."""
     by %= len(deal)
     return deal[by:] + deal[:by]
 

@@ -24,7 +24,7 @@ __all__ = ["Matrix", "measure_matrix"]
 
 @dataclass(slots=True)
 class Matrix:
-    """A matrix as it was planned, and how its configurations ended."""
+    """A matrix as planned, and the end of each configuration."""
 
     manifest: MatrixManifest
     tested: list[Tested] = field(default_factory=list)
@@ -40,10 +40,10 @@ async def measure_matrix(
     stop: asyncio.Event,
     before: Mapping[str, Any] | None = None,
 ) -> Matrix:
-    """Measure every configuration until all are done, or `stop` is set. `directory` must exist.
+    """The matrix after every configuration was measured, or `stop` was set. `directory` must exist.
 
-    before: the manifest of the same matrix, to make only what is missing in `directory`.
-    Raises UsageError, after the rest was given up, for what cannot be measured as asked.
+    before: the manifest of the same matrix, to make only the runs missing in `directory`.
+    Raises UsageError, after the rest was given up, for a configuration that cannot be measured as stated.
     """
     order, began_ns = order_of(profile, len(chosen), seed), now_ns()
     manifest = begin(
@@ -68,7 +68,7 @@ async def measure_matrix(
 
 
 def _facts(profile: Profile, configuration: Configuration) -> ConfigurationFacts:
-    """One configuration for the manifest, with what it takes over from the profile."""
+    """The facts of a configuration for the manifest, with the settings it takes over from the profile."""
     assert profile.agents is not None
     agents = profile.agents.configured(configuration)
     return ConfigurationFacts(

@@ -1,7 +1,7 @@
 """Measuring a campaign: run after run in the order planned, then summary, report and checksums.
 
-The manifest is written before the first request and again after each run, so that a campaign that was killed shows what
-it was. What a campaign leaves behind is the run directory of DESIGN section 6.
+The manifest is written before the first request and again after each run, so that it describes a killed campaign too.
+The result of a campaign is the run directory of DESIGN section 6.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from loadgen.telemetry.sampler import start_sampler
 
 __all__ = ["measure"]
 
-LEAD_NS = 50_000_000  # from the decision to start to the run's zero, for everything to stand ready
+LEAD_NS = 50_000_000  # from the decision to start to the run's zero, so that everything is ready
 WORKER_LEAD_NS = 1_500_000_000  # worker processes import first
 PROBE_PATIENCE_S = 60.0  # a cold load of a model may fall into it
 
@@ -47,7 +47,9 @@ Tell = Callable[[Tally], None]
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Why no more runs are made; all None or False once there are enough, or it was interrupted. See `Finished`."""
+    """The reason for making no more runs; all None or False if there are enough, or after an interruption.
+
+    The fields are those of `Finished`."""
 
     error: str | None = None
     halted: str | None = None
@@ -55,7 +57,9 @@ class _End:
 
 
 async def measure(campaign: Campaign, tell: Tell, stop: asyncio.Event) -> Finished:
-    """Make all runs, close the directory, summarise. `tell` gets live tallies; `stop` interrupts.
+    """The end of a campaign: all runs made, the directory closed and summarised.
+
+    tell: gets live tallies. stop: set it to interrupt.
 
     Raises UsageError if another process is at work in the directory.
     """
@@ -73,7 +77,7 @@ async def measure(campaign: Campaign, tell: Tell, stop: asyncio.Event) -> Finish
 
 
 async def _make_runs(campaign: Campaign, tell: Tell, stop: asyncio.Event) -> _End:
-    """Make the runs that are missing, until there are enough, a server stands still, or `stop` is set."""
+    """Make the missing runs until there are enough, a server halts the campaign, or `stop` is set."""
     await _start_sampling(campaign)
     campaign.write()
     if campaign.guesses_ratio:
@@ -103,7 +107,7 @@ async def _make_runs(campaign: Campaign, tell: Tell, stop: asyncio.Event) -> _En
 
 
 def _end_by(campaign: Campaign, reason: Exception) -> _End:
-    """The end that an exception makes to a campaign."""
+    """The end of a campaign by the exception `reason`."""
     match reason:
         case Unreachable():
             return _End(halted=str(reason), unreachable=True)
@@ -116,12 +120,12 @@ def _end_by(campaign: Campaign, reason: Exception) -> _End:
 
 
 def _of_disk(campaign: Campaign, error: OSError) -> str:
-    """One line for a disk that takes no more."""
+    """The line that reports a disk that cannot be written."""
     return f"{campaign.directory}: {os.strerror(error.errno) if error.errno else error}"
 
 
 def _close(campaign: Campaign, end: _End, *, interrupted: bool) -> Finished:
-    """Close the directory and write the reports."""
+    """The end of a campaign, its directory closed and the reports written."""
     reason = end.error or end.halted or ("interrupted" if interrupted else None)
     campaign.manifest = campaign.manifest.with_(finished=reason is None, halted=reason, wall_end=wall_iso())
     planned, lacking = len(campaign.design.planned), len(missing(campaign.manifest))
@@ -140,7 +144,7 @@ def _close(campaign: Campaign, end: _End, *, interrupted: bool) -> Finished:
 
 
 def _following(campaign: Campaign) -> tuple[int, Planned] | None:
-    """The next run to make and its number; the policy decides whether there are more than those planned."""
+    """(number, planned run) of the next run, None if there is none; the policy may plan more than there are."""
     while True:
         lacking = missing(campaign.manifest)
         before_end = [(run, planned) for run, planned in lacking if planned[0] < campaign.design.blocks]
@@ -149,7 +153,7 @@ def _following(campaign: Campaign) -> tuple[int, Planned] | None:
 
 
 def _plan_more(campaign: Campaign) -> bool:
-    """Whether the policy wants more blocks, which are planned then. It is asked once per number of blocks."""
+    """Whether the policy wants more blocks, which are then planned. It is called once per number of blocks."""
     manifest, design = campaign.manifest, campaign.design
     looks = () if manifest.looks is UNSET else manifest.looks
     if looks and looks[-1].runs == design.blocks:
@@ -169,7 +173,7 @@ def _plan_more(campaign: Campaign) -> bool:
 
 
 async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
-    """Ask the first server how many tokens a word is; `stop` interrupts, and so does a server that stays silent."""
+    """Learn the tokens per word from the first server; `stop` interrupts, and so does a server that stays silent."""
     profile = campaign.profile
     probing = asyncio.create_task(sizing.learn(campaign.endpoints[0], limits_of(profile), campaign.seed), name="probes")
     # These requests are in no live line, so they must not wait as long as a measured one may.
@@ -188,7 +192,9 @@ async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
 
 
 async def _ready_again(campaign: Campaign, planned: Planned, stop: asyncio.Event) -> bool:
-    """Cool down and ask the servers whether they still answer. False: interrupted. Raises Unreachable."""
+    """Whether the next run may begin, after the cool-down and a check that the servers still answer.
+
+    False: interrupted. Raises Unreachable."""
     if campaign.design.cooldown_s:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), campaign.design.cooldown_s)
@@ -244,7 +250,7 @@ async def _run_once(
             warming.result()
     warm_up()
     gc.collect()
-    gc.freeze()  # the engine collects again when it starts; with nothing to look at that is over before zero_ns
+    gc.freeze()  # the engine collects again when it starts; with nothing left to scan that is over before zero_ns
     fresh = campaign.design.isolation == "process"
     lead_ns = WORKER_LEAD_NS if fresh or campaign.profile.workers > 1 else LEAD_NS
     begun = RunFacts(run=run, block=planned[0], arm=planned[1], wall_start=wall_iso(), start_ns=now_ns() + lead_ns)
@@ -262,7 +268,7 @@ async def _run_once(
 
 
 def _jobs(campaign: Campaign, arm: Arm, begun: RunFacts, planned: Planned) -> Sequence[Job]:
-    """The jobs of a run, whose zero the sampler gets as well."""
+    """The jobs of a run, whose zero is given to the sampler as well."""
     assert begun.start_ns is not None
     if campaign.sampler is not None:
         campaign.sampler.begin(begun.run, begun.start_ns)
@@ -293,7 +299,7 @@ async def _run_here(running: Running, tell: Tell, stop: asyncio.Event) -> Health
 
 
 def _with_health(before: InstrumentFacts, healths: Sequence[Health]) -> InstrumentFacts:
-    """The instrument's facts after runs with these healths; of a campaign that was resumed, the worst of its parts."""
+    """The instrument's facts after runs with these healths; for a resumed campaign, the worst of its parts."""
     lags = lag_quantiles_ms([lag for health in healths for lag in health.loop_lag_ns])
     earlier = before.loop_lag_ms or {}
     jump_us = max((health.clock_jump_ns for health in healths), default=0) / 1e3
@@ -311,10 +317,10 @@ def _with_health(before: InstrumentFacts, healths: Sequence[Health]) -> Instrume
 
 
 async def _start_sampling(campaign: Campaign) -> None:
-    """Begin to sample, and say what was asked for and cannot be."""
+    """Begin to sample, and report the requested sources that do not exist."""
     profile = campaign.profile
     folder = campaign.directory / SAMPLES
-    sampler = await start_sampler(profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.seen)
+    sampler = await start_sampler(profile.telemetry, campaign.endpoints, folder, profile.proxy, campaign.on_look)
     if sampler is None:
         return
     campaign.sampler = sampler
@@ -324,7 +330,7 @@ async def _start_sampling(campaign: Campaign) -> None:
 
 
 async def _stop_sampling(campaign: Campaign) -> Exception | None:
-    """What went wrong in the sampler's thread, None if nothing did."""
+    """The error in the sampler's thread, None if there was none. The sampler is stopped."""
     if campaign.sampler is None:
         return None
     try:
@@ -337,7 +343,7 @@ async def _stop_sampling(campaign: Campaign) -> Exception | None:
 
 @contextlib.asynccontextmanager
 async def _sampled(campaign: Campaign) -> AsyncIterator[None]:
-    """Pause sampling where another campaign may have its turn next; else what is between runs is sampled too."""
+    """Sample during one run, and stay paused after it where another campaign may have its turn next."""
     if campaign.sampler is not None:
         campaign.sampler.pause(False)
     yield

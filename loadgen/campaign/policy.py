@@ -1,6 +1,6 @@
-"""When a campaign has enough runs: after a fixed number of blocks, or once its figures are narrow enough.
+"""When a campaign has enough runs: after a fixed number of blocks, or once its intervals are narrow enough.
 
-A policy plans the first blocks. When these are made it decides, from the directory, whether more are to follow.
+A policy plans the first blocks. When these are made it decides, from the directory, whether more follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_RUN = {"ttft_ms": "ttft_mean_ms", "output_tokens_per_s": "output_tokens_per_
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows from the runs made. blocks: to plan from now on; None if no more are to be made."""
+    """The decision of a policy after some runs. blocks: to plan from now on; None if no more are made."""
 
     look: LookFacts  # for the manifest
     blocks: int | None
@@ -32,7 +32,7 @@ class Decision:
 class Policy(Protocol):
     @property
     def blocks(self) -> int:
-        """The number of blocks to begin with."""
+        """The number of blocks planned at first."""
 
     def decide(self, directory: Path, blocks: int) -> Decision | None:
         """The decision after `blocks` blocks, whose records are in `directory`; None if there is nothing to decide."""
@@ -40,7 +40,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """As many blocks as the profile says."""
+    """The number of blocks that the profile states."""
 
     blocks: int
 
@@ -72,32 +72,32 @@ class UntilNarrow:
         """The decision after `blocks` blocks. values: by metric, one per run; None where a run has no such figure."""
         looks = {}
         for metric in self.metrics:
-            known = [value for value in values[metric] if value is not None]
-            if len(known) == len(values[metric]) and any(known):
-                looks[metric] = look(known, self.within)
+            measured = [value for value in values[metric] if value is not None]
+            if len(measured) == len(values[metric]) and any(measured):
+                looks[metric] = look(measured, self.within)
         widths = {metric: _width(looks.get(metric)) for metric in self.metrics}
         unknown = [metric for metric in self.metrics if metric not in looks]
         if unknown:
             words = f"no more, for a run has no {unknown[0]} and its width cannot be known"
             return Decision(LookFacts(runs=blocks, half_width=widths, reached=False), None, f"{blocks} runs: {words}")
-        reached = all(found.reached for found in looks.values())
-        later = min((found.next_look for found in looks.values() if found.next_look), default=None)
+        reached = all(check.reached for check in looks.values())
+        later = min((check.next_look for check in looks.values() if check.next_look), default=None)
         words = self._words(looks, reached, later)
         return Decision(LookFacts(runs=blocks, half_width=widths, reached=reached), later, f"{blocks} runs: {words}")
 
     def _words(self, looks: Mapping[str, Look], reached: bool, later: int | None) -> str:
-        widths = ", ".join(f"{name} ±{100 * (found.half_width or 0.0):.2g} %" for name, found in looks.items())
+        widths = ", ".join(f"{name} ±{100 * (check.half_width or 0.0):.2g} %" for name, check in looks.items())
         end = "narrow enough" if reached else "no look is left"
         going = f"going on to {later} runs" if later is not None else end
         return f"{widths} (97 %, wanted {100 * self.within:g} %); {going}"
 
 
-def _width(found: Look | None) -> float | None:
-    return None if found is None or found.half_width is None else float(found.half_width)
+def _width(check: Look | None) -> float | None:
+    return None if check is None or check.half_width is None else float(check.half_width)
 
 
 def policy_of(profile: Profile) -> Policy:
-    """The policy that a profile asks for."""
+    """The policy that a profile states."""
     wanted = profile.campaign
     if wanted.until is None:
         return Fixed(profile.runs)

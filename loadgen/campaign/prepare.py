@@ -1,6 +1,6 @@
 """From a profile to a campaign: targets that answered, a workload that is ready, arms, a plan, the manifest.
 
-The same for a directory whose campaign did not finish: what it has must be of the same kind as what will be made.
+The same for a directory whose campaign did not finish: the runs it has must be of the same kind as those to be made.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def profile_arms(campaign: Campaign) -> Sequence[Arm]:
 async def prepare(
     profile: Profile, directory: Path, arms_of: Callable[[Campaign], Sequence[Arm]] = profile_arms, primary: str = ""
 ) -> Campaign:
-    """The campaign of `profile` in a new `directory`: targets are asked, workload, arms and directory are made.
+    """The campaign of `profile` in a new `directory`: its targets have answered; workload, arms and directory are made.
 
-    arms_of: from the campaign, all but arms and design ready, to its arms.
+    arms_of: from the campaign, ready except for arms and design, to its arms.
     primary: the arm that the summary's figures are about; "" takes the one of all agents, or the only one.
     Raises UsageError, or Unreachable if a target does not answer.
     """
@@ -79,7 +79,7 @@ async def resume(
 ) -> Campaign:
     """The campaign of `directory` such that `measure` makes the runs that are missing in it.
 
-    profile: as it was, its secrets filled in. before: the manifest. What runs left that did not finish is dropped.
+    profile: as it was, its secrets filled in. before: the manifest. Records of runs that did not finish are dropped.
     Raises UsageError where the same could not be measured any more, Unreachable, or OSError.
     """
     assert before.seed is not None
@@ -96,7 +96,7 @@ async def resume(
 
 
 def _with_ratio(campaign: Campaign, before: Manifest) -> Manifest:
-    """The manifest of the campaign again, with the tokens per word that the runs made so far were sized by."""
+    """The new manifest of the campaign, with the tokens per word that sized the runs made so far."""
     assert before.workload is not None
     ratio, source = before.workload.tokens_per_word, before.workload.ratio_from
     if campaign.guesses_ratio and source is not UNSET and source != "default":
@@ -107,7 +107,7 @@ def _with_ratio(campaign: Campaign, before: Manifest) -> Manifest:
 
 
 def _continued(before: Manifest) -> Manifest:
-    """The manifest of a campaign that is no longer finished, without the runs that were cut short."""
+    """The manifest `before` as of a campaign that has not finished, without the runs that were cut short."""
     resumed = () if before.resumed is UNSET else before.resumed
     return before.with_(
         runs=tuple(run for run in before.runs if run.whole),
@@ -121,7 +121,7 @@ def _continued(before: Manifest) -> Manifest:
 
 
 def _check_same(before: Manifest, again: Manifest) -> None:
-    """Refuse to put runs of something else beside those that are there."""
+    """Raise UsageError if new runs would measure something else than the runs in the directory."""
     cure = "start a new campaign"
     if before.loadgen != again.loadgen:
         raise UsageError(f"loadgen has changed since: it was {before.loadgen}, it is {again.loadgen}; {cure}")
@@ -139,7 +139,7 @@ def _check_same(before: Manifest, again: Manifest) -> None:
 
 
 async def _resolved(profile: Profile, directory: Path, seed: int) -> Campaign:
-    """The campaign without arms and design: its targets answered, its workload is open."""
+    """The campaign without arms and design: its targets have answered, its workload is open."""
     tier, reason = choose_tier(profile.tier, profile.proxy)
     endpoints = tuple(await asyncio.gather(*(resolve_target(spec, profile.proxy) for spec in profile.targets)))
     workload, counted = await _workload(profile, endpoints, seed)
@@ -190,7 +190,7 @@ def _make(directory: Path) -> None:
 
 
 async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) -> tuple[Workload, bool]:
-    """The workload, and whether its lengths are known without asking a server for its usage."""
+    """(workload, whether its lengths are known without a server's usage counts)."""
     if profile.agents is None:
         return await _sized_workload(profile, profile.work, endpoints, seed)
     if profile.agents.workload != "synthetic":
@@ -205,13 +205,13 @@ async def _workload(profile: Profile, endpoints: Sequence[Endpoint], seed: int) 
 async def _sized_workload(
     profile: Profile, work: Work, endpoints: Sequence[Endpoint], seed: int
 ) -> tuple[Workload, bool]:
-    """The workload that `work` describes, and whether a tokenizer sized it, the user's or a server's."""
+    """(workload that `work` describes, whether a tokenizer sized it, the user's or a server's)."""
     tokenizer = next((spec.tokenizer for spec in profile.targets if spec.tokenizer), None)
     if tokenizer is not None:
         return await asyncio.to_thread(open_workload, work, seed, count=tokenizer_count(tokenizer)), True
     lender = next((endpoint for endpoint in endpoints if endpoint.target.kind in LENDS_TOKENIZER), None)
     if lender is not None:
-        # The route is optional: some builds and gateways leave it out. The manifest says that a ratio was used.
+        # The route is optional: some builds and gateways leave it out. The manifest states that a ratio was used.
         with contextlib.suppress(NoAnswer):
             async with token_counter(lender) as count:
                 opened = await asyncio.to_thread(open_workload, work, seed, count=count, method="server-tokenize")
@@ -248,7 +248,7 @@ def _manifest(campaign: Campaign) -> Manifest:
 
 
 def _workload_facts(campaign: Campaign) -> WorkloadFacts:
-    """What is sent and, where words are turned into tokens by a ratio, where that comes from."""
+    """The facts about the requests' contents and, where a ratio sizes them, the source of the ratio."""
     facts = msgspec.convert(campaign.workload.describe(), WorkloadFacts)
     if facts.method != "ratio":
         return facts

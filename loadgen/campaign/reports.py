@@ -1,4 +1,4 @@
-"""What is made from the records of a campaign when it ends: summary, report, artifacts, checksums."""
+"""The files made from the records of a campaign at its end: summary, report, artifacts, checksums."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From the manifest of a campaign that did not finish to the profile it can be finished with.
 
-A manifest holds no secrets: values of headers, options that look like one, credentials of a proxy. What was withheld is
-listed there, and has to be given again. Everything that does not fit is a UsageError, one line with the cure.
+A manifest holds no secrets: values of headers, options that resemble one, credentials of a proxy. Withheld values are
+listed there, and must be given again. Everything that does not fit is a UsageError, one line with the cure.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_suite_manifest(directory: Path, name: str, needed: Collection[str]) -> 
 
 
 def is_finished(manifest: Manifest) -> bool:
-    """Whether the campaign was made to its end and its directory closed."""
+    """Whether all runs of the campaign were made and its directory was closed."""
     return manifest.finished is True and manifest.sha256 is not UNSET
 
 
@@ -68,8 +68,8 @@ def profile_of(
 ) -> Profile:
     """The profile that was measured.
 
-    resolved, withheld: as the manifest keeps them; what was withheld is filled in from the other arguments.
-    Raises UsageError for what is missing there or does not belong there.
+    resolved, withheld: as in the manifest; withheld values are filled in from the other arguments.
+    Raises UsageError for a value that is missing there or does not belong there.
     """
     plain = json.loads(json.dumps(resolved))
     whole = {"--url": urls, "--path": path, "--proxy": proxy}
@@ -104,7 +104,7 @@ def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any],
 
 
 def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str) -> None:
-    """Put a value where it was withheld; nothing else may change, or the runs would not be of one kind."""
+    """Put a withheld value in its place; nothing else may change, or the runs would not be of one kind."""
     holders = [setting for setting in settings if name in setting]
     withheld = [holder for holder in holders if REDACTED in json.dumps(holder[name])]
     if not withheld and not any(holder[name] == value for holder in holders):
@@ -114,7 +114,7 @@ def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str
 
 
 def _fill_query(targets: Sequence[dict[str, Any]], key: str, given: str) -> None:
-    """Put a URL or a path in the place of what is left of it without its secrets."""
+    """Put a full URL or path in the place of its redacted form."""
     holders = [target for target in targets if target[key] == without_secret_query(given)]
     if not holders:
         raise UsageError(f"--{key}: was not part of the campaign like that; start a new campaign")

@@ -1,4 +1,4 @@
-"""A campaign's directory: its files, how they are written whole or not at all, closed, reopened and sealed."""
+"""The directory of a campaign: its files are written whole or not at all, closed, reopened and sealed here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def first_writer(run: int) -> int:
 
 
 def reopen_directory(directory: Path, runs: Collection[int]) -> None:
-    """Make a directory ready for more: the records of its finished `runs` stay, its summary goes. Raises OSError."""
+    """Make a directory ready for more runs: the records of its finished `runs` stay, its summary is removed.
+
+    Raises OSError."""
     reopen_log(directory / SAMPLES, directory / TELEMETRY, runs)
     reopen(directory / JOURNAL, directory / RECORDS, runs, lambda writer: writer // WRITERS)
     for name in (SUMMARY, REPORT):
@@ -56,7 +58,7 @@ def reopen_directory(directory: Path, runs: Collection[int]) -> None:
 
 
 def seal(directory: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
-    """Put the checksum of every file into the manifest, those of artifacts too, and write it under `name`."""
+    """Put the checksum of every file, artifacts included, into the manifest, and write it under `name`."""
     there = [*directory.iterdir(), *(directory / ARTIFACTS).rglob("*")]
     names = sorted({path.relative_to(directory).as_posix() for path in there if path.is_file()} - {name})
     sha256 = {name: file_sha256(directory / name) for name in names}
@@ -68,7 +70,7 @@ def seal(directory: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> 
 
 
 def manifest_sha256(path: Path) -> str:
-    """The checksum that the manifest at `path` should hold of itself."""
+    """The checksum that belongs into the manifest at `path`: of the file with that entry blank."""
     blanked = MANIFEST_SHA256.sub(rb"\g<1>" + BLANK_SHA256.encode(), path.read_bytes())
     return hashlib.sha256(blanked).hexdigest()
 

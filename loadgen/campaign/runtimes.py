@@ -1,11 +1,11 @@
-"""The client's own runtimes compared: the same agents measured by each, run by run in turns.
+"""A comparison of loadgen's own runtimes: the same agents measured with each, run by run in turns.
 
 A variant is a profile with loop, tier, size of a read or permits set. Every run has a process of its own, so that its
 loop is the variant's and nothing is left over from another one. Variants and configurations take turns block by block,
 in an order drawn from a recorded seed.
 
-`kernel` and `uvloop` are the same settings under two names: what lies between them is noise. One permit lets the agents
-work one after the other, whatever the runtime, and so must give an efficiency of 1/N.
+`kernel` and `uvloop` are the same settings under two names: their difference is noise. One permit lets the agents work
+one after the other, whatever the runtime, and so must give an efficiency of 1/N.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONTROL = "one-permit"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One runtime: the settings that go over the profile.
+    """One runtime: the settings that replace those of the profile.
 
     read_bytes: None is the tier's own. permits: None is the profile's.
     """
@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 def unavailable(variant: Variant, proxy: str | None) -> str | None:
-    """The reason why a variant cannot be measured here, in one line; None if it can."""
+    """The reason, in one line, why a variant cannot be measured here; None if it can."""
     if variant.loop == "uvloop" and not _has_uvloop():
         return "uvloop is not installed"
     try:
@@ -88,12 +88,12 @@ async def measure_runtimes(
     against: str | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> list[Tested]:
-    """Measure every configuration with every variant until all are done, or `stop` is set.
+    """The campaigns after every configuration was measured with every variant, or `stop` was set.
 
-    left_out: the variants that cannot be measured, each with the reason. chosen: empty, for the profile as it is.
-    against: the variant that the others are to be compared with as well. before: the manifest of the same comparison,
-    to make only what is missing in `directory`.
-    `directory` must exist. Raises UsageError, after the rest was given up, for what cannot be measured as asked.
+    left_out: the variants that cannot be measured, each with the reason. chosen: empty for the profile as it is.
+    against: the variant that the others are compared with as well. before: the manifest of the same comparison, to make
+    only the runs missing in `directory`.
+    `directory` must exist. Raises UsageError, after the rest was given up, for a campaign that cannot be measured.
     """
     configurations: list[Configuration | None] = [*chosen] or [None]
     cells = [(variant, configuration) for configuration in configurations for variant in variants]
@@ -151,7 +151,7 @@ def _with(profile: Profile, variant: Variant) -> Profile:
             "loop": _loop_of(variant),
             "read_bytes": variant.read_bytes,
             "campaign": profile.campaign.model_copy(update={"isolation": "process"}),
-            # Nothing is sampled: as many samplers as variants would themselves slow down what is compared.
+            # Nothing is sampled: a sampler per variant would itself slow down the runs that are compared.
             "telemetry": profile.telemetry.model_copy(update={"interval_s": 0.0}),
         }
     )
@@ -168,7 +168,7 @@ def _name(configuration: Configuration | None) -> str | None:
 
 
 def _place(variant: Variant, configuration: Configuration | None) -> str:
-    """The directory of a cell."""
+    """The name of the directory of a variant with a configuration."""
     return variant.name if configuration is None else f"{variant.name}/{directory_of(configuration)}"
 
 

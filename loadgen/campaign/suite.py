@@ -1,7 +1,7 @@
 """Many campaigns, run by run in turns, each in a directory of its own below one.
 
-Block by block, every campaign makes its runs of that block before any begins the next: an effect of time then meets all
-of them alike. Campaigns that did not finish go on in the same turns, with the runs that their directories lack.
+Block by block, every campaign makes its runs of that block before any begins the next: an effect of time then affects
+all of them alike. Campaigns that did not finish continue in the same turns, with the runs their directories lack.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Turns:
     """The right to make the next run, which campaigns hold one after the other."""
 
     def __init__(self, order: Sequence[int]) -> None:
-        """order: places of campaigns in a list; one that is not in it any more and wants another turn comes last."""
+        """order: places of campaigns in a list; a campaign with no turn left in it that wants another comes last."""
         self._order = list(order)
         self._changed = asyncio.Condition()
         self._holder: int | None = None
         self._taken = 0
 
     async def take(self, place: int) -> bool:
-        """Wait for the turn, unless it is held already. Whether there was one before it."""
+        """Whether there was a turn before this one, which is now held: waits for it, unless it is held already."""
         async with self._changed:
             if self._holder != place:
                 if place not in self._order:
@@ -76,7 +76,7 @@ class Turns:
                 self._changed.notify_all()
 
     async def leave(self, place: int) -> None:
-        """Give up the turns that are left."""
+        """Give up the remaining turns of a campaign."""
         async with self._changed:
             self._order = [other for other in self._order if other != place]
         await self.give_back(place)
@@ -85,7 +85,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def held(self, place: int) -> AsyncIterator[bool]:
-        """Hold the turn for a while. The last one is kept until `leave`, for closing a directory takes time as well."""
+        """Hold the turn. The last one is kept until `leave`, because closing a directory takes time as well."""
         preceded = await self.take(place)
         try:
             yield preceded
@@ -96,7 +96,7 @@ class Turns:
 
 @dataclass(slots=True)
 class Tested:
-    """One configuration and how it ended. finished: None if it was never begun. error: why, in one line."""
+    """One configuration and its end. finished: None if it was never begun. error: the reason, in one line."""
 
     configuration: Configuration
     directory: Path
@@ -108,7 +108,7 @@ class Tested:
 
     @property
     def ok(self) -> bool:
-        """It was measured to its end, and its servers answered."""
+        """Whether it was measured to its end, and its servers answered."""
         done = self.finished
         return (
             done is not None
@@ -119,18 +119,18 @@ class Tested:
 
     @property
     def complete(self) -> bool:
-        """Nothing is left to make, and its directory was closed."""
+        """Whether no run is missing, and its directory was closed."""
         done = self.finished
         return done is not None and done.summary is not None and not (done.missing or done.interrupted)
 
     @property
     def interrupted(self) -> bool:
-        """It was stopped, or it was never begun."""
+        """Whether it was stopped, or never begun."""
         return self.error is None if self.finished is None else self.finished.interrupted
 
     @property
     def unreachable(self) -> bool:
-        """Its servers are to blame."""
+        """Whether it ended because a server did not answer."""
         verdict = self.finished and self.finished.summary and self.finished.summary.verdict
         return self.lost or verdict == "failed"
 
@@ -161,7 +161,7 @@ def seed_of(profile: Profile, before: Mapping[str, Any] | None) -> int:
 
 
 def begin(kind: type[_M], profile: Profile, seed: int, **rest: object) -> _M:
-    """The manifest of many campaigns before any has begun. rest: the fields that only this kind has."""
+    """The manifest of many campaigns before any has begun. rest: the fields of this kind alone."""
     return kind(
         loadgen=__version__,
         wall_start=wall_iso(),
@@ -174,7 +174,7 @@ def begin(kind: type[_M], profile: Profile, seed: int, **rest: object) -> _M:
 
 
 def begin_again(before: _M, directory: Path) -> _M:
-    """The manifest of many campaigns of which some are to be finished; the summary in `directory` is removed."""
+    """The manifest of many campaigns, some of which will be finished; the summary in `directory` is removed."""
     (directory / SUMMARY).unlink(missing_ok=True)
     resumed = () if before.resumed is UNSET else before.resumed
     return before.with_(
@@ -188,7 +188,7 @@ def begin_again(before: _M, directory: Path) -> _M:
 
 
 def end(manifest: _M, tested: Sequence[Tested], tests: Sequence[TestFacts], began_ns: int) -> _M:
-    """The manifest of many campaigns once no more is measured. began_ns: when this attempt did."""
+    """The manifest of many campaigns after the last run. began_ns: the start of this attempt, monotonic."""
     earlier_s = 0.0 if manifest.duration_s is UNSET else manifest.duration_s
     return manifest.with_(
         wall_end=wall_iso(),
@@ -199,7 +199,7 @@ def end(manifest: _M, tested: Sequence[Tested], tests: Sequence[TestFacts], bega
 
 
 def outcome(tested: Tested) -> TestFacts:
-    """How a configuration ended, for the manifest."""
+    """The end of a configuration, as the manifest states it."""
     return TestFacts(
         id=tested.configuration.id,
         success=tested.ok,
@@ -222,10 +222,10 @@ async def measure_in_turns(
     say: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
-    """Measure each configuration of `tested` with the profile at its place. order: (block, place), of every run.
+    """Measure each configuration of `tested` with the profile at its place. order: (block, place) of every run.
 
-    What their directories hold already is not measured again. Raises UsageError, after the rest was given up, for what
-    cannot be measured as asked.
+    Runs that their directories hold already are not made again. Raises UsageError, after the rest was given up, for a
+    campaign that cannot be measured as stated.
     """
     arms = [len(_arms_of(profile, test.configuration)) for profile, test in zip(profiles, tested, strict=True)]
     manifests = [_recall(test) for test in tested]
@@ -250,7 +250,7 @@ async def measure_in_turns(
 
 
 def _recall(tested: Tested) -> Manifest | None:
-    """The manifest of a configuration that was begun, None of another. How it stands is noted in `tested`.
+    """The manifest of a configuration that was begun, else None. Its state is noted in `tested`.
 
     Raises UsageError.
     """
@@ -276,7 +276,7 @@ def _recall(tested: Tested) -> Manifest | None:
 
 
 def _turns_left(turns: Sequence[int], made: Sequence[int]) -> list[int]:
-    """The turns without the first ones of each place, as many as it has made runs."""
+    """The turns without the first n of each place, where n is the number of runs it has made."""
     left, taken = [], [0] * len(made)
     for place in turns:
         taken[place] += 1
@@ -295,7 +295,7 @@ def _arms_of(profile: Profile, configuration: Configuration) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """What campaigns that take turns have in common."""
+    """The state that campaigns share while they take turns."""
 
     turns: Turns
     seed: int
@@ -304,7 +304,7 @@ class _Course:
     stop: asyncio.Event
 
     async def measure(self, profile: Profile, tested: Tested, place: int, before: Manifest | None) -> None:
-        """Measure one configuration in its turns. Nothing of it is on disk before its first.
+        """Measure one configuration in its turns. Its directory is made in the first.
 
         before: the manifest of the runs it has made already.
         """
@@ -322,7 +322,7 @@ class _Course:
         except Unreachable as error:
             tested.error, tested.lost, tested.finished = str(error), True, None
         except BaseException:
-            self.stop.set()  # nothing of the kind passes by itself: the others would end the same way
+            self.stop.set()  # such a fault does not pass by itself: the others would end the same way
             raise
         finally:
             if tested.began is not None:
@@ -332,7 +332,7 @@ class _Course:
     async def _campaign(self, profile: Profile, tested: Tested, place: int, before: Manifest | None) -> Campaign:
         """The campaign of one configuration, which holds the turn while it makes a run."""
         assert profile.agents is not None
-        # Another seed for each, so that no cache answers one configuration with what another asked.
+        # Another seed for each, so that no cache answers one configuration with the prompts of another.
         seed = (self.seed + place) % 2**SEED_BITS
         configured = profile.with_agents(profile.agents.configured(tested.configuration), seed=seed)
         if before is None:

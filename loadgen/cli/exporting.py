@@ -85,7 +85,7 @@ def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
             exporter.show_agents(analysis.as_mapping(analysis.summarise(campaign.directory)).get("agents") or {})
 
     campaign.call_after_runs(made)
-    campaign.seen = exporter.show_look
+    campaign.on_look = exporter.show_look
     return exporter.show
 
 

@@ -1,11 +1,11 @@
-"""What stands around a run while it is measured: GPU, host, our own processes, the servers' own metrics.
+"""Samples taken beside a run while it is measured: GPU, host, loadgen's own processes, the servers' own metrics.
 
-A *source* is looked at again and again; each look gives values with one time on the clock of the records. Names and
-units are Prometheus's (base units, `_ratio` from 0 to 1); those of servers and exporters are kept as they are told.
+A *source* is read at intervals; each read gives values with one time on the clock of the records (a `Look`). Names and
+units are Prometheus's (base units, `_ratio` from 0 to 1); those of servers and exporters are kept as reported.
 `labels` is a JSON object with sorted keys, so that equal labels are equal text.
 
-A source that is not there (`Absent`) is told in words and is no error. One that goes away (`Lost`) is told and ends;
-one that does not answer this time (`Missed`) is counted and asked again.
+A source that does not exist (`Absent`) is reported in words and is no error. A source that goes away (`Lost`) is
+reported and ends; a source that does not answer this time (`Missed`) is counted and read again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Absent", "Look", "Lost", "Missed", "Source", "Value", "blocking", "l
 
 
 class Absent(Exception):
-    """There is no such source here; the message says why, in one line.
+    """There is no such source here; the message is the reason, in one line.
 
-    expected: nobody will be surprised, so it need not be said while others wait for results.
+    expected: this is the ordinary case, which need not be reported while the campaign runs.
     """
 
     def __init__(self, reason: str, *, expected: bool = False) -> None:
@@ -33,7 +33,7 @@ class Absent(Exception):
 
 
 class Lost(Exception):
-    """The source was there and will not come back."""
+    """The source existed and will not come back."""
 
 
 class Missed(Exception):
@@ -41,7 +41,7 @@ class Missed(Exception):
 
 
 class Value(NamedTuple):
-    """One value of one series. A counter only grows; what counts is how much."""
+    """One value of one series. A counter only grows; only its differences have a meaning."""
 
     name: str
     labels: str
@@ -50,7 +50,7 @@ class Value(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one look at a source gave. time_ns: monotonic, the middle of the look."""
+    """The values of one read of a source. time_ns: monotonic, the middle of the read."""
 
     time_ns: int
     values: Sequence[Value]
@@ -62,9 +62,9 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """read: raises Lost or Missed. facts: what does not change while it is read, for the manifest.
+    """A source of samples. facts: those that do not change while it is read, for the manifest.
 
-    at_most_every_s: how often it may be looked at without doing harm, whatever the profile says.
+    read: raises Lost or Missed. at_most_every_s: the shortest harmless interval, whatever the profile states.
     """
 
     name: str
@@ -80,7 +80,7 @@ def labelled(**labels: object) -> str:
 
 
 def blocking(read: Callable[[], Sequence[Value]]) -> Callable[[], Awaitable[Look]]:
-    """Make a look of a function that waits for a driver or the kernel: it runs in a thread."""
+    """A `read` of a source out of a function that waits for a driver or the kernel: it runs in a thread."""
 
     def timed() -> Look:
         before = now_ns()

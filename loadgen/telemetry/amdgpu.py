@@ -21,7 +21,7 @@ Reader = Callable[[], list[Value]]
 
 
 def open_amdgpu(root: Path = SYSFS) -> Source:
-    """All boards as one source. Raises Absent where there is none."""
+    """The source of all AMD boards. Raises Absent where there is none."""
     devices = [card / "device" for card in _cards(root) if _content(card / "device" / "vendor") == VENDOR]
     readers: list[Reader] = []
     boards = []
@@ -49,7 +49,7 @@ def _cards(root: Path) -> list[Path]:
 
 
 def _content(path: Path) -> str | None:
-    """The file's text; None where it is not there or the driver does not support it (EINVAL, EOPNOTSUPP)."""
+    """The file's text; None where there is no file or the driver does not support it (EINVAL, EOPNOTSUPP)."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -72,24 +72,24 @@ def _readers(device: Path, index: int) -> tuple[list[Reader], dict[str, Any]]:
         "gpu_energy_joules_total": ([hwmon / "energy1_input"], 1e-6),
     }
     readers: list[Reader] = []
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for name, (paths, scale) in wanted.items():
         path = next((path for path in paths if (_content(path) or "").isdigit()), None)
         if path is not None:
             readers.append(_number(path, name, here, scale))
-            found[name] = path.name
+            files[name] = path.name
     dpm = device / "pp_dpm_sclk"
-    if "gpu_sm_clock_hertz" not in found and _active_clock(_content(dpm) or "") is not None:
+    if "gpu_sm_clock_hertz" not in files and _active_clock(_content(dpm) or "") is not None:
         readers.append(_clock(dpm, here))
-        found["gpu_sm_clock_hertz"] = dpm.name
+        files["gpu_sm_clock_hertz"] = dpm.name
     facts = {
         "gpu": index,
         "name": _content(device / "product_name") or f"device {_content(device / 'device') or 'unknown'}",
         "power": {"power1_input": "instant", "power1_average": "as the driver averages it"}.get(
-            found.get("gpu_power_watts", "")
+            files.get("gpu_power_watts", "")
         ),
-        "energy_counter": "gpu_energy_joules_total" in found,
-        "unsupported": [name for name in wanted if name not in found],
+        "energy_counter": "gpu_energy_joules_total" in files,
+        "unsupported": [name for name in wanted if name not in files],
     }
     return readers, facts
 

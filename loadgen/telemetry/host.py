@@ -1,8 +1,8 @@
 """The machine the client runs on, and the client itself.
 
-Shares are of the time since the look before, so a short disturbance shows in the sample it fell into. Frequency and
+Shares are of the time since the read before, so a short disturbance shows in the sample it fell into. Frequency and
 governor come from cpufreq, which a virtual machine usually does not have. TCP counts are those of this network
-namespace, all connections together: segments sent again are the sign of a network that loses.
+namespace, all connections together: segments sent again are the sign of a network that loses packets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOOK_FOR_WORKERS_NS = NS_PER_S
 
 
 def open_host(cpufreq: Path = CPUFREQ, proc: Path = PROC) -> Source:
-    """This machine as a source: CPU per core, frequency, governor, steal, memory, TCP."""
+    """The source for this machine: CPU per core, frequency, governor, steal, memory, TCP."""
     cores = [labelled(core=core) for core in range(psutil.cpu_count() or 1)]
     policies = sorted(cpufreq.glob("policy*"), key=lambda path: int(path.name.removeprefix("policy")))
     before = psutil.cpu_times(percpu=True)
@@ -53,7 +53,7 @@ def open_host(cpufreq: Path = CPUFREQ, proc: Path = PROC) -> Source:
 
 
 def _shares(before: Sequence[Any], now: Sequence[Any], cores: Sequence[str]) -> list[Value]:
-    """Busy shares per core and over all, and the share that a hypervisor took."""
+    """The busy shares per core and over all, and the share that a hypervisor took."""
     values = []
     spent = busy = stolen = 0.0
     for label, old, new in zip(cores, before, now, strict=False):
@@ -102,7 +102,7 @@ def _tcp(proc: Path) -> list[Value]:
 
 
 def open_process() -> Source:
-    """Our own process and the workers it started, as a source: CPU time, memory, context switches."""
+    """The source for this process and the workers it started: CPU time, memory, context switches."""
     try:
         main = psutil.Process()
         main.cpu_times()
@@ -129,7 +129,7 @@ def open_process() -> Source:
 
 
 def _find_workers(parent: int, processes: dict[int, tuple[psutil.Process, str]], strangers: set[int]) -> None:
-    """Add to `processes` those children that are workers; an emulator started for the occasion is none of us."""
+    """Add to `processes` those children that are workers; an emulator started for the run is none."""
     children: set[int] = set()
     for task in (PROC / str(parent) / "task").glob("*/children"):
         try:

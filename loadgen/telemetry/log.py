@@ -1,9 +1,9 @@
-"""Samples on disk: telemetry.parquet, a row a sample.
+"""Samples on disk: telemetry.parquet, one row per sample.
 
 `time` is in ns on the clock of the records: since the zero of `run`, so that a request and a sample of the same run
-compare as they are. A sample from before the zero has a negative time; what is taken between two runs belongs to the
-one before, until the next one has been announced. As in journal.py a segment is a whole file, renamed when it is
-complete, and closing copies the segments together.
+compare as they are. A sample from before the zero has a negative time; a sample between two runs belongs to the run
+before, until the next one has been announced. As in journal.py a segment is a whole file, renamed when it is complete,
+and closing copies the segments together.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def _writer(path: Path) -> pq.ParquetWriter:
 
 
 class Log:
-    """What was seen and is not on disk yet. One thread appends; `begin` and `flush` may come from others."""
+    """The samples that are not on disk yet. One thread appends; `begin` and `flush` may be called from others."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._count = len(list(directory.glob("*.parquet")))  # of a campaign that is resumed, else none
+        self._count = len(list(directory.glob("*.parquet")))  # segments of a campaign that is resumed, else none
         self._begun: list[tuple[int, int]] = []  # (run, zero_ns), in order
-        self._pending: list[tuple[int, str, Look]] = []  # with how many runs had begun
+        self._pending: list[tuple[int, str, Look]] = []  # with the number of runs begun by then
         directory.mkdir(parents=True, exist_ok=True)
 
     def begin(self, run: int, zero_ns: int) -> None:
@@ -67,7 +67,7 @@ class Log:
         self._pending.append((len(self._begun), source, look))
 
     def flush(self) -> None:
-        """Make what is pending survive a crash. Waits for the first run, without whose zero there is no time.
+        """Write the pending samples, so that they survive a crash. Nothing is written before the first run has a zero.
 
         Raises OSError; the samples then stay pending.
         """
@@ -98,7 +98,7 @@ class Log:
 
 
 def close_log(directory: Path, destination: Path) -> int:
-    """Copy all segments into `destination` and remove them; return the number of samples.
+    """The number of samples, all copied from segments into `destination`; the segments are removed.
 
     Without a sample there is no file. On OSError (a full disk) the segments are left as they were.
     """
@@ -109,10 +109,10 @@ def close_log(directory: Path, destination: Path) -> int:
 
 
 def reopen_log(directory: Path, closed: Path, runs: Collection[int]) -> None:
-    """Make a log to go on with out of a closed file or of what a crash left; only the samples of `runs` are kept.
+    """Make a log that can take more samples from a closed file, or from the segments after a crash; only `runs` stay.
 
-    A closed file counts in place of the segments beside it, which were copied into it. Killed in between, it can be
-    done again. Raises OSError.
+    A closed file replaces the segments beside it, which were copied into it. Killed in between, it can be repeated.
+    Raises OSError.
     """
     if not closed.exists():
         if not directory.exists() or not close_log(directory, closed):
@@ -126,10 +126,10 @@ def reopen_log(directory: Path, closed: Path, runs: Collection[int]) -> None:
 
 
 def _of_runs(file: pq.ParquetFile, runs: Collection[int]) -> Iterator[pa.Table]:
-    kept = pa.array(sorted(runs), pa.int32())
+    numbers = pa.array(sorted(runs), pa.int32())
     for group in range(file.num_row_groups):
         table = file.read_row_group(group)
-        yield table.filter(pc.is_in(table["run"], kept))
+        yield table.filter(pc.is_in(table["run"], numbers))
 
 
 def _batches(paths: list[Path]) -> Iterator[pa.Table]:

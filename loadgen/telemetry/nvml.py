@@ -1,6 +1,6 @@
 """NVIDIA GPUs, by the driver's own library through `pynvml`.
 
-What a board does not support is found out once, when the source is opened, and left out after that. Power is the
+Figures that a board does not support are found once, when the source is opened, and left out after that. Power is the
 instantaneous field where there is one, since the older query is an average over a second on most boards; the manifest
 says which it was.
 """
@@ -26,8 +26,8 @@ BoardReader = Callable[[Any, int], list[Value]]  # of a board's handle and index
 
 
 def open_nvml() -> Source:
-    """All boards as one source. Raises Absent where there is no driver or no board."""
-    import pynvml  # some thousand definitions, needed only here
+    """The source of all NVIDIA boards. Raises Absent where there is no driver or no board."""
+    import pynvml  # some thousand definitions, needed here alone
 
     try:
         pynvml.nvmlInit()

@@ -1,6 +1,6 @@
 """Prometheus text to values. Pure.
 
-Histograms keep their sum and count and lose their buckets: a mean over any interval is the difference of two looks,
+Histograms keep their sum and count and lose their buckets: a mean over any interval is the difference of two reads,
 while the buckets of these servers are too coarse for percentiles (vLLM's first for request latencies ends at 0.3 s) and
 make up nine lines in ten. What is dropped is dropped before parsing, which is slow.
 """
@@ -19,13 +19,13 @@ from loadgen.telemetry.throttle import throttle_values
 
 __all__ = ["NotPrometheus", "gpu_names", "parse", "remembering_parser"]
 
-# Buckets, times of creation, help, and what the Python runtime and the web framework of a server say of themselves.
+# Buckets, times of creation, help, and metrics of a server's Python runtime and web framework.
 _DROPPED = re.compile(
     r"^(?:# HELP|[a-zA-Z_:][a-zA-Z0-9_:]*(?:_bucket|_created)[{ ]"
     r"|(?:# TYPE )?(?:python|process|http|go|promhttp)_).*\n?",
     re.MULTILINE,
 )
-# A node exporter tells a thousand series; these are about load, network and GPU.
+# A node exporter has a thousand series; these are about load, network and GPU.
 _NODE = re.compile(
     r"node_(?:load1$|memory_Mem(?:Available|Total)_bytes$|netstat_Tcp_(?:RetransSegs|OutSegs)$|cpu_seconds_total$"
     r"|cpu_scaling_frequency_hertz$|pressure_|drm_|hwmon_(?:power|temp|freq|energy))"
@@ -33,7 +33,7 @@ _NODE = re.compile(
 
 
 class NotPrometheus(ValueError):
-    """The text is something else."""
+    """The text is not of the Prometheus format."""
 
 
 def parse(text: str, **labels: str) -> list[Value]:
@@ -44,23 +44,25 @@ def parse(text: str, **labels: str) -> list[Value]:
 def remembering_parser(**labels: str) -> Callable[[str], list[Value]]:
     """A function like `parse` for one page that is read again and again.
 
-    From one look to the next a page differs in its numbers, and parsing all of it anew costs a hundred times as much as
-    reading those. So each line is known by what stands before its number; a page with a line not yet known is parsed.
+    From one read to the next a page differs in its numbers, and parsing all of it anew costs a hundred times as much as
+    reading those. So a line is recognised by the text before its number; a page with a new line is parsed as a whole.
     """
-    known: dict[str, Value | None] = {}
+    value_of: dict[str, Value | None] = {}
 
     def read(text: str) -> list[Value]:
         lines = _sample_lines(text)
         heads = [(head, number) for head, _, number in (line.rpartition(" ") for line in lines)]
-        if not all(head in known for head, _ in heads) or not heads:
+        if not all(head in value_of for head, _ in heads) or not heads:
             parsed = _parsed(text, labels)
-            known.clear()
-            if len(parsed) == len(lines) and all(map(_tells, heads, parsed)):
-                known.update({head: value for (head, _), value in zip(heads, parsed, strict=True)})
+            value_of.clear()
+            if len(parsed) == len(lines) and all(map(_ends_in_value, heads, parsed)):
+                value_of.update({head: value for (head, _), value in zip(heads, parsed, strict=True)})
             return _finite(parsed)
-        series = ((known[head], number) for head, number in heads)
+        series = ((value_of[head], number) for head, number in heads)
         try:
-            return _finite([one and Value(one.name, one.labels, float(number), one.counter) for one, number in series])
+            return _finite(
+                [value and Value(value.name, value.labels, float(number), value.counter) for value, number in series]
+            )
         except ValueError as error:
             raise NotPrometheus(f"it is not Prometheus text: {error}") from None
 
@@ -71,8 +73,8 @@ def _finite(values: Sequence[Value | None]) -> list[Value]:
     return [value for value in values if value is not None and math.isfinite(value.value)]
 
 
-def _tells(line: tuple[str, str], parsed: Value | None) -> bool:
-    """Whether a line ends in the value that was read from it: one with a time of its own does not."""
+def _ends_in_value(line: tuple[str, str], parsed: Value | None) -> bool:
+    """Whether a line ends in the value that was read from it: a line with a time of its own does not."""
     try:
         number = float(line[1])
     except ValueError:
@@ -85,7 +87,7 @@ def _sample_lines(text: str) -> list[str]:
 
 
 def _parsed(text: str, labels: Mapping[str, str]) -> list[Value | None]:
-    """One value per line; None for a line that is not kept. Raises NotPrometheus."""
+    """The value of each line; None for a line that is left out. Raises NotPrometheus."""
     if text.lstrip()[:1] in ("<", "{", "["):
         raise NotPrometheus("it is not Prometheus text")
     values: list[Value | None] = []
@@ -105,7 +107,7 @@ def _parsed(text: str, labels: Mapping[str, str]) -> list[Value | None]:
     return values
 
 
-# --- what exporters call what NVML and sysfs tell here ----------------------------------------------------------------
+# --- the names that exporters give to the figures of NVML and sysfs ---------------------------------------------------
 
 _DCGM = {
     "DCGM_FI_DEV_GPU_UTIL": ("gpu_utilization_ratio", 1e-2),
@@ -126,7 +128,7 @@ _DRM = {
 
 
 def gpu_names(values: Sequence[Value]) -> list[Value]:
-    """`values` with those about GPUs under the names and units they have here."""
+    """`values`, those about GPUs under the names and units of nvml.py and amdgpu.py."""
     renamed = []
     for value in values:
         labels = json.loads(value.labels)

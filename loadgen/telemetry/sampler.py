@@ -1,12 +1,12 @@
-"""Sources looked at beside the runs of a campaign, at a stated rate, and written down.
+"""Sources sampled beside the runs of a campaign, at a stated rate, and written to disk.
 
 All of it happens in one thread with an event loop of its own, so that neither a slow driver nor a large page of metrics
-delays a request; drivers are asked in further threads. What is shared with the measuring thread is the interpreter:
-the work of one look is a millisecond or two, and no token's stamp depends on when that thread gets its turn.
-`Sampler` is the thread; `Looks` is what runs in it, and needs only an event loop and the clock.
+delays a request; drivers are read in further threads. Only the interpreter is shared with the measuring thread: the
+work of one read is a millisecond or two, and no token's stamp depends on when that thread gets its turn.
+`Sampler` is the thread; `Looks` runs in it, and needs only an event loop and the clock.
 
-The looks keep to a grid from the start of the sampler on. A look that takes longer than its place leaves places out;
-none is made up for, so that a slow server is not asked more often for being slow.
+The reads keep to a grid from the start of the sampler on. A read that takes longer than its place leaves places out;
+they are not made up for, so that a slow server is not asked more often for being slow.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = ["Looks", "Sampler", "start_sampler"]
 
 GPU_INTERVAL_S = 0.1  # METHODOLOGY 13: the energy counter steps about as often
 READY_S = 6.0  # a server that does not answer within its time is not waited for any longer
-FLUSH_S = 2.0  # what a crash may cost
+FLUSH_S = 2.0  # samples that a crash may cost
 JOIN_S = 10.0
 
 Opening = Callable[[], Awaitable[Source]]
-Seen = Callable[[str, Look], None]
+OnLook = Callable[[str, Look], None]
 
 
 async def start_sampler(
@@ -46,34 +46,34 @@ async def start_sampler(
     endpoints: Sequence[Endpoint],
     directory: Path,
     proxy: str | None = None,
-    seen: Seen | None = None,
+    on_look: OnLook | None = None,
 ) -> Sampler | None:
-    """Start sampling into segments in `directory`; None where the profile wants none.
+    """The sampler, which writes segments into `directory`; None where the profile wants no sampling.
 
-    seen: also gets each look, in the thread that looks. Returns once each source has been looked at, so that a run has
+    on_look: also gets each read, in the sampler's thread. Returns once each source has been read, so that a run has
     samples from its first moment on.
     """
     if settings.interval_s == 0:
         return None
-    sampler = Sampler(settings, endpoints, directory, proxy, seen)
+    sampler = Sampler(settings, endpoints, directory, proxy, on_look)
     sampler.thread.start()
     await asyncio.to_thread(sampler.ready.wait, READY_S)
     return sampler
 
 
 class Looks:
-    """The looks at each source, on a grid from the start on, until `stop`. All of it in one event loop."""
+    """The reads of each source, on a grid from the start on, until `stop`. All of it in one event loop."""
 
-    def __init__(self, interval_s: float, log: Log, seen: Seen | None = None) -> None:
+    def __init__(self, interval_s: float, log: Log, on_look: OnLook | None = None) -> None:
         self.paused = False
         self._interval_s = interval_s
-        self._log, self._seen = log, seen
+        self._log, self._on_look = log, on_look
         self._stopping = asyncio.Event()
         self._notes: list[str] = []
         self._missed: Counter[tuple[str, str]] = Counter()
 
     def notes(self) -> list[str]:
-        """One line for each thing that went wrong: a source lost, samples lost, looks without an answer."""
+        """One line for each thing that went wrong: a source lost, samples lost, reads without an answer."""
         missed = [f"{who}: {n} looks without an answer ({why})" for (who, why), n in sorted(self._missed.items())]
         return [*self._notes, *missed]
 
@@ -82,11 +82,11 @@ class Looks:
         self._notes.append(text)
 
     def stop(self) -> None:
-        """Look a last time, then end."""
+        """Read each source a last time, then end."""
         self._stopping.set()
 
     async def run(self, sources: Sequence[Source], ready: Callable[[], None]) -> None:
-        """Look at `sources` until `stop`, then close them. `ready` is called once each was looked at."""
+        """Read `sources` until `stop`, then close them. `ready` is called once each was read."""
         start_ns = now_ns()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -113,8 +113,8 @@ class Looks:
                 if not self.paused:
                     look = await source.read()
                     self._log.append(source.name, look)
-                    if self._seen is not None:
-                        self._seen(source.name, look)
+                    if self._on_look is not None:
+                        self._on_look(source.name, look)
             except Missed as missed:
                 self._missed[who, str(missed)] += 1
             except Lost as lost:
@@ -127,7 +127,7 @@ class Looks:
             stopping = await self._slept((now_ns() - start_ns) // interval_ns * interval_ns + interval_ns + start_ns)
 
     async def _slept(self, until_ns: int) -> bool:
-        """Sleep until then; return True, at once, when it is time to stop."""
+        """Whether it is time to stop; waits for that until `until_ns` (monotonic)."""
         try:
             await asyncio.wait_for(self._stopping.wait(), max(0.0, (until_ns - now_ns()) / NS_PER_S))
         except TimeoutError:
@@ -142,14 +142,14 @@ class Looks:
         try:
             self._log.flush()
         except OSError as error:
-            # The records say themselves that the disk is full; that there are fewer samples is no reason to stop.
+            # The records report the full disk themselves; fewer samples are no reason to stop.
             note = f"samples are missing: {os.strerror(error.errno) if error.errno else error}"
             if note not in self._notes:
                 self._notes.append(note)
 
 
 class Sampler:
-    """The thread and what it found. `begin` and `stop` are for the thread that measures."""
+    """The thread that samples, and the sources it found. `begin` and `stop` are for the thread that measures."""
 
     def __init__(
         self,
@@ -157,31 +157,31 @@ class Sampler:
         endpoints: Sequence[Endpoint],
         directory: Path,
         proxy: str | None = None,
-        seen: Seen | None = None,
+        on_look: OnLook | None = None,
     ) -> None:
         self.ready = threading.Event()
-        self.surprises: list[str] = []  # what was asked for and is not there
+        self.surprises: list[str] = []  # requested sources that do not exist
         self.thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._settings = settings
         self._endpoints = endpoints
         self._proxy = proxy
         self._log = Log(directory)
-        self._looks = Looks(settings.interval_s, self._log, seen)
+        self._looks = Looks(settings.interval_s, self._log, on_look)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed: BaseException | None = None
         self._sources: list[dict[str, Any]] = []
         self._absent: list[dict[str, str]] = []
 
     def begin(self, run: int, zero_ns: int) -> None:
-        """Samples belong to `run` from now on; its zero may still be to come."""
+        """Let samples belong to `run` from now on; its zero may be in the future."""
         self._log.begin(run, zero_ns)
 
     def pause(self, paused: bool) -> None:
-        """Look at nothing while `paused`: another campaign has its turn, and samples of its own."""
+        """Read no source while `paused`: another campaign has its turn, and samples of its own."""
         self._looks.paused = paused
 
     def describe(self) -> dict[str, Any]:
-        """The sources that are sampled, and those that are not and why: the manifest's `telemetry`."""
+        """The manifest's `telemetry`: the sources that are sampled, and those that are not and why."""
         return {
             "interval_s": self._settings.interval_s,
             "sources": list(self._sources),
@@ -190,7 +190,7 @@ class Sampler:
         }
 
     async def stop(self) -> dict[str, Any]:
-        """The final `describe()`, after a last look and with everything on disk. Raises the error of the thread."""
+        """The final `describe()`, after a last read and with everything on disk. Raises the error of the thread."""
         if self._loop is not None and self.thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
                 self._loop.call_soon_threadsafe(self._looks.stop)

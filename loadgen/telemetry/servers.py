@@ -2,7 +2,7 @@
 
 vLLM, SGLang and llama.cpp have /metrics, llama.cpp also /slots, Ollama and LM Studio a list of what is loaded. The
 first answer decides whether there is such a source: a page for people, a 404 or another format is reported once and not
-asked for again. After that a server that is too busy to answer is only missed, and asked again.
+requested again. After that, a missing answer of a busy server is only counted, and requested again.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ HINTS = {
 
 
 class _Refused(Exception):
-    """It answers, and will answer the same next time."""
+    """The server answers without values, and would do so again."""
 
 
 async def open_server(endpoint: Endpoint) -> Source:
-    """The state that the server at `endpoint` reports, as a source. Raises Absent where it reports none."""
+    """The source for the state that the server at `endpoint` reports. Raises Absent where it reports none."""
     routes = _routes(endpoint.target.kind, endpoint.name)
     if not routes:
         raise Absent(
             f"{endpoint.name}: {endpoint.label or endpoint.target.kind} tells nothing of its state", expected=True
         )
-    # With the query of the requests, /metrics too: a gateway that wants it wants it on every route, and a server's own
-    # /metrics does not look at it.
+    # With the query of the requests, /metrics too: a gateway that needs it needs it on every route, and a server's own
+    # /metrics ignores it.
     control = control_of(endpoint, timeout_s=TIMEOUT_S, accept=ACCEPT)
     asked = [
         _Route(control, path, endpoint.route(path), decode, {"endpoint": endpoint.name}) for path, decode in routes
@@ -57,7 +57,7 @@ async def open_server(endpoint: Endpoint) -> Source:
 
 
 async def open_exporter(url: str, proxy: str | None = None) -> Source:
-    """The metrics of the exporter at `url`, as a source; without a path, /metrics is meant. Raises Absent."""
+    """The source for the metrics of the exporter at `url`; without a path, /metrics is meant. Raises Absent."""
     parts = urllib.parse.urlsplit(url)
     whole = url if parts.path.strip("/") else urllib.parse.urlunsplit(parts._replace(path="/metrics"))
     name = parts.netloc
@@ -72,7 +72,7 @@ async def open_exporter(url: str, proxy: str | None = None) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One page that is read again and again. labels: of every value, and the facts of the source."""
+    """One page that is read at intervals. labels: of every value, and the facts of the source."""
 
     control: Control
     path: str
@@ -81,7 +81,7 @@ class _Route:
     labels: dict[str, str]
 
     async def read(self) -> Look:
-        """One answer's values and how long it took. Raises Missed; to a server that is there, a refusal is one too."""
+        """One answer's values and its duration. Raises Missed, also for a refusal of a server that answered before."""
         try:
             return await self.ask()
         except _Refused as refused:
@@ -89,7 +89,7 @@ class _Route:
             raise Missed(str(refused)) from None
 
     async def ask(self) -> Look:
-        """One answer's values and how long it took. Raises Missed or _Refused."""
+        """One answer's values and its duration. Raises Missed or _Refused."""
         before = now_ns()
         try:
             reply = await self.control.get(self.path)
@@ -131,14 +131,14 @@ def _routes(kind: str, name: str) -> list[tuple[str, Decode]]:
 
 
 async def _open(name: str, control: Control, routes: Sequence[_Route], hint: str | None) -> Source:
-    """The first route that gives values. One that only fails to answer may yet: it is taken as it is."""
+    """The source for the first route that gives values. A route that only fails to answer may yet, and is taken."""
     reasons = []
     for route in routes:
-        shown = without_secret_query(route.url)
+        address = without_secret_query(route.url)
         try:
             await route.ask()
         except _Refused as refused:
-            reasons.append(f"{shown}: {refused}")
+            reasons.append(f"{address}: {refused}")
             continue
         except Missed:
             pass
@@ -146,7 +146,7 @@ async def _open(name: str, control: Control, routes: Sequence[_Route], hint: str
             await control.close()
             raise
         slow = 0.0 if urllib.parse.urlsplit(route.url).path.endswith(QUICK) else STATUS_EVERY_S
-        return Source(name, route.read, {**route.labels, "url": shown}, control.close, slow)
+        return Source(name, route.read, {**route.labels, "url": address}, control.close, slow)
     await control.close()
     raise Absent("; ".join(reasons) + (f" ({hint})" if hint else ""))
 
@@ -166,7 +166,7 @@ def _entries(answer: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _slots(answer: Any, endpoint: str) -> list[Value]:
-    """llama.cpp: which slots work. A server that was started without --metrics reports them too."""
+    """The slots of llama.cpp that work. A server that was started without --metrics reports them too."""
     slots = _entries({"slots": answer}, "slots")
     busy = sum(bool(slot.get("is_processing")) for slot in slots)
     here = labelled(endpoint=endpoint)
@@ -177,7 +177,7 @@ def _slots(answer: Any, endpoint: str) -> list[Value]:
 
 
 def _ollama(answer: Any, endpoint: str) -> list[Value]:
-    """Ollama: the models loaded, and how much of each lies on the GPU (all of it when the two sizes are equal)."""
+    """The models that Ollama has loaded, and the bytes of each on the GPU (all of it when the two sizes are equal)."""
     models = _entries(answer, "models")
     values = [Value("ollama:models_loaded", labelled(endpoint=endpoint), float(len(models)))]
     for model in models:
@@ -190,7 +190,7 @@ def _ollama(answer: Any, endpoint: str) -> list[Value]:
 
 
 def _lmstudio(answer: Any, endpoint: str) -> list[Value]:
-    """LM Studio: how many instances of each model are loaded. A model loaded in the middle of a run shows here."""
+    """The number of loaded instances per model of LM Studio. A model loaded in the middle of a run shows here."""
     loaded = {str(model.get("key", "")): model.get("loaded_instances") for model in _entries(answer, "models")}
     return _loaded({key: len(instances) for key, instances in loaded.items() if isinstance(instances, list)}, endpoint)
 

@@ -1,4 +1,4 @@
-"""Why a GPU lowers its clocks: the names and bits of NVIDIA's library, which exporters report too. Pure."""
+"""The reasons why a GPU lowers its clocks: names and bits of NVIDIA's library, which exporters report too. Pure."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def test_samples_lie_on_the_clock_of_the_run_at_the_rate_asked_for(tmp_pat
     looks: Counter[str] = Counter()
     with spawn() as emulator:
         sampler = await start_sampler(
-            settings(), [endpoint(emulator.url)], tmp_path / "log", seen=lambda source, _: looks.update([source])
+            settings(), [endpoint(emulator.url)], tmp_path / "log", on_look=lambda source, _: looks.update([source])
         )
         assert sampler is not None
         zero_ns = now_ns()
@@ -363,7 +363,7 @@ async def test_a_fault_of_ours_in_the_sampler_is_raised_once_the_records_are_saf
     with spawn() as emulator:
         overrides = {"target": {"url": emulator.url}, "load": {"concurrency": 1, "requests": 3}}
         campaign = await prepare(load(None, {**overrides, "work": {"output_tokens": 2}}), tmp_path / "run")
-        campaign.seen = broken
+        campaign.on_look = broken
         with pytest.raises(ExceptionGroup, match="unhandled errors") as raised:
             await measure(campaign, lambda tally: None, asyncio.Event())
     assert raised.group_contains(RuntimeError, match="a bug of ours")
