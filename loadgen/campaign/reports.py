@@ -19,13 +19,12 @@ def write_reports(directory: Path, manifest: Manifest) -> dict[str, Any]:
 
     Raises OSError.
     """
-    plain = manifest.to_json()
-    write_manifest(directory, plain)
+    write_manifest(directory, manifest)
     summary = analysis.summarise(directory)
     write_text(directory / SUMMARY, analysis.to_json(summary))
     write_text(directory / REPORT, analysis.html_report(directory, summary))
     agents = manifest.profile.agents if manifest.profile is not None else None
     if agents is not None and agents.artifacts:
         write_artifacts(directory)
-    seal(directory, plain)
+    seal(directory, manifest)
     return summary
