@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -387,7 +387,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     manifest_sha256: str | UnsetType = UNSET  # of this file with this entry blank
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Manifest:
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
         """The manifest that `plain` holds. Raises msgspec.ValidationError where a value has another type."""
         profile = plain.get("profile")
         manifest = msgspec.convert({key: value for key, value in plain.items() if key != "profile"}, cls)
@@ -399,7 +399,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         plain["profile"] = None if self.profile is None else json.loads(self.profile.text)
         return plain
 
-    def with_(self, **changes: object) -> Manifest:
+    def with_(self, **changes: object) -> Self:
         """The same manifest with other values in some fields."""
         return msgspec.structs.replace(self, **changes)
 

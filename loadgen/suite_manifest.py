@@ -81,6 +81,11 @@ class SuiteManifest(Struct, frozen=True, kw_only=True):
         """The same manifest with other values in some fields."""
         return msgspec.structs.replace(self, **changes)
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The directories of its campaigns, relative to its own."""
+        raise NotImplementedError
+
 
 class AgentOptions(Struct, frozen=True, kw_only=True):
     """An agent of a configuration and its options, secrets redacted."""
@@ -107,6 +112,11 @@ class MatrixManifest(SuiteManifest, frozen=True, kw_only=True):
     schema: str = "loadgen.matrix/1"
     planned: tuple[tuple[int, int | str], ...] = ()  # (block, id of a configuration), in order of execution
     configurations: tuple[ConfigurationFacts, ...] = ()
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """See `SuiteManifest.directories`."""
+        return tuple(configuration.directory for configuration in self.configurations)
 
 
 class VariantFacts(Struct, frozen=True, kw_only=True):
@@ -138,6 +148,11 @@ class RuntimesManifest(SuiteManifest, frozen=True, kw_only=True):
     left_out: dict[str, str] = {}  # variants that could not be measured, each with the reason
     planned: tuple[tuple[int, str, str | None], ...] = ()  # (block, variant, configuration), in order of execution
     cells: tuple[CellFacts, ...] = ()
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """See `SuiteManifest.directories`."""
+        return tuple(cell.directory for cell in self.cells)
 
 
 def matrix_path(directory: Path) -> Path:

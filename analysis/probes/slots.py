@@ -27,13 +27,33 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
-from analysis.estimate import Estimate, Note, NoteCode, note, refused, significant
+from analysis.estimate import Estimate, Figure, Note, NoteCode, note, refused, significant
+from analysis.probes.prefix_cache import PrefixCache
 from loadgen import latency
+from loadgen.manifest import TargetFacts
 from loadgen.record import Outcome, Record
 
-__all__ = ["Burst", "Slots", "advice", "burst", "by_size", "compare_told", "find", "ladder", "plan", "read", "scouted"]
+__all__ = [
+    "SCHEMA",
+    "Burst",
+    "Reported",
+    "Slots",
+    "SlotsResult",
+    "advice",
+    "burst",
+    "by_size",
+    "compare_told",
+    "find",
+    "ladder",
+    "plan",
+    "read",
+    "scouted",
+]
+
+SCHEMA = "loadgen.slots/1"
+
 
 CONFIDENCE = 0.95
 CLEAR_STEPS = 2.0  # a server that reads prompts while it decodes takes longer over them than over a lone one
@@ -102,6 +122,38 @@ class Slots:
         """The largest number known to have been worked on at once; 0 if nothing is known."""
         known = self.estimate.value if self.estimate.value is not None else self.estimate.low
         return 0 if known is None else int(known)
+
+
+class Reported(Struct, frozen=True):
+    """The number of slots that the server reports. verdict: agrees, disagrees or unknown."""
+
+    slots: int
+    source: str = field(name="from")
+    verdict: str | None = None
+
+
+class SlotsResult(Struct, frozen=True, kw_only=True):
+    """The JSON of `loadgen slots`: what was sent and what it shows."""
+
+    schema: str = SCHEMA
+    loadgen: str | None = None  # its version
+    wall: str | None = None
+    target: TargetFacts
+    tier: str | None = None
+    seed: int | None = None
+    most: int | None = None  # the largest burst that was asked for
+    rounds: int | None = None
+    output_tokens: int | None = None
+    answered: int = 0  # requests
+    slots: Figure
+    verdict: str
+    reason: str | None
+    turned_away: str | None
+    reported: Reported | None = field(name="told")
+    agents: int | None = None  # that should find a slot each
+    advice: tuple[str, ...] = ()
+    sizes: tuple[SizeRow, ...] = ()
+    cache: PrefixCache | None = None
 
 
 def burst(records: Sequence[Record]) -> Burst:

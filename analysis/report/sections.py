@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from analysis.agents.section import AgentsSection
+from analysis.probes.slots import SlotsResult
 from analysis.report.agents import agents_sections
 from analysis.report.document import Section
-from analysis.report.slots import SlotsResult, slots_sections
+from analysis.report.slots import slots_sections
 from analysis.report.telemetry import energy_sections, telemetry_sections
 from analysis.telemetry.consumption import EnergySection
 from analysis.telemetry.section import TelemetrySection

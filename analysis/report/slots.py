@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import msgspec
-from msgspec import Struct, field
-
-from analysis.estimate import Figure
 from analysis.probes.prefix_cache import PrefixCache
-from analysis.probes.slots import SizeRow
+from analysis.probes.slots import SizeRow, SlotsResult
 from analysis.report import numbers
 from analysis.report.document import (
     Bullets,
@@ -27,7 +23,7 @@ from analysis.report.html import as_page
 from analysis.report.markdown import as_markdown
 from analysis.report.text import as_text
 
-__all__ = ["Reported", "SlotsResult", "SlotsTarget", "slots_markdown", "slots_page", "slots_sections", "slots_text"]
+__all__ = ["slots_markdown", "slots_page", "slots_sections", "slots_text"]
 
 LABEL = 14
 CONFIRMED = {
@@ -46,50 +42,20 @@ COLUMNS = (
 SURE = 0.999  # from here on the confidence is not written out
 
 
-class SlotsTarget(Struct, frozen=True):
-    """The server that was probed."""
-
-    url: str
-    version: str | None = None
-    model: str | None = None
-
-
-class Reported(Struct, frozen=True):
-    """The number of slots that the server reports. verdict: agrees, disagrees or unknown."""
-
-    slots: int
-    source: str = field(name="from")
-    verdict: str | None = None
-
-
-class SlotsResult(Struct, frozen=True):
-    """What is printed of the JSON of `loadgen slots`."""
-
-    target: SlotsTarget
-    slots: Figure
-    verdict: str
-    reason: str | None
-    turned_away: str | None
-    reported: Reported | None = field(name="told")
-    advice: tuple[str, ...] = ()
-    sizes: tuple[SizeRow, ...] = ()
-    cache: PrefixCache | None = None
-
-
-def slots_text(result: object) -> str:
-    """The result, as JSON has it, as text, no line wider than 80 columns, ending in a newline."""
-    first, *rest = slots_sections(msgspec.convert(result, SlotsResult))
+def slots_text(result: SlotsResult) -> str:
+    """The result as text, no line wider than 80 columns, ending in a newline."""
+    first, *rest = slots_sections(result)
     return as_text(Document("", [replace(first, text_title=""), *rest]))
 
 
-def slots_markdown(result: object) -> str:
-    """The result, as JSON has it, as a section of Markdown, ending in a newline."""
-    return as_markdown(Document("", slots_sections(msgspec.convert(result, SlotsResult))))
+def slots_markdown(result: SlotsResult) -> str:
+    """The result as a section of Markdown, ending in a newline."""
+    return as_markdown(Document("", slots_sections(result)))
 
 
-def slots_page(result: object) -> str:
-    """The result, as JSON has it, as one page."""
-    return as_page(Document("slots", slots_sections(msgspec.convert(result, SlotsResult))))
+def slots_page(result: SlotsResult) -> str:
+    """The result as one page."""
+    return as_page(Document("slots", slots_sections(result)))
 
 
 def slots_sections(result: SlotsResult) -> list[Section]:

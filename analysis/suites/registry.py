@@ -1,7 +1,7 @@
 """The kinds of directories that hold many campaigns: one line here makes a kind known to every command.
 
-A kind has the names of its manifest, newest first; the key in it that lists its campaigns; what makes its summary; and
-what makes the document about that summary.
+A kind has the names of its manifest, newest first; its type; the key in it that lists its campaigns; what makes its
+summary; and what makes the document about that summary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from analysis.report.matrix import matrix_document
 from analysis.report.runtimes import runtimes_document
 from analysis.suites.matrix import MatrixSummary, summarise_matrix
 from analysis.suites.runtimes import RuntimesSummary, summarise_runtimes
-from loadgen.suite_manifest import MATRIX, RUNTIMES, SWEEP
+from loadgen.suite_manifest import MATRIX, RUNTIMES, SWEEP, MatrixManifest, RuntimesManifest
 
 __all__ = ["SUITES", "Suite", "Summarised", "kind_of"]
 
@@ -45,6 +45,7 @@ class Suite(Generic[_S]):
 
     kind: str
     names: tuple[str, ...]  # of its manifest, newest first
+    manifest: type[MatrixManifest] | type[RuntimesManifest]
     parts: str  # the key of the manifest that lists its campaigns
     summarise: Callable[[Path], _S]
     report: Callable[[_S], Document]
@@ -61,8 +62,16 @@ class Suite(Generic[_S]):
 
 
 SUITES: tuple[Suite[MatrixSummary] | Suite[RuntimesSummary], ...] = (
-    Suite("matrix", (MATRIX, SWEEP), "configurations", summarise_matrix, matrix_document, keeps_report=False),
-    Suite("runtimes", (RUNTIMES,), "cells", summarise_runtimes, runtimes_document, keeps_report=True),
+    Suite(
+        "matrix",
+        (MATRIX, SWEEP),
+        MatrixManifest,
+        "configurations",
+        summarise_matrix,
+        matrix_document,
+        keeps_report=False,
+    ),
+    Suite("runtimes", (RUNTIMES,), RuntimesManifest, "cells", summarise_runtimes, runtimes_document, keeps_report=True),
 )
 
 

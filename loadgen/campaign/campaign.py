@@ -66,7 +66,7 @@ class Campaign:
 
     def write(self) -> None:
         """Put the manifest on disk. Raises OSError."""
-        write_manifest(self.directory, self.manifest.to_json())
+        write_manifest(self.directory, self.manifest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ Within a block the order of the configurations is drawn, and reversed in the nex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from loadgen.campaign.rundir import write_manifest
 from loadgen.campaign.suite import Tested, begin, begin_again, directory_of, end, measure_in_turns, order_of, outcome
@@ -38,7 +37,7 @@ async def measure_matrix(
     tell: Callable[[Tally], None],
     say: Callable[[str], None],
     stop: asyncio.Event,
-    before: Mapping[str, Any] | None = None,
+    before: MatrixManifest | None = None,
 ) -> Matrix:
     """The matrix after every configuration was measured, or `stop` was set. `directory` must exist.
 
@@ -54,16 +53,16 @@ async def measure_matrix(
         configurations=tuple(_facts(profile, configuration) for configuration in chosen),
     )
     if before is not None:
-        manifest = begin_again(MatrixManifest.from_json(before), directory).with_(schema=manifest.schema)
+        manifest = begin_again(before, directory).with_(schema=manifest.schema)
     tested = [Tested(configuration, directory / directory_of(configuration)) for configuration in chosen]
     matrix = Matrix(manifest, tested)
-    write_manifest(directory, manifest.to_json(), MATRIX)
+    write_manifest(directory, manifest, MATRIX)
     (directory / SWEEP).unlink(missing_ok=True)  # the older name of what has just been written
     try:
         await measure_in_turns([profile] * len(chosen), tested, order, seed, tell, say, stop)
     finally:
         matrix.manifest = end(manifest, tested, [outcome(test) for test in tested], began_ns)
-        write_manifest(directory, matrix.manifest.to_json(), MATRIX)
+        write_manifest(directory, matrix.manifest, MATRIX)
     return matrix
 
 

@@ -185,7 +185,7 @@ async def _learn_ratio(campaign: Campaign, stop: asyncio.Event) -> None:
         campaign.workload.learn(learnt.tokens_per_word)
     facts = campaign.manifest.workload
     assert facts is not None
-    ratio = campaign.workload.describe()["tokens_per_word"]
+    ratio = campaign.workload.describe().tokens_per_word
     workload = msgspec.structs.replace(facts, tokens_per_word=ratio, ratio_from=learnt.how)
     campaign.manifest = campaign.manifest.with_(workload=workload)
     campaign.guesses_ratio = False

@@ -249,7 +249,7 @@ def _manifest(campaign: Campaign) -> Manifest:
 
 def _workload_facts(campaign: Campaign) -> WorkloadFacts:
     """The facts about the requests' contents and, where a ratio sizes them, the source of the ratio."""
-    facts = msgspec.convert(campaign.workload.describe(), WorkloadFacts)
+    facts = campaign.workload.describe()
     if facts.method != "ratio":
         return facts
     source = "default" if campaign.guesses_ratio or campaign.profile.work.dataset else "measured with the tokenizer"

@@ -18,8 +18,7 @@ def write_reports(directory: Path, manifest: Manifest) -> analysis.Summary:
 
     Raises OSError.
     """
-    plain = manifest.to_json()
-    write_manifest(directory, plain)
+    write_manifest(directory, manifest)
     reading = analysis.reading_of(directory)
     summary = analysis.summarise(reading)
     write_text(directory / SUMMARY, summary.to_json())
@@ -27,5 +26,5 @@ def write_reports(directory: Path, manifest: Manifest) -> analysis.Summary:
     agents = manifest.profile.agents if manifest.profile is not None else None
     if agents is not None and agents.artifacts:
         write_artifacts(directory, reading)
-    seal(directory, plain)
+    seal(directory, manifest)
     return summary

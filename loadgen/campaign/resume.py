@@ -7,9 +7,9 @@ listed there, and must be given again. Everything that does not fit is a UsageEr
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -22,20 +22,18 @@ from loadgen.profile.secrets import REDACTED, without_secret_query
 
 __all__ = ["is_finished", "profile_of", "read_manifest", "read_suite_manifest"]
 
+_M = TypeVar("_M")
+
 NEEDED = ("design", "profile", "runs", "seed", "targets", "withheld", "workload")
 
 
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a campaign that can be resumed. Raises UsageError."""
-    plain = read_suite_manifest(directory, MANIFEST, NEEDED)
-    try:
-        return Manifest.from_json(plain)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{directory / MANIFEST}: {error}; it cannot be resumed, start a new campaign") from None
+    return read_suite_manifest(directory, MANIFEST, NEEDED, Manifest.from_json)
 
 
-def read_suite_manifest(directory: Path, name: str, needed: Collection[str]) -> dict[str, Any]:
-    """The JSON of the manifest called `name`, which holds every key of `needed`. Raises UsageError."""
+def read_suite_manifest(directory: Path, name: str, needed: Collection[str], of: Callable[[Any], _M]) -> _M:
+    """The manifest called `name`, which holds every key of `needed`. of: makes it of plain JSON. Raises UsageError."""
     path = directory / name
     try:
         manifest = json.loads(path.read_bytes())
@@ -48,7 +46,10 @@ def read_suite_manifest(directory: Path, name: str, needed: Collection[str]) -> 
     lacking = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
     if lacking:
         raise UsageError(f"{path}: holds no {', '.join(lacking)}; it cannot be resumed, start a new campaign")
-    return dict(manifest)
+    try:
+        return of(manifest)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}; it cannot be resumed, start a new campaign") from None
 
 
 def is_finished(manifest: Manifest) -> bool:
@@ -57,7 +58,7 @@ def is_finished(manifest: Manifest) -> bool:
 
 
 def profile_of(
-    resolved: Mapping[str, Any],
+    resolved: str,
     withheld: Sequence[str],
     *,
     headers: Mapping[str, str],
@@ -68,10 +69,10 @@ def profile_of(
 ) -> Profile:
     """The profile that was measured.
 
-    resolved, withheld: as in the manifest; withheld values are filled in from the other arguments.
-    Raises UsageError for a value that is missing there or does not belong there.
+    resolved, withheld: as the manifest keeps them, the first as JSON text; withheld values are filled in from the
+    other arguments. Raises UsageError for a value that is missing there or does not belong there.
     """
-    plain = json.loads(json.dumps(resolved))
+    plain = json.loads(resolved)
     whole = {"--url": urls, "--path": path, "--proxy": proxy}
     asked_for = [name for name in withheld if not _is_given(name, headers, options, whole)]
     if asked_for:

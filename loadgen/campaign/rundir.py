@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from loadgen.manifest import ARTIFACTS, JOURNAL, MANIFEST, RECORDS, REPORT, SAMPLES, SUMMARY, TELEMETRY
+from msgspec import UNSET
+
+from loadgen.manifest import ARTIFACTS, JOURNAL, MANIFEST, RECORDS, REPORT, SAMPLES, SUMMARY, TELEMETRY, Manifest
 from loadgen.store.journal import close_segments, reopen, segments
 from loadgen.store.whole import write_text
+from loadgen.suite_manifest import SuiteManifest
 from loadgen.telemetry.log import close_log, reopen_log
 
 __all__ = [
@@ -57,16 +60,16 @@ def reopen_directory(directory: Path, runs: Collection[int]) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def seal(directory: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
+def seal(directory: Path, manifest: Manifest | SuiteManifest, name: str = MANIFEST) -> None:
     """Put the checksum of every file, artifacts included, into the manifest, and write it under `name`."""
     there = [*directory.iterdir(), *(directory / ARTIFACTS).rglob("*")]
     names = sorted({path.relative_to(directory).as_posix() for path in there if path.is_file()} - {name})
     sha256 = {name: file_sha256(directory / name) for name in names}
     # Of the manifest as it stands with this entry blank, so that a change to it shows as well. It stays the last entry.
-    open_ = {key: value for key, value in manifest.items() if key not in ("sha256", "manifest_sha256")}
+    open_ = manifest.with_(sha256=UNSET, manifest_sha256=UNSET).to_json()
     blank = {**open_, "sha256": sha256, "manifest_sha256": BLANK_SHA256}
     own = hashlib.sha256(_pretty(blank).encode()).hexdigest()
-    write_manifest(directory, {**blank, "manifest_sha256": own}, name)
+    write_text(directory / name, _pretty({**blank, "manifest_sha256": own}))
 
 
 def manifest_sha256(path: Path) -> str:
@@ -80,9 +83,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(directory: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
-    """Write the plain JSON types of a manifest. Raises OSError."""
-    write_text(directory / name, _pretty(manifest))
+def write_manifest(directory: Path, manifest: Manifest | SuiteManifest, name: str = MANIFEST) -> None:
+    """Write a manifest under `name`. Raises OSError."""
+    write_text(directory / name, _pretty(manifest.to_json()))
 
 
 def _pretty(data: Any) -> str:

@@ -15,7 +15,6 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -86,7 +85,7 @@ async def measure_runtimes(
     say: Callable[[str], None],
     stop: asyncio.Event,
     against: str | None = None,
-    before: Mapping[str, Any] | None = None,
+    before: RuntimesManifest | None = None,
 ) -> list[Tested]:
     """The campaigns after every configuration was measured with every variant, or `stop` was set.
 
@@ -99,10 +98,10 @@ async def measure_runtimes(
     cells = [(variant, configuration) for configuration in configurations for variant in variants]
     order, began_ns = order_of(profile, len(cells), seed), now_ns()
     if before is not None:
-        manifest = begin_again(RuntimesManifest.from_json(before), directory)
+        manifest = begin_again(before, directory)
     else:
         manifest = _manifest(profile, seed, variants, left_out, cells, order).with_(against=against)
-    write_manifest(directory, manifest.to_json(), RUNTIMES)
+    write_manifest(directory, manifest, RUNTIMES)
     tested = [Tested(_configuration(*cell), directory / _place(*cell)) for cell in cells]
     try:
         await measure_in_turns([_with(profile, cell[0]) for cell in cells], tested, order, seed, tell, say, stop)
@@ -111,7 +110,7 @@ async def measure_runtimes(
             msgspec.structs.replace(outcome(test), id=cell.directory)
             for test, cell in zip(tested, manifest.cells, strict=True)
         ]
-        write_manifest(directory, end(manifest, tested, tests, began_ns).to_json(), RUNTIMES)
+        write_manifest(directory, end(manifest, tested, tests, began_ns), RUNTIMES)
     return tested
 
 

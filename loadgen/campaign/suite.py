@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import UNSET
 
@@ -153,10 +153,10 @@ def order_of(profile: Profile, count: int, seed: int) -> list[tuple[int, int]]:
 # --- the manifest ----------------------------------------------------------------------------------------------------
 
 
-def seed_of(profile: Profile, before: Mapping[str, Any] | None) -> int:
+def seed_of(profile: Profile, before: SuiteManifest | None) -> int:
     """The seed of the suite that is resumed, or else the profile's, or a new one. before: that suite's manifest."""
     if before is not None:
-        return int(before["seed"])
+        return before.seed
     return profile.seed if profile.seed is not None else secrets.randbits(SEED_BITS)
 
 

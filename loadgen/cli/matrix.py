@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import in_loop, judge
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loadgen.campaign.matrix import Matrix
     from loadgen.cli.options import Measuring
     from loadgen.profile import Configuration, Profile
+    from loadgen.suite_manifest import MatrixManifest
 
 __all__ = ["measure_configurations", "resume_matrix"]
 
@@ -33,12 +34,12 @@ def measure_configurations(profile: Profile, directory: Path, given: Measuring) 
 
 
 def resume_matrix(
-    profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
+    profile: Profile, before: MatrixManifest, directory: Path, *, json_: bool, progress: bool, quiet: bool
 ) -> int:
     """Make what the matrix in `directory` lacks; print the summary and return the exit code."""
     assert profile.agents is not None
     named = {configuration.id: configuration for configuration in profile.agents.configurations}
-    chosen = [named[row["id"]] for row in before["configurations"]]
+    chosen = [named[configuration.id] for configuration in before.configurations]
     with kept_whole(directory):
         measured = in_loop(
             profile.loop, lambda stop: _measure(profile, chosen, directory, stop, progress, quiet, before)
@@ -54,7 +55,7 @@ async def _measure(
     stop: asyncio.Event,
     progress: bool,
     quiet: bool,
-    before: dict[str, Any] | None = None,
+    before: MatrixManifest | None = None,
 ) -> Matrix:
     from loadgen.campaign.matrix import measure_matrix
     from loadgen.campaign.suite import seed_of

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -19,6 +18,7 @@ from loadgen.cli.runtimes import resume_runtimes
 from loadgen.cli.suites import Suite, suite_in
 
 if TYPE_CHECKING:
+    from loadgen.manifest import ProfileFacts
     from loadgen.profile import Profile
 
 __all__ = ["resume"]
@@ -58,7 +58,7 @@ def _resume_campaign(given: Resuming) -> int:
     if is_finished(manifest):
         return _say_finished(given)
     assert manifest.profile is not None
-    profile = _profile(json.loads(manifest.profile.text), manifest.withheld, given)
+    profile = _profile(manifest.profile, manifest.withheld, given)
     finished = in_loop(
         profile.loop,
         lambda stop: prepare_and_measure(
@@ -69,22 +69,28 @@ def _resume_campaign(given: Resuming) -> int:
 
 
 def _resume_suite(suite: Suite, given: Resuming) -> int:
+    from msgspec import UNSET
+
     from loadgen.campaign.resume import read_suite_manifest
+    from loadgen.suite_manifest import MatrixManifest
 
-    manifest = read_suite_manifest(given.directory, suite.name, suite.needed)
-    if manifest.get("finished") and "sha256" in manifest:
+    directory, showing = given.directory, {"json_": given.json, "progress": given.progress, "quiet": given.quiet}
+    manifest = read_suite_manifest(directory, suite.name, suite.needed, suite.manifest_of)
+    if manifest.finished is True and manifest.sha256 is not UNSET:
         return _say_finished(given)
-    profile = _profile(manifest["profile"], manifest["withheld"], given)
-    make_rest = resume_matrix if suite.is_matrix else resume_runtimes
-    return make_rest(profile, manifest, given.directory, json_=given.json, progress=given.progress, quiet=given.quiet)
+    assert manifest.profile is not None
+    profile = _profile(manifest.profile, manifest.withheld, given)
+    if isinstance(manifest, MatrixManifest):
+        return resume_matrix(profile, manifest, directory, **showing)
+    return resume_runtimes(profile, manifest, directory, **showing)
 
 
-def _profile(resolved: dict[str, Any], withheld: Sequence[str], given: Resuming) -> Profile:
+def _profile(facts: ProfileFacts, withheld: Sequence[str], given: Resuming) -> Profile:
     """The profile of a manifest, with what it withheld given again."""
     from loadgen.campaign.resume import profile_of
 
     return profile_of(
-        resolved,
+        facts.text,
         withheld,
         headers=given.target.get("headers", {}),
         options=given.target.get("options", {}),

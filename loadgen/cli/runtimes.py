@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loadgen.cli.exits import Exit, Stop
 from loadgen.cli.measuring import in_loop, load_profile, maybe_emulator, new_directory
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadgen.campaign.runtimes import Variant
     from loadgen.campaign.suite import Tested
     from loadgen.profile import Configuration, Profile
+    from loadgen.suite_manifest import RuntimesManifest
 
 __all__ = ["resume_runtimes", "runtimes"]
 
@@ -101,21 +102,21 @@ def _available(
 
 
 def resume_runtimes(
-    profile: Profile, before: dict[str, Any], directory: Path, *, json_: bool, progress: bool, quiet: bool
+    profile: Profile, before: RuntimesManifest, directory: Path, *, json_: bool, progress: bool, quiet: bool
 ) -> int:
     """Make what the comparison in `directory` lacks; print the summary and return the exit code."""
     from loadgen.campaign.runtimes import VARIANTS, unavailable
 
     assert profile.agents is not None
-    variants = [VARIANTS[row["name"]] for row in before["variants"]]
+    variants = [VARIANTS[variant.name] for variant in before.variants]
     for variant in variants:
         reason = unavailable(variant, profile.proxy)
         if reason is not None:
             raise Stop(Exit.USAGE, f"{variant.name} cannot be measured any more: {reason}; start a new comparison")
     named = {str(configuration.id): configuration for configuration in profile.agents.configurations}
-    cells = dict.fromkeys(cell["configuration"] for cell in before["cells"])
+    cells = dict.fromkeys(cell.configuration for cell in before.cells)
     chosen = [named[name] for name in cells if name is not None]
-    comparison = _Comparison(variants, before["left_out"], chosen, before["against"])
+    comparison = _Comparison(variants, before.left_out, chosen, before.against)
     with kept_whole(directory):
         tested = in_loop("auto", lambda stop: _measure(profile, comparison, directory, stop, progress, quiet, before))
     show(directory, json_=json_, quiet=quiet)
@@ -129,7 +130,7 @@ async def _measure(
     stop: asyncio.Event,
     progress: bool,
     quiet: bool,
-    before: dict[str, Any] | None = None,
+    before: RuntimesManifest | None = None,
 ) -> list[Tested]:
     from loadgen.campaign.runtimes import measure_runtimes
     from loadgen.campaign.suite import seed_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,6 +16,7 @@ from loadgen.cli.measuring import faults_as_exits, load_profile
 from loadgen.cli.options import Given, takes
 
 if TYPE_CHECKING:
+    from analysis.probes.slots import SlotsResult
     from loadgen.profile import Profile
 
 __all__ = ["slots"]
@@ -42,7 +43,7 @@ def slots(given: Probing) -> int:
     """Find how many requests the server really works on at once, and say what to set."""
     from analysis.report.slots import slots_markdown, slots_page, slots_text
 
-    forms: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    forms: dict[str, Callable[[SlotsResult], str]] = {
         "text": slots_text,
         "markdown": slots_markdown,
         "json": _json,
@@ -63,11 +64,13 @@ def slots(given: Probing) -> int:
     return _conclude(result, given)
 
 
-def _json(result: Mapping[str, Any]) -> str:
-    return json.dumps(result, indent=1) + "\n"
+def _json(result: SlotsResult) -> str:
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(result), indent=1) + "\n"
 
 
-def _measure(profile: Profile, given: Probing) -> dict[str, Any]:
+def _measure(profile: Profile, given: Probing) -> SlotsResult:
     import asyncio
 
     from loadgen.engine.eventloop import loop_factory
@@ -87,12 +90,12 @@ def _measure(profile: Profile, given: Probing) -> dict[str, Any]:
         raise Stop(Exit.VOID, str(error)) from None
 
 
-def _conclude(result: Mapping[str, Any], given: Probing) -> int:
+def _conclude(result: SlotsResult, given: Probing) -> int:
     """0, or a Stop with the line that says why the slots, or the cache that was looked for, are not known."""
-    if not result["answered"]:
-        raise Stop(Exit.UNREACHABLE, f"every request failed: {result['turned_away']}")
-    if result["verdict"] == "inconclusive":
-        raise Stop(Exit.INCONCLUSIVE, f"slots inconclusive: {result['reason']}")
-    if given.repeats and result["cache"]["verdict"] == "inconclusive":
-        raise Stop(Exit.INCONCLUSIVE, f"prefix cache inconclusive: {result['cache']['sentence']}")
+    if not result.answered:
+        raise Stop(Exit.UNREACHABLE, f"every request failed: {result.turned_away}")
+    if result.verdict == "inconclusive":
+        raise Stop(Exit.INCONCLUSIVE, f"slots inconclusive: {result.reason}")
+    if result.cache is not None and result.cache.verdict == "inconclusive":
+        raise Stop(Exit.INCONCLUSIVE, f"prefix cache inconclusive: {result.cache.sentence}")
     return Exit.OK

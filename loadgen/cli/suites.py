@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadgen.campaign.suite import Tested
     from loadgen.cli.progress import Progress
     from loadgen.profile import Configuration, Profile
+    from loadgen.suite_manifest import MatrixManifest, RuntimesManifest
 
 __all__ = [
     "Suite",
@@ -58,11 +59,19 @@ class Suite:
         """The keys that its manifest must hold for it to be resumed."""
         return ("profile", "withheld", "seed", "planned", self.kind.parts)
 
-    def parts(self, manifest: Mapping[str, Any]) -> dict[str, bool]:
-        """The folders of its campaigns, each with whether anything was measured there."""
-        places = [campaign["directory"] for campaign in manifest[self.kind.parts]]
-        ended = [test["missing_runs"] is not None for test in manifest["tests"]]
-        return dict(zip(places, ended, strict=True))
+    def manifest_of(self, plain: Any) -> MatrixManifest | RuntimesManifest:
+        """The manifest that `plain`, the JSON of the file, holds. Raises msgspec.ValidationError."""
+        return self.kind.manifest.from_json(plain)
+
+    def manifest(self) -> MatrixManifest | RuntimesManifest:
+        """Its manifest. Raises OSError, or ValueError for a file that holds none."""
+        return self.manifest_of(json.loads((self.directory / self.name).read_text(encoding="utf-8")))
+
+    def parts(self) -> dict[str, bool]:
+        """The folders of its campaigns, each with whether anything was measured there. Raises as `manifest` does."""
+        manifest = self.manifest()
+        ended = [test.missing_runs is not None for test in manifest.tests or ()]
+        return dict(zip(manifest.directories, ended, strict=True))
 
     def summarised(self) -> Summarised:
         """What its campaigns show together. Raises OSError, or ValueError for files of other kinds."""
@@ -88,13 +97,14 @@ def publish(suite: Suite) -> Summarised:
     from loadgen.store.whole import write_text
 
     directory = suite.directory
-    manifest = json.loads((directory / suite.name).read_text(encoding="utf-8"))
+    manifest = suite.manifest()
     summarised = suite.summarised()
     write_text(directory / SUMMARY, analysis.to_json(summarised.to_json()))
     if suite.kind.keeps_report:
         write_text(directory / "report.md", as_markdown(summarised.document))
         write_text(directory / "report.html", as_page(replace(summarised.document, title=suite.kind.kind)))
-    if suite.is_matrix and manifest["profile"]["agents"]["artifacts"]:
+    agents = manifest.profile.agents if manifest.profile is not None else None
+    if suite.is_matrix and agents is not None and agents.artifacts:
         from analysis.formats.guide_matrix import write_suite
 
         write_suite(directory)

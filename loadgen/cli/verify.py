@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
 from loadgen.cli.exits import Exit, Stop
@@ -15,6 +16,23 @@ from loadgen.cli.suites import Suite, suite_in
 __all__ = ["verify"]
 
 MANIFEST = "manifest.json"
+
+
+class _Checksums(msgspec.Struct, frozen=True):
+    """What a manifest that was sealed holds of the other files and of itself; UNSET where it was not."""
+
+    sha256: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
+    manifest_sha256: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the run that it is about finished."""
+        return self != _Checksums()
+
+    @property
+    def of_files(self) -> dict[str, str]:
+        """The checksum of each other file, by its path relative to the manifest's directory."""
+        return self.sha256 or {}
 
 
 def verify(
@@ -47,7 +65,7 @@ def _of_campaign(directory: Path) -> _Checked:
     import analysis
 
     manifest = _manifest(directory, MANIFEST)
-    checked = _Checked(_changed(directory, MANIFEST, manifest), len(_checksums(manifest)) + 1)
+    checked = _Checked(_changed(directory, MANIFEST, manifest), len(manifest.of_files) + 1)
     if not checked.wrong and not _follows(directory, analysis.summarise(directory).to_json(), checked):
         checked.wrong.append("summary.json: does not follow from records.parquet and manifest.json")
     return checked
@@ -60,8 +78,8 @@ def _of_suite(suite: Suite) -> _Checked:
     directory, checked = suite.directory, _Checked([], 0)
     manifest = _manifest(directory, suite.name)
     try:
-        parts = suite.parts(manifest)
-    except (KeyError, TypeError, ValueError):  # whatever else it says, it does not say what it did
+        parts = suite.parts()
+    except ValueError:  # whatever else it says, it does not say what it did
         return _Checked([f"{suite.name}: changed since the run"])
     for place, was_measured in parts.items():
         if (directory / place / MANIFEST).is_file():
@@ -77,47 +95,40 @@ def _of_suite(suite: Suite) -> _Checked:
     checked.wrong += _changed(directory, suite.name, manifest)
     if not checked.wrong and not _follows(directory, analysis.to_json(suite.summarised().to_json()), checked):
         checked.wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
-    checked.files += len(_checksums(manifest)) + 1
+    checked.files += len(manifest.of_files) + 1
     return checked
 
 
-def _changed(directory: Path, name: str, manifest: dict[str, Any]) -> list[str]:
+def _changed(directory: Path, name: str, manifest: _Checksums) -> list[str]:
     """The files that are not as the manifest `name` has them, that one included, a line each."""
     from loadgen.campaign.rundir import file_sha256, manifest_sha256
 
     wrong = []
-    for file, sha256 in _checksums(manifest).items():
+    for file, sha256 in manifest.of_files.items():
         path = directory / file
         if not path.is_file():
             wrong.append(f"{file}: missing")
         elif file_sha256(path) != sha256:
             wrong.append(f"{file}: changed since the run")
-    if manifest_sha256(directory / name) != manifest.get("manifest_sha256"):
+    if manifest_sha256(directory / name) != manifest.manifest_sha256:
         wrong.append(f"{name}: changed since the run")
     return wrong
 
 
-def _checksums(manifest: dict[str, Any]) -> dict[str, str]:
-    return manifest.get("sha256") or {}
-
-
-def _manifest(directory: Path, name: str) -> dict[str, Any]:
-    """Read the manifest of a run that finished, or stop."""
+def _manifest(directory: Path, name: str) -> _Checksums:
+    """The checksums in the manifest of a run that finished. Raises Stop where there are none."""
     path = directory / name
     try:
-        manifest: Any = json.loads(path.read_bytes())
+        manifest = msgspec.convert(json.loads(path.read_bytes()), _Checksums)
     except (FileNotFoundError, NotADirectoryError):
         raise Stop(Exit.USAGE, f"{directory}: no {name} in it; name a run's directory") from None
     except OSError as error:
         raise Stop(Exit.USAGE, f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         manifest = None
-    finished = (directory / "summary.json").exists()
-    if isinstance(manifest, dict):
-        finished = "sha256" in manifest or "manifest_sha256" in manifest
-        if finished:
-            return manifest
-    if not finished:
+    if manifest is not None and manifest.sealed:
+        return manifest
+    if manifest is not None or not (directory / "summary.json").exists():
         raise Stop(
             Exit.USAGE, f"{path}: holds no checksums, for the run did not finish; see loadgen report {directory}"
         )

@@ -11,12 +11,20 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from analysis.probes.prefix_cache import PrefixCache, find_cache, trio
-from analysis.probes.slots import Burst, advice, burst, by_size, compare_told, find, plan, scouted
+from analysis.probes.slots import (
+    Burst,
+    Reported,
+    SlotsResult,
+    advice,
+    burst,
+    by_size,
+    compare_told,
+    find,
+    plan,
+    scouted,
+)
 from loadgen import __version__
 from loadgen.clock import wall_iso
 from loadgen.errors import Unreachable
@@ -56,8 +64,8 @@ async def probe_slots(
     tier: str = "auto",
     seed: int | None = None,
     proxy: str | None = None,
-) -> dict[str, Any]:
-    """The result of the experiment, schema loadgen.slots/1: the bursts and the trios are sent, and what they show.
+) -> SlotsResult:
+    """The result of the experiment: the bursts and the trios are sent, and what they show.
 
     say: is called with a line per step. seed: of the prompts and the order of the bursts; None draws one.
     Raises Unreachable, UsageError, ClockJumped, and OSError if the system does not allow that many connections.
@@ -75,19 +83,27 @@ async def probe_slots(
         reported = await slots_of(endpoint)  # only now, because a model that is not loaded has no slots
         bursts = await _bursts(send, ask, wanted, say, seed)
         cache = await _cache(send, ask, wanted, say, seed) if wanted.cache else None
-    return {
-        "schema": "loadgen.slots/1",
-        "loadgen": __version__,
-        "wall": wall_iso(),
-        "target": msgspec.to_builtins(describe_endpoint(endpoint)),
-        "tier": tier,
-        "seed": seed,
-        "most": wanted.most,
-        "rounds": wanted.rounds,
-        "output_tokens": wanted.output_tokens,
-        **_findings(bursts, wanted, endpoint.target.kind, reported),
-        "cache": None if cache is None else msgspec.to_builtins(cache),
-    }
+    slots = find(bursts, wanted.output_tokens)
+    return SlotsResult(
+        loadgen=__version__,
+        wall=wall_iso(),
+        target=describe_endpoint(endpoint),
+        tier=tier,
+        seed=seed,
+        most=wanted.most,
+        rounds=wanted.rounds,
+        output_tokens=wanted.output_tokens,
+        answered=sum(sent.answered for sent in bursts),
+        slots=slots.estimate.figure(),
+        verdict=slots.verdict,
+        reason=slots.reason,
+        turned_away=slots.turned_away,
+        reported=None if reported is None else Reported(*reported, compare_told(slots, reported[0])),
+        agents=wanted.agents,
+        advice=tuple(advice(slots, endpoint.target.kind, wanted.agents)),
+        sizes=tuple(by_size(bursts, slots)),
+        cache=cache,
+    )
 
 
 def _asks(seed: int) -> AskFor:
@@ -98,25 +114,6 @@ def _asks(seed: int) -> AskFor:
         return Ask(prompt=prompt(words, seed, next(numbers)), output_tokens=tokens)
 
     return ask
-
-
-def _findings(bursts: list[Burst], wanted: Wanted, server: str, reported: tuple[int, str] | None) -> dict[str, Any]:
-    """What the bursts show, beside the number that the server states. reported: (slots, where it says so)."""
-    slots = find(bursts, wanted.output_tokens)
-    said = None
-    if reported is not None:
-        said = {"slots": reported[0], "from": reported[1], "verdict": compare_told(slots, reported[0])}
-    return {
-        "answered": sum(sent.answered for sent in bursts),
-        "slots": slots.estimate.to_json(),
-        "verdict": slots.verdict,
-        "reason": slots.reason,
-        "turned_away": slots.turned_away,
-        "told": said,
-        "agents": wanted.agents,
-        "advice": advice(slots, server, wanted.agents),
-        "sizes": msgspec.to_builtins(by_size(bursts, slots)),
-    }
 
 
 async def _bursts(send: Send, ask: AskFor, wanted: Wanted, say: Callable[[str], None], seed: int) -> list[Burst]:

@@ -9,8 +9,9 @@ To add a source of prompts: a class with the four methods of `Workload` and a li
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
+from loadgen.manifest import WorkloadFacts
 from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.dataset import Dataset
@@ -36,7 +37,7 @@ class Workload(Protocol):
         Call it between runs, in every worker: changed half-way, it would make `ask` depend on when it is called.
         """
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> WorkloadFacts:
         """The workload's description for the manifest: what is sent and how its lengths come about."""
 
 

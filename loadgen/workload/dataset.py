@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+import msgspec
 import numpy as np
 import orjson
 
 from loadgen.errors import UsageError
+from loadgen.manifest import WorkloadFacts
 from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
@@ -51,7 +53,7 @@ class _Entry:
 class Dataset:
     """See `Workload`. Every entry is used once before any is used again; shuffled anew each time round."""
 
-    def __init__(self, work: Work, seed: int, entries: list[_Entry], facts: dict[str, Any], *, run: int = 0) -> None:
+    def __init__(self, work: Work, seed: int, entries: list[_Entry], facts: WorkloadFacts, *, run: int = 0) -> None:
         self._work = work
         self._seed = seed
         self._entries = entries
@@ -84,13 +86,13 @@ class Dataset:
             entries = _counted(entries, count)
         if work.system is not None:
             entries = [_with_system(entry, work.system) for entry in entries]
-        facts = {
-            "source": place,
-            "format": form,
-            "entries": len(entries),
-            "skipped": skipped,
-            "method": RATIO if count is None else method,
-        }
+        facts = WorkloadFacts(
+            source=place,
+            format=form,
+            entries=len(entries),
+            skipped=skipped,
+            method=RATIO if count is None else method,
+        )
         return cls(work, seed, entries, facts, run=run)
 
     def ask(self, seq: int) -> Ask:
@@ -134,22 +136,22 @@ class Dataset:
             raise ValueError(f"tokens_per_word must be > 0, got {tokens_per_word}")
         self._tokens_per_word = tokens_per_word
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> WorkloadFacts:
         """See `Workload.describe`."""
         work = self._work
-        return {
-            **self._facts,
-            "tokens_per_word": self._tokens_per_word if self._facts["method"] == RATIO else None,
-            "order": work.order,
-            "cache": work.cache,
-            "unique_prefix_words": PREFIX_WORDS if self._unique is not None else 0,
-            "unique_prefix_at": self._unique_prefix_at(),
-            "shared_prefix_tokens": work.shared_prefix_tokens,
-            "output_tokens": work.output_tokens.model_dump(exclude_none=True) if work.output_tokens else "dataset",
-            "system": work.system is not None,
-            "seed": self._seed,
-            "run": self._run,
-        }
+        return msgspec.structs.replace(
+            self._facts,
+            tokens_per_word=self._tokens_per_word if self._facts.method == RATIO else None,
+            order=work.order,
+            cache=work.cache,
+            unique_prefix_words=PREFIX_WORDS if self._unique is not None else 0,
+            unique_prefix_at=self._unique_prefix_at(),
+            shared_prefix_tokens=work.shared_prefix_tokens,
+            output_tokens=work.output_tokens.model_dump(exclude_none=True) if work.output_tokens else "dataset",
+            system=work.system is not None,
+            seed=self._seed,
+            run=self._run,
+        )
 
     def _unique_prefix_at(self) -> str | None:
         if self._unique is None:

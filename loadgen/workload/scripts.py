@@ -14,9 +14,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
+
+import msgspec
 
 from loadgen.errors import UsageError
+from loadgen.manifest import WorkloadFacts
 from loadgen.wire import Ask
 from loadgen.workload.synthetic import Synthetic
 from loadgen.workload.text import PLAIN, PREFIX_WORDS, Unique
@@ -154,22 +157,24 @@ class AgentsWork:
         if self._lengths is not None:
             self._lengths.learn(tokens_per_word)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> WorkloadFacts:
         """See `Workload.describe`."""
-        about: dict[str, Any] = {
-            "source": "agents",
-            "workload": self._workload,
-            "stages": list(self._stages),
-            "rounds": self._rounds,
-            "calls_each": self.calls_each,
-            "output_tokens": self._output_tokens,
-            "unique_prefix_words": PREFIX_WORDS,
-            "unique_prefix_at": "start of the prompt",
-            "seed": self._seed,
-        }
         if self._lengths is not None:
-            return self._lengths.describe() | about | {"cache": "unique"}
-        return about | {"method": "text", "data": self._data or "sample", "files": len(self._files)}
+            about = msgspec.structs.replace(self._lengths.describe(), cache="unique")
+        else:
+            about = WorkloadFacts(method="text", data=self._data or "sample", files=len(self._files))
+        return msgspec.structs.replace(
+            about,
+            source="agents",
+            workload=self._workload,
+            stages=self._stages,
+            rounds=self._rounds,
+            calls_each=self.calls_each,
+            output_tokens=self._output_tokens,
+            unique_prefix_words=PREFIX_WORDS,
+            unique_prefix_at="start of the prompt",
+            seed=self._seed,
+        )
 
 
 def describe_files(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from loadgen.manifest import WorkloadFacts
 from loadgen.profile import Work
 from loadgen.wire import Ask
 from loadgen.workload.lengths import Lengths
@@ -99,25 +100,25 @@ class Synthetic:
             self._tokens_per_word = tokens_per_word
             self._size_prefixes()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> WorkloadFacts:
         """See `Workload.describe`."""
         work = self._work
-        return {
-            "source": "synthetic",
-            "method": self._vocabulary.method,
-            "tokens_per_word": self._tokens_per_word,
-            "words": len(self._vocabulary.words),
-            "cache": work.cache,
-            "unique_prefix_words": PREFIX_WORDS if self._unique is not None else 0,
-            "unique_prefix_at": _unique_prefix_at(work) if self._unique is not None else None,
-            "shared_prefix_tokens": work.shared_prefix_tokens,
-            "prompt_tokens": work.prompt_tokens.model_dump(exclude_none=True) if work.prompt_tokens else None,
-            "least_prompt_tokens": self._least_tokens,
-            "output_tokens": work.output_tokens.model_dump(exclude_none=True) if work.output_tokens else None,
-            "system": work.system is not None,
-            "seed": self._seed,
-            "run": self._run,
-        }
+        return WorkloadFacts(
+            source="synthetic",
+            method=self._vocabulary.method,
+            tokens_per_word=self._tokens_per_word,
+            words=len(self._vocabulary.words),
+            cache=work.cache,
+            unique_prefix_words=PREFIX_WORDS if self._unique is not None else 0,
+            unique_prefix_at=_unique_prefix_at(work) if self._unique is not None else None,
+            shared_prefix_tokens=work.shared_prefix_tokens,
+            prompt_tokens=work.prompt_tokens.model_dump(exclude_none=True) if work.prompt_tokens else None,
+            least_prompt_tokens=self._least_tokens,
+            output_tokens=work.output_tokens.model_dump(exclude_none=True) if work.output_tokens else None,
+            system=work.system is not None,
+            seed=self._seed,
+            run=self._run,
+        )
 
 
 def _unique_prefix_at(work: Work) -> str:

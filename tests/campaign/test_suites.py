@@ -119,10 +119,11 @@ def test_a_missing_file_is_named(name: str, sweep: tuple[Path, Result], tmp_path
 
 def test_the_top_must_follow_from_below_though_every_checksum_fits(sweep: tuple[Path, Result], tmp_path: Path) -> None:
     from loadgen.campaign.rundir import seal
+    from loadgen.suite_manifest import MatrixManifest
 
     out = shutil.copytree(sweep[0], tmp_path / "copy")
     change(out, "summary.json", "overlap_efficiency_mean")
-    seal(out, manifest_in(out, "matrix.json"), "matrix.json")
+    seal(out, MatrixManifest.from_json(manifest_in(out, "matrix.json")), "matrix.json")
     told = run_here("verify", out)
     assert told.code == 1
     assert told.out == "summary.json: does not follow from the directories below and matrix.json\n"

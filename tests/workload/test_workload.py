@@ -12,12 +12,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.errors import UsageError
+from loadgen.manifest import WorkloadFacts
 from loadgen.profile import Work
 from loadgen.profile.work import Dist
 from loadgen.wire import Ask
@@ -110,7 +112,7 @@ def test_a_shared_prefix_is_the_same_in_every_run_and_a_unique_one_follows_it():
 
 def test_without_a_cache_policy_prompts_carry_no_prefix_and_still_start_anywhere():
     workload = a_workload(prompt_tokens=20, cache="none")
-    assert workload.describe()["unique_prefix_words"] == 0
+    assert workload.describe().unique_prefix_words == 0
     assert len({prompt(workload.ask(seq)) for seq in range(Text.LENGTH)}) == Text.LENGTH
 
 
@@ -184,7 +186,7 @@ def test_with_a_tokenizer_every_prompt_has_exactly_its_tokens(tokens, seq, cache
 
 def test_exact_lengths_say_so_and_leave_out_words_of_several_tokens():
     workload = a_workload(prompt_tokens={"uniform": {"low": 20, "high": 700}}, count=bpe_like)
-    assert workload.describe()["method"] == "exact-tokenizer"
+    assert workload.describe().method == "exact-tokenizer"
     asks = [workload.ask(seq) for seq in range(500)]
     assert bpe_like([prompt(ask) for ask in asks]) == [ask.input_tokens for ask in asks]
     assert max(len(word) for ask in asks for word in prompt(ask).split()) <= 7
@@ -192,7 +194,7 @@ def test_exact_lengths_say_so_and_leave_out_words_of_several_tokens():
 
 def test_the_servers_own_tokenizer_is_told_apart():
     workload = open_workload(Work.model_validate({}), 1, count=bpe_like, method="server-tokenize")
-    assert workload.describe()["method"] == "server-tokenize"
+    assert workload.describe().method == "server-tokenize"
 
 
 def test_a_tokenizer_whose_counts_do_not_add_up_gives_a_measured_ratio_and_says_so():
@@ -200,7 +202,7 @@ def test_a_tokenizer_whose_counts_do_not_add_up_gives_a_measured_ratio_and_says_
         return [len(text) // 3 for text in texts]
 
     workload = a_workload(prompt_tokens=600, count=by_letters)
-    assert workload.describe()["method"] == "ratio"
+    assert workload.describe().method == "ratio"
     lengths = by_letters([prompt(workload.ask(seq)) for seq in range(200)])
     assert np.mean(lengths) == pytest.approx(600, rel=0.05)
 
@@ -210,13 +212,13 @@ def test_single_words_of_equal_count_do_not_pass_for_a_count_that_adds_up():
         return [(len(text.split()) + 1) // 2 for text in texts]
 
     workload = a_workload(prompt_tokens=600, count=in_pairs)
-    assert workload.describe()["method"] == "ratio"
+    assert workload.describe().method == "ratio"
     assert in_pairs([prompt(workload.ask(0))]) == [pytest.approx(600, abs=5)]
 
 
 def test_without_a_tokenizer_the_ratio_sizes_prompts_and_can_be_learnt():
     workload = a_workload(prompt_tokens=600)
-    assert (workload.describe()["method"], workload.describe()["tokens_per_word"]) == ("ratio", 1.0)
+    assert (workload.describe().method, workload.describe().tokens_per_word) == ("ratio", 1.0)
     assert len(prompt(workload.ask(0)).split()) == 600
     workload.learn(1.5)
     assert len(prompt(workload.ask(0)).split()) == pytest.approx(400, abs=1)
@@ -237,7 +239,7 @@ def test_a_length_too_short_for_its_prefix_is_raised_and_told(count):
     workload = a_workload(prompt_tokens=1, count=count)
     ask = workload.ask(0)
     assert len(prompt(ask).split()) == PREFIX_WORDS + 1
-    assert ask.input_tokens == workload.describe()["least_prompt_tokens"] == PREFIX_WORDS + (2 if count else 1)
+    assert ask.input_tokens == workload.describe().least_prompt_tokens == PREFIX_WORDS + (2 if count else 1)
 
 
 def test_a_prompt_may_be_longer_than_the_text_it_is_cut_from():
@@ -289,7 +291,7 @@ def test_messages_take_the_prefix_in_their_first_system_or_user_message(tmp_path
 
 def test_the_first_turn_of_a_conversation_is_the_prompt_and_its_answer_the_length(tmp_path):
     workload = a_workload(dataset=_conversations(tmp_path / "s.json", 30), order="sequential", cache="none")
-    assert (workload.describe()["format"], workload.describe()["method"]) == ("sharegpt", "ratio")
+    assert (workload.describe().format, workload.describe().method) == ("sharegpt", "ratio")
     assert prompt(workload.ask(29)) == "question 29"
     assert workload.ask(29).output_tokens == 40  # 30 words at 4/3 tokens each
     workload.learn(1.0)
@@ -302,7 +304,7 @@ def test_conversations_without_a_human_opening_are_left_out_and_counted(tmp_path
     good = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
     bad = {"conversations": [{"from": "gpt", "value": "b"}]}
     facts = a_workload(dataset=_lines(tmp_path / "s.jsonl", bad, good, {"conversations": []})).describe()
-    assert (facts["entries"], facts["skipped"]) == (1, 2)
+    assert (facts.entries, facts.skipped) == (1, 2)
     with pytest.raises(UsageError, match="no entry to send"):
         a_workload(dataset=_lines(tmp_path / "none.jsonl", bad))
 
@@ -399,5 +401,6 @@ def test_a_tokenizer_directory_counts_without_special_tokens(tmp_path):
 )
 def test_a_description_is_plain_json_and_states_method_cache_and_sizes(work):
     facts = a_workload(**work).describe()
-    assert json.loads(json.dumps(facts)) == facts
-    assert {"method", "cache", "source", "prompt_tokens", "output_tokens", "unique_prefix_at", "seed"} <= facts.keys()
+    assert msgspec.json.decode(msgspec.json.encode(facts), type=WorkloadFacts) == facts
+    keys = {"method", "cache", "source", "prompt_tokens", "output_tokens", "unique_prefix_at", "seed"}
+    assert keys <= msgspec.to_builtins(facts).keys()

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from analysis.probes import slots
-from analysis.probes.slots import Burst, Slots, advice, compare_told, find, ladder, plan
+from analysis.probes.slots import Burst, Reported, Slots, SlotsResult, advice, compare_told, find, ladder, plan
 from analysis.report.slots import slots_markdown, slots_text
+from loadgen.manifest import TargetFacts
 from loadgen.record import Kind, Outcome, Record
 
 MS = 1_000_000
@@ -292,21 +292,19 @@ def test_what_the_server_says_is_held_against_what_was_measured() -> None:
     assert compare_told(find([served(1, 1), served(2, 1)], 32), 1) == "unknown"
 
 
-def result_of(limit: int, **more: object) -> dict[str, object]:
+def result_of(limit: int, turned_away: str | None = None) -> SlotsResult:
     bursts = [served(k, limit) for _, k in plan(16, None, 3, 1)]
     found = find(bursts, 32)
-    return {
-        "target": {"url": "http://127.0.0.1:11434", "version": "Ollama 0.33.0", "model": "tiny"},
-        "slots": found.estimate.to_json(),
-        "verdict": found.verdict,
-        "reason": found.reason,
-        "turned_away": found.turned_away,
-        "told": {"slots": 1, "from": "/props total_slots", "verdict": compare_told(found, 1)},
-        "advice": advice(found, "ollama"),
-        "sizes": msgspec.to_builtins(slots.by_size(bursts, found)),
-        "cache": None,
-        **more,
-    }
+    return SlotsResult(
+        target=TargetFacts(name="a", url="http://127.0.0.1:11434", version="Ollama 0.33.0", model="tiny"),
+        slots=found.estimate.figure(),
+        verdict=found.verdict,
+        reason=found.reason,
+        turned_away=turned_away or found.turned_away,
+        reported=Reported(1, "/props total_slots", compare_told(found, 1)),
+        advice=tuple(advice(found, "ollama")),
+        sizes=tuple(slots.by_size(bursts, found)),
+    )
 
 
 def test_report_says_number_doubt_and_disagreement_in_80_columns() -> None:

@@ -44,7 +44,7 @@ SLOTS_SIZE = {"k": 2, "bursts": 3, "at_once": [2, 2], "undecided": 1, "refused":
 SLOTS_SIZE |= {"ttft_first_ms": 20.0, "ttft_last_ms": 21.0, "output_tokens_per_s": 400.0}
 SLOTS_RATIO = {"value": 0.5, "low": 0.4, "high": 0.6, "confidence": 0.95, "n": 3, "notes": []}
 SLOTS = {
-    "target": {"url": "http://127.0.0.1:1", "version": "Ollama 0.33.0", "model": "tiny"},
+    "target": {"name": "a", "url": "http://127.0.0.1:1", "version": "Ollama 0.33.0", "model": "tiny"},
     "slots": {"value": 2, "low": 2, "high": 3, "confidence": 0.97, "n": 12, "notes": ["12 of 12 bursts agree"]},
     "verdict": "found",
     "reason": None,

@@ -26,6 +26,7 @@ from analysis.compare.compare import compare
 from analysis.compare.sides import read_side
 from analysis.estimate import Note
 from analysis.figures.drawn import drawn_of
+from analysis.probes.slots import SlotsResult
 from analysis.report.agents import agents_sections
 from analysis.report.charts import charts_of
 from analysis.report.comparison import comparison_document
@@ -36,7 +37,7 @@ from analysis.report.markdown import as_markdown
 from analysis.report.matrix import matrix_document
 from analysis.report.run import Extras, run_document
 from analysis.report.runtimes import runtimes_document
-from analysis.report.slots import SlotsResult, slots_sections
+from analysis.report.slots import slots_sections
 from analysis.report.telemetry import energy_sections, telemetry_sections
 from analysis.report.text import as_text
 from analysis.suites.matrix import summarise_matrix

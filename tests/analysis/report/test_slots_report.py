@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from analysis.probes.slots import SlotsResult
 from analysis.report.slots import slots_markdown, slots_page, slots_text
 from tests.analysis.report.samples import SLOTS
 
+RESULT = msgspec.convert(SLOTS, SlotsResult)
+
 
 def test_text_has_facts_bursts_and_advice():
-    assert slots_text(SLOTS).splitlines() == [
+    assert slots_text(RESULT).splitlines() == [
         "http://127.0.0.1:1 · Ollama 0.33.0 · tiny",
         "",
         "slots         2 (97.0 % sure of 2 to 3; 12 of 12 bursts agree)",
@@ -26,13 +31,13 @@ def test_text_has_facts_bursts_and_advice():
 
 
 def test_markdown_has_the_same_as_a_section():
-    text = slots_markdown(SLOTS)
+    text = slots_markdown(RESULT)
     assert text.startswith("## Slots\n\nhttp://127.0.0.1:1 · Ollama 0.33.0 · tiny\n\n- **slots:** 2 (97.0 % sure")
     assert "|---:|---:|---:|---:|---:|---:|\n| 2 | 2 | 1/3 | 20 | 21 | 400 |\n\n- 2 slots: run" in text
 
 
 def test_the_page_has_a_dot_per_burst_and_no_script():
-    page = slots_page(SLOTS)
+    page = slots_page(RESULT)
     assert page.count("<circle") == 2
     assert "answers that began at once" in page
     assert "<script" not in page
