@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypedDict
 
 import numpy as np
 from msgspec import Struct
@@ -335,22 +334,6 @@ class Note(Struct, frozen=True, omit_defaults=True):
         return Note(self.code, self.data, run)
 
 
-def _coded(words: Note | str) -> Note:
-    """For the time until every note has a code: a sentence as a note."""
-    return words if isinstance(words, Note) else Note(NoteCode.TEXT, {"text": words})
-
-
-class EstimateJson(TypedDict):
-    """For the time until every section is typed: E as a mapping."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    confidence: float | None
-    n: int
-    notes: list[str]
-
-
 def note(code: NoteCode, **data: Datum) -> Note:
     """The note `code` with the data that its sentence has places for. Finite numbers are rounded as figures are."""
     return Note(code, {name: significant(datum) if isinstance(datum, float) else datum for name, datum in data.items()})
@@ -390,38 +373,22 @@ class Estimate:
     high: float | None = None
     confidence: float | None = None  # the level achieved, not the one asked for
     n: int = 0  # samples behind it
-    notes: tuple[Note | str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", tuple(map(_coded, self.notes)))
-
-    def noted(self, *notes: Note | str) -> Estimate:
+    def noted(self, *notes: Note) -> Estimate:
         """The same figure with `notes` added, each once."""
-        coded = map(_coded, notes)
-        return replace(self, notes=(*self.notes, *(note for note in coded if note not in self.notes)))
-
-    def to_json(self) -> EstimateJson:
-        """The figure as a mapping, until every section is typed."""
-        figure = self.figure()
-        return {
-            "value": figure.value,
-            "low": figure.low,
-            "high": figure.high,
-            "confidence": figure.confidence,
-            "n": figure.n,
-            "notes": list(figure.notes),
-        }
+        return replace(self, notes=(*self.notes, *(note for note in notes if note not in self.notes)))
 
     def has(self, *codes: NoteCode) -> bool:
         """Whether one of `codes` stands beside the figure."""
-        return any(note.code in codes for note in map(_coded, self.notes))
+        return any(note.code in codes for note in self.notes)
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """The notes in words."""
-        return tuple(note.sentence for note in map(_coded, self.notes))
+        return sentences(self.notes)
 
-    def without_value(self, reason: Note | str) -> Estimate:
+    def without_value(self, reason: Note) -> Estimate:
         """The figure refused altogether. Its other notes go too: some of them report a value."""
         return Estimate(None, n=self.n, notes=(reason,))
 
@@ -434,11 +401,11 @@ class Estimate:
             confidence=None if self.confidence is None else round(self.confidence, 4),
             n=self.n,
             notes=self.sentences,
-            note_codes=tuple(map(_coded, self.notes)),
+            note_codes=self.notes,
         )
 
 
-def refused(reason: Note | str, n: int = 0, notes: Iterable[Note | str] = ()) -> Estimate:
+def refused(reason: Note, n: int = 0, notes: Iterable[Note] = ()) -> Estimate:
     """A figure without a value, and why."""
     return Estimate(None, n=n, notes=(reason, *notes))
 
