@@ -14,6 +14,7 @@ from analysis.stats.equivalence import ComparisonVerdict
 from loadgen.latency import QUANTILES
 
 __all__ = [
+    "COMPARED",
     "LATENCIES",
     "METRICS",
     "OF_RUNS",
@@ -107,6 +108,7 @@ RATES = {
     )
 }
 METRICS = LATENCIES | RATES
+COMPARED = {"ttft_ms": "mean TTFT", "output_tokens_per_s": "output tokens/s"}  # of runs or halves of a campaign
 
 
 @dataclass(frozen=True, slots=True)

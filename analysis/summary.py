@@ -7,7 +7,7 @@ this again and compares. What older schemas say otherwise stands in CHANGED, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -291,7 +291,17 @@ class Changed(NamedTuple):
     why: str
 
 
-CHANGED = (Changed("loadgen.summary/1", "schema", "the number itself"),)
+_SENT = "from when a call was due; it was from its sending, which is ttft_service_ms today"
+_NAMED = "the TTFT that it is about is called service TTFT today"
+CHANGED = (
+    Changed("loadgen.summary/1", "schema", "the number itself"),
+    Changed("loadgen.summary/1", "agents.deltas.ttft_ms_*", _SENT),
+    Changed("loadgen.summary/1", "agents.per_agent.*.ttft_ms*", _SENT),
+    Changed("loadgen.summary/1", "agents.contention.reasons.*", _NAMED),
+    Changed("loadgen.summary/1", "agents.contention.flags.what", _NAMED),
+    Changed("loadgen.sweep-summary/1", "schema", "the number itself"),
+    Changed("loadgen.runtimes-summary/1", "schema", "the number itself"),
+)
 
 
 def not_compared(stored: str) -> tuple[Changed, ...]:
@@ -301,7 +311,22 @@ def not_compared(stored: str) -> tuple[Changed, ...]:
     except ValueError:
         return ()
     schema = plain.get("schema") if isinstance(plain, dict) else None
-    return tuple(changed for changed in CHANGED if changed.schema == schema)
+    older = [changed for changed in CHANGED if changed.schema == schema]
+    keys = set(_keys(plain, "")) if older else set()
+    return tuple(changed for changed in older if any(fnmatchcase(key, changed.key) for key in keys))
+
+
+def _keys(plain: object, at: str) -> Iterator[str]:
+    """Every dotted key of `plain`."""
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(plain, dict):
+        parts = plain.items()
+    elif isinstance(plain, list):
+        parts = enumerate(plain)
+    for key, value in parts:
+        place = f"{at}.{key}" if at else str(key)
+        yield place
+        yield from _keys(value, place)
 
 
 def follows(stored: str, again: str) -> bool:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.catalogue import OF_RUNS, OfRun
 from analysis.compare import family
 from analysis.compare.comparison import Comparison, Family
 from analysis.compare.fairness import fairness
 from analysis.compare.family import Margins
 from analysis.compare.judging import finding
-from analysis.compare.metrics import OF_RUNS, OfRun
 from analysis.compare.sides import Side, Values, aligned, has, pairing, side_notes
 from analysis.estimate import Note, NoteCode, note, sentences
 from analysis.stats.intervals import CONFIDENCE

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.catalogue import OfRun
 from analysis.compare.comparison import Change, Compared, Gate, GateVerdict
 from analysis.compare.judging import Finding, compared
-from analysis.compare.metrics import OfRun
 from analysis.stats import equivalence
 from analysis.stats.equivalence import ComparisonVerdict, Margin
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis.catalogue import Direction, OfRun
 from analysis.compare.comparison import (
     Change,
     Compared,
@@ -25,7 +26,6 @@ from analysis.compare.comparison import (
     Secondary,
     ShiftInterval,
 )
-from analysis.compare.metrics import Direction, OfRun
 from analysis.compare.sides import Side, Values
 from analysis.estimate import Estimate, Note, NoteCode, note, sentences, significant
 from analysis.stats import equivalence, planning, proportions, ranks, ratio

@@ -11,10 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.catalogue import RunVerdict
+from analysis.catalogue import OF_RUNS, RunVerdict
 from analysis.compare.comparison import SideFacts
 from analysis.compare.fairness import Work, work_of
-from analysis.compare.metrics import OF_RUNS
 from analysis.estimate import Note, NoteCode, note
 from analysis.records import arms
 from analysis.records.frame import load

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
+from analysis.catalogue import COMPARED
 from analysis.estimate import Estimate, Figure, Note, NoteCode, note, refused, significant
 from analysis.figures.metrics import latency_means
 from analysis.figures.runs import OverRuns
@@ -27,8 +28,6 @@ __all__ = ["Control", "EarlyLate", "control", "drifts", "early_late", "late_diff
 LEAST_IN_HALF = 3
 DRIFT = 0.05  # a change that is worth a word
 SIZE = 0.05
-
-WATCHED = {"ttft_ms": "mean TTFT", "output_tokens_per_s": "output tokens/s"}
 
 Values = Sequence[float | None]
 
@@ -71,7 +70,7 @@ def early_late(
     made = sorted(places, key=lambda at: (listed.index(runs[at]) if runs[at] in listed else len(listed), at))
     early, late = made[:half], made[-half:]
     ratios = {}
-    for name in WATCHED:
+    for name in COMPARED:
         values = side[name].values
         ratios[name] = _ratio([values[at] for at in late], [values[at] for at in early])
     return EarlyLate(
@@ -129,6 +128,6 @@ def late_differ(checked: EarlyLate) -> list[Note]:
     notes = []
     for name in checked.drifts:
         ratio = checked.ratio[name]
-        figure = {"figure": WATCHED[name], "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+        figure = {"figure": COMPARED[name], "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
         notes.append(note(NoteCode.LATE_DIFFER, **figure))
     return notes

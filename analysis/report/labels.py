@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["COMPARED", "LATENCIES", "QUANTILES", "RATES", "STATISTICS", "TOGETHER", "VERDICTS"]
+from analysis import catalogue
+from analysis.stats.quantiles import name_of
 
-LATENCIES = {
-    "ttft_ms": "TTFT",
-    "ttft_service_ms": "TTFT service",
-    "itl_ms": "ITL",
-    "event_gap_ms": "event gap",
-    "tpot_ms": "TPOT",
-    "e2e_ms": "E2E",
-    "queue_ms": "wait to send",
-}
-RATES = {
-    "requests_per_s": "requests",
-    "output_tokens_per_s": "output tokens",
-    "total_tokens_per_s": "total tokens",
-    "goodput_per_s": "goodput",
-}
-QUANTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
-STATISTICS = {"mean": "mean", **QUANTILES}
-COMPARED = {"ttft_ms": "mean TTFT", "output_tokens_per_s": "output tokens/s"}  # of runs or halves of a campaign
-VERDICTS = {"ok": "OK", "generator-limited": "GENERATOR-LIMITED", "unstable": "UNSTABLE", "failed": "FAILED"}
+__all__ = ["COMPARED", "LATENCIES", "RATES", "STATISTICS", "TOGETHER", "VERDICTS"]
+
+LATENCIES = {key: metric.label for key, metric in catalogue.LATENCIES.items()}
+RATES = {key: metric.label for key, metric in catalogue.RATES.items()}
+STATISTICS = {"mean": "mean"} | {name: name_of(q) for name, q in catalogue.QUANTILES.items()}
+COMPARED = catalogue.COMPARED
+VERDICTS = {verdict.value: verdict.upper() for verdict in catalogue.RunVerdict}
 TOGETHER = "concurrent runs, all agents"  # what the general figures are of, where agents ran alone as well

@@ -140,5 +140,5 @@ def _follows(directory: Path, again: str, checked: _Checked) -> bool:
     from analysis import summary
 
     stored = (directory / "summary.json").read_text(encoding="utf-8")
-    checked.older |= dict.fromkeys(f"{changed.key} ({changed.why})" for changed in summary.not_compared(stored))
+    checked.older |= dict.fromkeys(changed.key for changed in summary.not_compared(stored))
     return summary.follows(stored, again)

@@ -1,13 +1,19 @@
 import json
 import shutil
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import analysis
-from analysis.summary import Summary
+from analysis.estimate import NoteCode
+from analysis.summary import CHANGED, Summary, follows, not_compared
 from tests.analysis.handmade import MS, OPEN, chat, directory, mapping_of, plain, request, run, write
 
+OLD = Path(__file__).parents[1] / "fixtures" / "b318a7d"
+KINDS = ("run", "agents")
+GOLDEN = Path(__file__).parents[1] / "golden"
 E = {"value", "low", "high", "confidence", "n", "notes", "note_codes"}
 FIGURES = {"mean", "p50", "p90", "p95", "p99", "p999", "min", "max", "sd"}
 LATENCIES = {"ttft_ms", "ttft_service_ms", "event_gap_ms", "itl_ms", "tpot_ms", "e2e_ms", "queue_ms"}
@@ -139,3 +145,122 @@ def test_the_manifest_may_lack_everything(tmp_path):
         assert summary.requests.completed == 295
         assert analysis.terminal_report(summary)
     shutil.rmtree(path)
+
+
+# --- the form of summary.json ----------------------------------------------------------------------------------------
+
+
+def forms(kind, seen):
+    """Each struct that `kind` is made of, by its name: a line per key with its type."""
+    if isinstance(kind, msgspec.inspect.StructType):
+        name = kind.cls.__name__
+        if name not in seen:
+            seen[name] = [f"  {field.encode_name}: {named(field.type)}" for field in kind.fields]
+            for field in kind.fields:
+                forms(field.type, seen)
+    for inner in inside(kind):
+        forms(inner, seen)
+    return seen
+
+
+def inside(kind):
+    """The types that a union, a list or a mapping is made of."""
+    parts = [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+    return [*parts, *getattr(kind, "types", ()), *getattr(kind, "item_types", ())]
+
+
+def named(kind):
+    inner = [named(part) for part in inside(kind)]
+    match type(kind).__name__:
+        case "StructType" | "EnumType":
+            return kind.cls.__name__
+        case "UnionType":
+            return " | ".join(inner)
+        case "VarTupleType" | "ListType" | "TupleType":
+            return f"[{', '.join(inner)}]"
+        case "DictType":
+            return f"{{*: {', '.join(inner)}}}"
+    return type(kind).__name__.removesuffix("Type").lower()
+
+
+def test_the_form_of_the_summary_is_that_of_tests_golden(request):
+    """A script relies on keys and types: what changes here needs a higher number of the schema, or only adds."""
+    structs = forms(msgspec.inspect.type_info(Summary), {})
+    text = "\n".join("\n".join([name, *fields, ""]) for name, fields in structs.items())
+    golden = GOLDEN / "summary-form.txt"
+    if request.config.getoption("--refresh-golden"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_a_summary_comes_back_from_its_json(tmp_path):
+    summary = analysis.summarise(directory(tmp_path, chat(endpoints=("a", "b")), objectives={"ttft_p99_ms": 1}, **OPEN))
+    assert Summary.from_json(summary.to_json()) == summary
+    assert Summary.from_json(summary.to_json()).to_json() == summary.to_json()
+
+
+@pytest.mark.parametrize("name", ["run", "five"])
+def test_a_summary_of_the_older_schema_can_be_read(name):
+    old = Summary.from_json((OLD / name / "summary.json").read_text(encoding="utf-8"))
+    now = analysis.summarise(OLD / name)
+    assert old.schema == "loadgen.summary/1"
+    assert old.metrics.ttft_ms.p50.value == now.metrics.ttft_ms.p50.value
+    assert old.per_run == now.per_run
+
+
+def test_each_note_stands_beside_its_code(tmp_path):
+    summary = analysis.summarise(directory(tmp_path, chat(), **OPEN))
+    assert tuple(note.sentence for note in summary.note_codes) == summary.notes
+    assert tuple(note.sentence for note in summary.verdict_reason_codes) == summary.verdict_reasons
+    for figure in (summary.metrics.ttft_ms.p999, summary.metrics.e2e_ms.p99, summary.metrics.goodput_per_s):
+        assert figure.notes
+        assert tuple(note.sentence for note in figure.note_codes) == figure.notes
+        assert not figure.has(NoteCode.TEXT)
+
+
+# --- summaries of before ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run", "five", "agents", "sweep/phase_1_test_one", "runtimes/kernel"])
+def test_a_summary_of_the_older_schema_follows_from_its_records(name):
+    stored = (OLD / name / "summary.json").read_text(encoding="utf-8")
+    again = analysis.summarise(OLD / name).to_json()
+    assert stored != again
+    assert follows(stored, again)
+    assert follows(again, again)
+
+
+def changed(stored, key, value):
+    plain = json.loads(stored)
+    *path, last = key.split(".")
+    part = plain
+    for name in path:
+        part = part[int(name) if isinstance(part, list) else name]
+    part[int(last) if isinstance(part, list) else last] = value
+    return json.dumps(plain)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("verdict", "unstable"),
+        ("metrics.ttft_ms.p50.value", 1.0),
+        ("metrics.ttft_ms.p50.notes", []),
+        ("per_run.0.completed", 1),
+        ("per_run", []),
+        ("a_key_that_is_gone", None),
+        ("agents.per_agent.collector.solo.wall_s.value", 1.0),
+        ("schema", "loadgen.summary/0"),
+    ],
+)
+def test_an_older_summary_with_another_value_does_not_follow(key, value):
+    stored = (OLD / "agents" / "summary.json").read_text(encoding="utf-8")
+    assert not follows(changed(stored, key, value), analysis.summarise(OLD / "agents").to_json())
+
+
+def test_what_means_something_else_today_is_named_where_it_is_there():
+    keys = {name: [key.key for key in not_compared((OLD / name / "summary.json").read_text())] for name in KINDS}
+    assert keys["run"] == ["schema"]
+    assert "agents.per_agent.*.ttft_ms*" in keys["agents"]
+    assert all(key.why for key in CHANGED)
+    assert not_compared(analysis.summarise(OLD / "run").to_json()) == ()

@@ -325,7 +325,7 @@ FIGURES = {
 
 def test_the_keys_of_the_summary_are_those_of_the_schema(finished):
     summary = finished[0].json()
-    assert summary["schema"] == "loadgen.summary/1"
+    assert summary["schema"] == "loadgen.summary/2"
     assert {"verdict", "verdict_reasons", "runs", "requests", "window_s", "metrics", "instrument"} <= set(summary)
     assert summary["verdict"] == "ok"
     assert summary["runs"] == 1
@@ -497,7 +497,7 @@ def test_report_prints_the_summary_again_and_changes_nothing(copied):
     [
         ("text", "http://"),
         ("markdown", "# http"),
-        ("json", '{\n "schema": "loadgen.summary/1"'),
+        ("json", '{\n "schema": "loadgen.summary/2"'),
         ("html", "<!doctype html>"),
     ],
 )
