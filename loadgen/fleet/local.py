@@ -1,7 +1,7 @@
 """Several processes of this host, each with its share of the same run.
 
 All count from one `zero_ns` of the shared monotonic clock and write segments of their own into one journal, so that
-nothing has to be sent back but live tallies and the instrument's health. The parent takes the signals.
+only live tallies and the instrument's health have to be sent back. The parent takes the signals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STOP = "stop"
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """A process and a pipe each way: an event loop makes what it watches non-blocking, and answers must not be cut."""
+    """A process and a pipe in each direction: an event loop makes its pipe non-blocking, and answers must be whole."""
 
     process: BaseProcess
     answers: Connection
@@ -95,15 +95,15 @@ def _start(job: Job, loop: str) -> _Worker:
 
 
 async def _end(workers: Sequence[_Worker], listeners: Sequence[asyncio.Task[Health]]) -> None:
-    """Wait for the workers, which take the end of their orders as an interruption; kill those that do not end."""
+    """Wait for the workers, which treat the end of their orders as an interruption; kill those that do not end."""
     for worker in workers:
         worker.orders.close()
-    # Heard out, because a worker that cannot get rid of its last words does not end.
+    # Their messages are still read, because a worker that cannot write its last one does not end.
     await asyncio.wait(listeners, timeout=JOIN_S)
     for worker in workers:
         worker.process.join(JOIN_S)
         if worker.process.is_alive():
-            worker.process.kill()  # it does not listen to SIGTERM
+            worker.process.kill()  # it ignores SIGTERM
             worker.process.join()
     await asyncio.wait(listeners)
     for worker in workers:
@@ -129,11 +129,11 @@ async def _listen(
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """What is started inside never sees Ctrl-C or SIGTERM, which go to the whole process group: the parent decides.
+    """Block Ctrl-C and SIGTERM for processes started inside: they go to the whole group, and the parent decides.
 
     A mask is inherited, so this holds from the child's first instruction, seconds before it could set a handler.
     """
-    resource_tracker.ensure_running()  # else it is started inside, and lifts the mask when done
+    resource_tracker.ensure_running()  # else it is started inside, and lifts the mask at its end
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -157,7 +157,7 @@ async def _work_in_loop(order: Connection, answer: Connection, job: Job) -> Heal
     loop = asyncio.get_running_loop()
 
     def ordered() -> None:
-        loop.remove_reader(order.fileno())  # there is but one order; the end of the pipe means that the parent is gone
+        loop.remove_reader(order.fileno())  # there is only one order; the end of the pipe means that the parent is gone
         run.interrupt()
 
     async def tell() -> None:
