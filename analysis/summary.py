@@ -60,6 +60,7 @@ __all__ = [
     "measured_of",
     "not_compared",
     "opened",
+    "schema_of",
     "summarise",
     "to_json",
 ]
@@ -283,6 +284,10 @@ def as_mapping(summary: Summary | Mapping[str, Any]) -> Mapping[str, Any]:
     return plain
 
 
+class _Schema(Struct, frozen=True):
+    schema: str | None = None
+
+
 class Changed(NamedTuple):
     """A key that meant something else in an older schema, or was not the same."""
 
@@ -304,15 +309,19 @@ CHANGED = (
 )
 
 
+def schema_of(text: str | bytes) -> str | None:
+    """The schema of the summary in `text`; None for a text that holds none."""
+    try:
+        return msgspec.json.decode(text, type=_Schema).schema
+    except msgspec.DecodeError:
+        return None
+
+
 def not_compared(stored: str) -> tuple[Changed, ...]:
     """What of the summary in the text `stored` cannot be compared with one made today; empty for today's schema."""
-    try:
-        plain = json.loads(stored)
-    except ValueError:
-        return ()
-    schema = plain.get("schema") if isinstance(plain, dict) else None
+    schema = schema_of(stored)
     older = [changed for changed in CHANGED if changed.schema == schema]
-    keys = set(_keys(plain, "")) if older else set()
+    keys = set(_keys(json.loads(stored), "")) if older else set()
     return tuple(changed for changed in older if any(fnmatchcase(key, changed.key) for key in keys))
 
 

@@ -17,11 +17,14 @@ from typing import TypeVar
 import numpy as np
 from msgspec import Struct
 
+from analysis.agents.blocks import AgentRun
+from analysis.agents.grades import Grades
+from analysis.agents.section import AgentsSection
 from analysis.agents.speedup import ratio_of
 from analysis.estimate import Figure, significant
 from analysis.formats.guide_grades import grade
 from analysis.stats import scaling
-from analysis.suites.suite import AgentsRead, RunRead, campaign_in, labelled_runs, missing_in
+from analysis.suites.suite import agents_in, campaign_in, labelled_runs, missing_in
 from loadgen.suite_manifest import ConfigurationFacts, MatrixManifest, TestFacts, matrix_path
 
 __all__ = [
@@ -52,7 +55,7 @@ class ConfigurationFigures(Struct, frozen=True, kw_only=True):
     overlap_efficiency: Figure
     combined_over_solo: Figure
     fairness: Figure
-    grades: dict[str, str | None]
+    grades: Grades
 
 
 class Rates(Struct, frozen=True, kw_only=True):
@@ -140,7 +143,7 @@ class _Measured:
     line: ConfigurationLine
     rates: Rates
     fairness: Figure
-    runs: tuple[RunRead, ...]
+    runs: tuple[AgentRun, ...]
 
     @property
     def overlap_efficiencies(self) -> list[float]:
@@ -176,7 +179,7 @@ def _line(
     directory: Path, configuration: ConfigurationFacts, ended: TestFacts | None
 ) -> tuple[ConfigurationLine, _Measured | None]:
     campaign = campaign_in(directory / configuration.directory)
-    section = campaign.agents if campaign is not None else None
+    section = agents_in(campaign)
     runs = tuple(run for run in section.per_run if run.concurrent and run.left_out is None) if section else ()
     n = len(configuration.agents)
     rates = _rates(runs, n, configuration.think_ms, section) if section else None
@@ -204,7 +207,7 @@ def _line(
     return line, whole
 
 
-def _figures(section: AgentsRead) -> ConfigurationFigures:
+def _figures(section: AgentsSection) -> ConfigurationFigures:
     return ConfigurationFigures(
         speedup=section.speedup,
         efficiency=section.efficiency,
@@ -217,13 +220,14 @@ def _figures(section: AgentsRead) -> ConfigurationFigures:
     )
 
 
-def _rates(runs: Sequence[RunRead], n: int, think_ms: float, section: AgentsRead) -> Rates:
+def _rates(runs: Sequence[AgentRun], n: int, think_ms: float, section: AgentsSection) -> Rates:
     arms = [agent.concurrent for agent in section.per_agent.values()]
     calls = [arm.calls / max(arm.runs, 1) for arm in arms]
     thought_s = [max(count - 1, 0) * think_ms / 1e3 for count in calls]
     effective, sustained, total = [], [], []
     for run in runs:
-        tokens, walls = list(run.output_tokens.values()), list(run.wall_s.values())
+        tokens = [count for count in run.output_tokens.values() if count is not None]
+        walls = [wall for wall in run.wall_s.values() if wall is not None]
         if len(tokens) < n or len(walls) < n or not run.makespan_s:
             continue
         effective.append(mean(t / (w - s) for t, w, s in zip(tokens, walls, thought_s, strict=True) if w > s))

@@ -18,10 +18,12 @@ from statistics import median, stdev
 
 from msgspec import Struct
 
+from analysis.agents.blocks import AgentRun
+from analysis.agents.section import AgentsSection
 from analysis.estimate import Estimate, Figure, NoteCode, note, refused, significant
 from analysis.stats import intervals
 from analysis.suites.differences import FigureCompared, FigureName, Values, compared
-from analysis.suites.suite import LABEL, AgentsRead, RunRead, campaign_in, labelled_runs, missing_in
+from analysis.suites.suite import LABEL, agents_in, campaign_in, labelled_runs, missing_in
 from loadgen.manifest import MANIFEST, InstrumentFacts, read_manifest
 from loadgen.suite_manifest import RUNTIMES, CellFacts, RuntimesManifest, TestFacts, VariantFacts
 
@@ -202,7 +204,7 @@ class _Cell:
 def _cell(directory: Path, cell: CellFacts, ended: TestFacts | None) -> _Cell:
     folder = directory / cell.directory
     campaign = campaign_in(folder)
-    section = campaign.agents if campaign is not None else None
+    section = agents_in(campaign)
     path = folder / MANIFEST
     return _Cell(
         CellLine(
@@ -223,7 +225,7 @@ def _cell(directory: Path, cell: CellFacts, ended: TestFacts | None) -> _Cell:
     )
 
 
-def _values(section: AgentsRead) -> dict[FigureName, Values]:
+def _values(section: AgentsSection) -> dict[FigureName, Values]:
     """Each figure by block, of the concurrent runs that every agent was in."""
     n = len(section.names)
     runs = [run for run in section.per_run if run.left_out is None]
@@ -235,14 +237,14 @@ def _values(section: AgentsRead) -> dict[FigureName, Values]:
     }
 
 
-def _efficiencies(section: AgentsRead, runs: Sequence[RunRead], together: Mapping[int, RunRead]) -> Values:
+def _efficiencies(section: AgentsSection, runs: Sequence[AgentRun], together: Mapping[int, AgentRun]) -> Values:
     """The parallel efficiency of each block that has a solo run of every agent.
 
     Of times; of token rates where the agents' work was not the same alone and together, as the section has it.
     """
     names = section.names
     by_tokens = section.efficiency.has(NoteCode.UNEQUAL_WORK)
-    alone: dict[int | None, dict[str, RunRead]] = {}
+    alone: dict[int | None, dict[str, AgentRun]] = {}
     for run in runs:
         if not run.concurrent:
             (name,) = run.wall_s
@@ -250,9 +252,10 @@ def _efficiencies(section: AgentsRead, runs: Sequence[RunRead], together: Mappin
     values: Values = {}
     for block, run in together.items():
         solo = alone.get(block, {})
-        if len(solo) < len(names) or not run.makespan_s:
+        walls = [wall for name in solo if (wall := solo[name].wall_s[name]) is not None]
+        if len(walls) < len(names) or not run.makespan_s:
             continue
-        speedup = sum(solo[name].wall_s[name] for name in names) / run.makespan_s
+        speedup = sum(walls) / run.makespan_s
         if by_tokens:
             more = _tokens_together_over_alone(names, run, solo)
             if more is None:
@@ -262,7 +265,7 @@ def _efficiencies(section: AgentsRead, runs: Sequence[RunRead], together: Mappin
     return values
 
 
-def _tokens_together_over_alone(names: Sequence[str], run: RunRead, solo: Mapping[str, RunRead]) -> float | None:
+def _tokens_together_over_alone(names: Sequence[str], run: AgentRun, solo: Mapping[str, AgentRun]) -> float | None:
     """The output tokens of all agents together over those alone; None where a run has no count."""
     together = [run.output_tokens.get(name) for name in names]
     alone = [solo[name].output_tokens.get(name) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import analysis
 from analysis.estimate import Estimate, Note, NoteCode, note, refused
 from analysis.report.html import as_page
 from analysis.report.markdown import as_markdown
@@ -19,9 +21,16 @@ from analysis.report.runtimes import runtimes_document
 from analysis.report.text import as_text
 from analysis.stats import planning
 from analysis.suites.runtimes import Contended, LoopLag, RuntimesSummary, summarise_runtimes
-from analysis.summary import SCHEMA
 
 SETTINGS = {"tier": "kernel", "loop": "uvloop", "read_bytes": None, "permits": None}
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "b318a7d" / "agents"
+
+
+@cache
+def whole_summary() -> dict[str, Any]:
+    """A real campaign's summary, whose keys are all there; tests write their values over some of them."""
+    plain: dict[str, Any] = json.loads(analysis.summarise(FIXTURE).to_json())
+    return plain
 
 
 def write(directory: Path, efficiencies: dict[str, list[list[float]]], tokens: float = 1.0) -> None:
@@ -35,7 +44,7 @@ def write(directory: Path, efficiencies: dict[str, list[list[float]]], tokens: f
             place = f"{name}/{number}"
             cells.append({"variant": name, "configuration": str(number), "directory": place, "scenario": "homo"})
             (directory / place).mkdir(parents=True)
-            summary = {"schema": SCHEMA, "verdict": "ok", "agents": section(values, tokens)}
+            summary = whole_summary() | {"verdict": "ok", "missing_runs": [], "agents": section(values, tokens)}
             lag = {"p50": 0.1 + number, "p99": 1.0, "max": 2.0}
             (directory / place / "summary.json").write_text(json.dumps(summary))
             (directory / place / "manifest.json").write_text(json.dumps({"instrument": {"loop_lag_ms": lag}}))
@@ -74,7 +83,7 @@ def section(values: list[float], tokens: float) -> dict[str, Any]:
     runs = []
     for block, value in enumerate(values):
         alone = {"run": 3 * block, "left_out": None, "block": block, "concurrent": False}
-        alone |= {"overlap": None, "makespan_s": None}
+        alone |= {"overlap": None, "makespan_s": None, "start_s": {}}
         runs += [{**alone, "wall_s": {"a": 1.0}, "output_tokens": {"a": 10}}]
         runs += [{**alone, "wall_s": {"b": 3.0}, "output_tokens": {"b": 10}}]
         runs += [
@@ -83,20 +92,22 @@ def section(values: list[float], tokens: float) -> dict[str, Any]:
                 "left_out": None,
                 "block": block,
                 "concurrent": True,
+                "start_s": {},
                 "wall_s": {"a": 1.0, "b": 3.0},
                 "makespan_s": 2.0 / value,
                 "overlap": 2 * value,
                 "output_tokens": {"a": 10 * tokens, "b": 10 * tokens},
             }
         ]
-    return {
+    real = whole_summary()["agents"]
+    return real | {
         "names": ["a", "b"],
         "runs": {"concurrent": len(values), "solo": 2 * len(values)},
         **dict.fromkeys(FIGURES, figure()),
         "efficiency": figure(*([] if tokens == 1 else [Note(NoteCode.UNEQUAL_WORK, {"agents": "a: 20 against 10"})])),
-        "grades": {},
         "per_agent": {},
-        "contention": {"verdict": "none", "rules_runs": {"speedup<1.5": sum(value < 0.75 for value in values)}},
+        "contention": real["contention"]
+        | {"verdict": "none", "rules_runs": {"speedup<1.5": sum(value < 0.75 for value in values)}},
         "per_run": runs,
     }
 
@@ -219,7 +230,7 @@ def test_a_variant_without_a_whole_concurrent_run_has_a_line_and_no_figures(tmp_
     summary = json.loads(path.read_text())
     # As the section has it where every concurrent run had a call that failed.
     summary["agents"] |= {"runs": {"concurrent": 0, "solo": 10}, "efficiency": figure()}
-    summary["agents"]["contention"] = {"verdict": "unknown", "rules_runs": {"speedup<1.5": None}}
+    summary["agents"]["contention"] |= {"verdict": "unknown", "rules_runs": {"speedup<1.5": None}}
     for run in summary["agents"]["per_run"]:
         run["left_out"] = "a call ended in refused" if run["concurrent"] else None
     path.write_text(json.dumps(summary))
