@@ -1,8 +1,8 @@
-"""The waist, second half: what ran. `manifest.json` of a run's directory as frozen values.
+"""The waist, second half: the facts of a campaign. `manifest.json` of a run's directory as frozen values.
 
-Everything that makes a manifest fills these, everything that reads one reads their attributes. A field of type
-UnsetType may be missing in a file, and is left out of it while it is unset. The profile is kept whole as JSON text,
-because resuming needs every key; what is read of it has a type.
+All code that makes a manifest fills these, all code that reads one reads their attributes. A field of type UnsetType
+may be missing in a file, and is left out of it while it is unset. The profile is kept whole as JSON text, because
+resuming needs every key; the parts that are read have types.
 
 Times called *_ns are nanoseconds of the monotonic clock; within a run they count from its start.
 """
@@ -96,7 +96,7 @@ class StageFacts(Struct, frozen=True, kw_only=True):
 
 
 class LoadFacts(Struct, frozen=True, kw_only=True):
-    """How requests arrived, as the profile states it."""
+    """The arrivals of requests, as the profile states them."""
 
     arrivals: str | None = None
     concurrency: int | None = None
@@ -112,7 +112,7 @@ class LoadFacts(Struct, frozen=True, kw_only=True):
 
 
 class WorkFacts(Struct, frozen=True, kw_only=True):
-    """What each request asked, as the profile states it. Distributions are {kind: parameters}."""
+    """The contents of requests, as the profile states them. Distributions are {kind: parameters}."""
 
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
@@ -153,7 +153,7 @@ class AgentsSpec(Struct, frozen=True, kw_only=True):
 
 
 class CampaignSpecFacts(Struct, frozen=True, kw_only=True):
-    """How runs were put together, as the profile states it."""
+    """The number and order of runs, as the profile states them."""
 
     order: str = "randomised"
     cooldown_s: float = 0.0
@@ -164,7 +164,7 @@ class CampaignSpecFacts(Struct, frozen=True, kw_only=True):
 
 
 class LimitsFacts(Struct, frozen=True, kw_only=True):
-    """When requests were given up, seconds."""
+    """The limits after which requests were given up, s."""
 
     connect_s: float | None = None
     first_token_s: float | None = None
@@ -175,7 +175,7 @@ class LimitsFacts(Struct, frozen=True, kw_only=True):
 
 
 class TelemetrySpec(Struct, frozen=True, kw_only=True):
-    """What was to be sampled, as the profile states it."""
+    """The sources to sample and their interval, as the profile states them."""
 
     interval_s: float | None = None
     gpu: str | None = None
@@ -183,7 +183,7 @@ class TelemetrySpec(Struct, frozen=True, kw_only=True):
 
 
 class ProfileFacts(Struct, frozen=True, kw_only=True):
-    """A resolved profile. `text` is all of it as JSON; the other fields are what is read of it."""
+    """A resolved profile. `text` is all of it as JSON; the other fields are the parts that are read."""
 
     target: tuple[TargetSpecFacts, ...] = ()
     load: LoadFacts | None = None
@@ -209,7 +209,7 @@ class ProfileFacts(Struct, frozen=True, kw_only=True):
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True):
-    """A server as it was found: who answered and what was asked of it."""
+    """A server as it was found: its kind, and the dialect and model used."""
 
     name: str
     url: str
@@ -222,7 +222,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True):
 
 
 class WorkloadFacts(Struct, frozen=True, kw_only=True):
-    """What was sent and how its lengths came about. Which fields are set depends on `source`."""
+    """The contents of requests and the source of their lengths. Which fields are set depends on `source`."""
 
     source: str | UnsetType = UNSET  # synthetic, agents or the file of a dataset
     format: str | UnsetType = UNSET
@@ -242,7 +242,7 @@ class WorkloadFacts(Struct, frozen=True, kw_only=True):
     system: bool | UnsetType = UNSET
     seed: int | UnsetType = UNSET
     run: int | UnsetType = UNSET
-    workload: str | UnsetType = UNSET  # the rest is of agents
+    workload: str | UnsetType = UNSET  # this and the rest: of agents
     stages: tuple[str, ...] | UnsetType = UNSET
     rounds: int | UnsetType = UNSET
     calls_each: int | UnsetType = UNSET
@@ -252,7 +252,7 @@ class WorkloadFacts(Struct, frozen=True, kw_only=True):
 
 
 class HostFacts(Struct, frozen=True, kw_only=True):
-    """The client's machine, without anything that names it."""
+    """The client's machine, without a name or address."""
 
     system: str | None = None
     kernel: str | None = None
@@ -275,12 +275,12 @@ class Calibration(Struct, frozen=True, kw_only=True):
     gap_halfwidth_us: float | None = None
     stamp_p99_us: float | None = None
     censored_share: float | None = None
-    highest_tokens_per_s: float | None = None  # held with a censored share under 1 %; None if not looked for
+    highest_tokens_per_s: float | None = None  # held with a censored share under 1 %; None if not searched for
     wall: str | None = None
 
 
 class InstrumentFacts(Struct, frozen=True, kw_only=True):
-    """How the client measured and what it cost: the worst over runs and workers."""
+    """The client's tier and settings, and its own load: the worst over runs and workers."""
 
     tier: str | None = None
     tier_reason: str | None = None
@@ -313,7 +313,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
 
     @property
     def whole(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run was made to its end."""
         return not self.interrupted and not self.no_progress
 
 
@@ -325,7 +325,7 @@ class ArmFacts(Struct, frozen=True):
 
 
 class DesignFacts(Struct, frozen=True, kw_only=True):
-    """Which arm runs when."""
+    """The design of a campaign: which arm runs when."""
 
     arms: tuple[ArmFacts, ...] = ()
     primary: str | None = None  # the arm that the summary's figures are about
@@ -348,7 +348,7 @@ class LookFacts(Struct, frozen=True, kw_only=True):
 
 
 class TelemetryFacts(Struct, frozen=True, kw_only=True):
-    """What was sampled beside the runs, what was not, and why. A source's facts depend on its kind."""
+    """The sources sampled beside the runs, and those that were not and why. A source's facts depend on its kind."""
 
     interval_s: float | None = None
     sources: tuple[dict[str, Any], ...] = ()
@@ -357,7 +357,7 @@ class TelemetryFacts(Struct, frozen=True, kw_only=True):
 
 
 class AgentFacts(Struct, frozen=True, kw_only=True):
-    """One agent: where it worked and with which options."""
+    """One agent: its server, model and options."""
 
     name: str
     endpoint: str | None = None
@@ -372,7 +372,7 @@ class AgentFacts(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What ran, in one directory of runs."""
+    """The facts of a campaign, in one directory of runs."""
 
     schema: str = SCHEMA
     loadgen: str | None = None  # its version
@@ -391,7 +391,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     agents_warmup_requests: int | UnsetType = UNSET
     design: DesignFacts | UnsetType = UNSET
     looks: tuple[LookFacts, ...] | UnsetType = UNSET
-    cleared: dict[str, str] | UnsetType = UNSET  # endpoint: how it was made to forget before runs
+    cleared: dict[str, str] | UnsetType = UNSET  # endpoint: the way its cache or model was cleared before runs
     telemetry: TelemetryFacts | UnsetType = UNSET
     resumed: tuple[str, ...] | UnsetType = UNSET  # when
     finished: bool | UnsetType = UNSET  # this and what follows: written when the campaign ends
@@ -459,7 +459,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 class TestFacts(Struct, frozen=True, kw_only=True):
-    """How one campaign of many ended."""
+    """The end of one campaign of many."""
 
     __test__ = False  # no test of pytest's
 
@@ -472,7 +472,7 @@ class TestFacts(Struct, frozen=True, kw_only=True):
 
 
 class SuiteManifest(Struct, frozen=True, kw_only=True):
-    """What manifests of many campaigns have in common. Fields of type UnsetType may be missing in a file."""
+    """The fields that manifests of many campaigns share. Those of type UnsetType may be missing in a file."""
 
     schema: str = ""
     loadgen: str | None = None  # its version
@@ -528,7 +528,7 @@ class ConfigurationFacts(Struct, frozen=True, kw_only=True):
 
 
 class MatrixManifest(SuiteManifest, frozen=True, kw_only=True):
-    """`matrix.json`: configurations of agents, a campaign each. An older `sweep.json` is read as one."""
+    """`matrix.json`: configurations of agents, one campaign per configuration. An older `sweep.json` is read as one."""
 
     schema: str = "loadgen.matrix/1"
     planned: tuple[tuple[int, int | str], ...] = ()  # (block, id of a configuration), in order of execution
@@ -536,7 +536,7 @@ class MatrixManifest(SuiteManifest, frozen=True, kw_only=True):
 
 
 class VariantFacts(Struct, frozen=True, kw_only=True):
-    """One of the client's own runtimes."""
+    """One of loadgen's own runtimes."""
 
     name: str
     tier: str = "kernel"
@@ -555,7 +555,7 @@ class CellFacts(Struct, frozen=True, kw_only=True):
 
 
 class RuntimesManifest(SuiteManifest, frozen=True, kw_only=True):
-    """`runtimes.json`: the same agents measured by several of the client's own runtimes, a campaign each."""
+    """`runtimes.json`: the same agents measured with several of loadgen's own runtimes, one campaign per cell."""
 
     schema: str = "loadgen.runtimes/1"
     variants: tuple[VariantFacts, ...] = ()
@@ -567,6 +567,6 @@ class RuntimesManifest(SuiteManifest, frozen=True, kw_only=True):
 
 
 def matrix_path(directory: Path) -> Path:
-    """The manifest of a matrix in `directory`, an older `sweep.json` where there is no newer one."""
+    """The path of the manifest of a matrix in `directory`: `sweep.json` where there is no newer one."""
     newer, older = directory / MATRIX, directory / SWEEP
     return older if older.is_file() and not newer.is_file() else newer
