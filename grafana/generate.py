@@ -1,7 +1,7 @@
 """The dashboards as code: `python -m grafana.generate` writes dashboards/*.json.
 
-Panels ask for series of loadgen/exporter/families.py and recording rules of rules.yml, nothing else; a test runs every
-expression against a real Prometheus. `$run`, `$endpoint` and `$agent` are variables; a run is told apart by the
+Panels query series of loadgen/exporter/families.py and recording rules of rules.yml, nothing else; a test runs every
+expression against a real Prometheus. `$run`, `$endpoint` and `$agent` are variables; a run is identified by the
 directory it writes to, which loadgen_info carries.
 """
 
@@ -46,8 +46,8 @@ def rate(name: str, labels: str = WHO) -> str:
 
 
 def quantile(q: float, histogram: str, by: str = "") -> str:
-    kept = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, sum by ({kept}) ({rate(f'{histogram}_bucket')}))"
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) ({rate(f'{histogram}_bucket')}))"
 
 
 def quantiles(histogram: str, by: str = "", legend: str = "") -> list[Query]:

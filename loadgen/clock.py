@@ -2,7 +2,7 @@
 
 Everything is CLOCK_MONOTONIC in integer nanoseconds: slewed by NTP, never stepped. The kernel stamps packets in
 CLOCK_REALTIME, so `RealtimeOffset` holds REALTIME − MONOTONIC, taken as the best of many bracketed reads and taken
-again every second; a jump (somebody stepped the wall clock) voids the kernel tier for the run. Wall time only labels.
+again every second; a jump (the wall clock was stepped) voids the kernel tier for the run. Wall time only labels.
 
 Timers: asyncio and libuv round to a millisecond, which is a visible send lag. `Sleeper` uses a Linux timerfd, good to
 some tens of microseconds.
@@ -71,7 +71,7 @@ def measure_offset_ns() -> tuple[int, int]:
 
 
 class RealtimeOffset:
-    """REALTIME − MONOTONIC, kept current. `value_ns` is what a kernel stamp is reduced by."""
+    """REALTIME − MONOTONIC, kept current: `value_ns` is subtracted from a kernel stamp."""
 
     def __init__(self) -> None:
         self.value_ns, self.bracket_ns = measure_offset_ns()
@@ -79,7 +79,7 @@ class RealtimeOffset:
 
     def refresh(self) -> None:
         value, bracket = measure_offset_ns()
-        # A bracket wider than the best so far tells less than what is known already, unless it disagrees outright.
+        # A bracket wider than the best so far is less exact than the present value, unless the two disagree outright.
         if bracket > 2 * self.bracket_ns and abs(value - self.value_ns) < bracket:
             return
         self.largest_jump_ns = max(self.largest_jump_ns, abs(value - self.value_ns))
@@ -101,7 +101,7 @@ class Sleeper:
             self._loop.add_reader(self._timer.fd, self._fired)
 
     async def until(self, at_ns: int) -> bool:
-        """Sleep until `at_ns` (monotonic); return whether there was anything to wait for."""
+        """Whether `at_ns` (monotonic) was still to come; sleeps until then."""
         remaining_ns = at_ns - now_ns()
         if remaining_ns <= 0:
             return False

@@ -1,4 +1,4 @@
-"""The errors that a user can act on. Each message is one line; everything else that is raised is a bug of ours."""
+"""The errors that a user can act on. Each message is one line; everything else that is raised is a bug."""
 
 __all__ = ["NotCleared", "Unreachable", "UsageError", "WorkerDied"]
 
@@ -12,7 +12,7 @@ class Unreachable(Exception):
 
 
 class NotCleared(Exception):
-    """A server that offers a way to forget, and failed at it."""
+    """A server that offers a way to clear its cache or model, and failed to."""
 
 
 class WorkerDied(Exception):

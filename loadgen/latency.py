@@ -1,12 +1,12 @@
 """The durations of a request: TTFT, TPOT, E2E, queueing and gaps. To change what one of them means, change it here.
 
 Tally, exporter, analysis, probes and calibration call these functions and compute none of their own. Each takes
-instants in ns on one clock, as ints or as arrays of one shape, and returns ns of the same shape. Which requests have
-the duration at all, and which count, is for the caller to say.
+instants in ns on one clock, as ints or as arrays of one shape, and returns ns of the same shape. The caller decides
+which requests have the duration at all, and which count.
 
 intended: when the schedule wanted the request sent; in a closed loop, when the worker was free to send it. A wait for a
 connection, for a slot under a cap, or for a late client lies between intended and sent: part of what a user feels.
-sent: just before its first byte was given to the kernel. From then on it is the server's doing.
+sent: just before its first byte was given to the kernel. The time after it is due to the server.
 first, last: the first and the last event that bears tokens (`record.IS_TOKEN`).
 """
 
@@ -43,22 +43,22 @@ _Ns = TypeVar("_Ns", int, Int64)
 
 
 def ttft(intended_ns: _Ns, first_ns: _Ns) -> _Ns:
-    """Time to first token, as a user feels it: first - intended."""
+    """The time to first token, as a user feels it: first - intended."""
     return first_ns - intended_ns
 
 
 def ttft_service(sent_ns: _Ns, first_ns: _Ns) -> _Ns:
-    """Time to first token, as the server answered: first - sent."""
+    """The time to first token, as the server answered: first - sent."""
     return first_ns - sent_ns
 
 
 def e2e(intended_ns: _Ns, last_ns: _Ns) -> _Ns:
-    """End-to-end latency: last - intended."""
+    """The end-to-end latency: last - intended."""
     return last_ns - intended_ns
 
 
 def queue(intended_ns: _Ns, sent_ns: _Ns) -> _Ns:
-    """Time on the client's side: sent - intended, be it a wait for a slot, a connection being made, or lateness."""
+    """The time on the client's side: sent - intended, be it a wait for a slot, a new connection, or lateness."""
     return sent_ns - intended_ns
 
 
@@ -69,7 +69,7 @@ def tpot(first_ns: Int64, last_ns: Int64, tokens: Int64, first_tokens: Int64) ->
 def tpot(
     first_ns: int | Int64, last_ns: int | Int64, tokens: int | Int64, first_tokens: int | Int64
 ) -> float | Float64:
-    """Time per output token: (last - first) / (tokens - first_tokens), where `has_tpot`.
+    """The time per output token: (last - first) / (tokens - first_tokens), where `has_tpot`.
 
     tokens: of the whole answer. first_tokens: of the first event, which all arrive at `first`; 1 is what other tools
     assume, and too low where the first event carries several tokens.
@@ -93,7 +93,7 @@ def gaps(token_ns: Int64) -> Int64:
 
 
 def bears_token(event_kind: UInt8 | Int64) -> Bool:
-    """Which events bear tokens. event_kind: values of `record.Kind`, any shape."""
+    """The mask of events that bear tokens. event_kind: values of `record.Kind`, any shape."""
     bearing: Bool = IS_TOKEN[event_kind]
     return bearing
 

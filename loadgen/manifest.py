@@ -1,8 +1,8 @@
-"""The waist, second half: what ran. `manifest.json` of a run's directory as frozen values.
+"""The waist, second half: the facts of a campaign. `manifest.json` of a run's directory as frozen values.
 
-Everything that makes a manifest fills these, everything that reads one reads their attributes. A field of type
-UnsetType may be missing in a file, and is left out of it while it is unset. The profile is kept whole as JSON text,
-because resuming needs every key; what is read of it has a type.
+All code that makes a manifest fills these, all code that reads one reads their attributes. A field of type UnsetType
+may be missing in a file, and is left out of it while it is unset. The profile is kept whole as JSON text, because
+resuming needs every key; the parts that are read have types.
 
 Times called *_ns are nanoseconds of the monotonic clock; within a run they count from its start.
 """
@@ -82,7 +82,7 @@ class StageFacts(Struct, frozen=True, kw_only=True):
 
 
 class LoadFacts(Struct, frozen=True, kw_only=True):
-    """How requests arrived, as the profile states it."""
+    """The arrivals of requests, as the profile states them."""
 
     arrivals: str | None = None
     concurrency: int | None = None
@@ -98,7 +98,7 @@ class LoadFacts(Struct, frozen=True, kw_only=True):
 
 
 class WorkFacts(Struct, frozen=True, kw_only=True):
-    """What each request asked, as the profile states it. Distributions are {kind: parameters}."""
+    """The contents of requests, as the profile states them. Distributions are {kind: parameters}."""
 
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
@@ -139,7 +139,7 @@ class AgentsSpec(Struct, frozen=True, kw_only=True):
 
 
 class CampaignSpecFacts(Struct, frozen=True, kw_only=True):
-    """How runs were put together, as the profile states it."""
+    """The number and order of runs, as the profile states them."""
 
     order: str = "randomised"
     cooldown_s: float = 0.0
@@ -150,7 +150,7 @@ class CampaignSpecFacts(Struct, frozen=True, kw_only=True):
 
 
 class LimitsFacts(Struct, frozen=True, kw_only=True):
-    """When requests were given up, seconds."""
+    """The limits after which requests were given up, s."""
 
     connect_s: float | None = None
     first_token_s: float | None = None
@@ -161,7 +161,7 @@ class LimitsFacts(Struct, frozen=True, kw_only=True):
 
 
 class TelemetrySpec(Struct, frozen=True, kw_only=True):
-    """What was to be sampled, as the profile states it."""
+    """The sources to sample and their interval, as the profile states them."""
 
     interval_s: float | None = None
     gpu: str | None = None
@@ -169,7 +169,7 @@ class TelemetrySpec(Struct, frozen=True, kw_only=True):
 
 
 class ProfileFacts(Struct, frozen=True, kw_only=True):
-    """A resolved profile. `text` is all of it as JSON; the other fields are what is read of it."""
+    """A resolved profile. `text` is all of it as JSON; the other fields are the parts that are read."""
 
     target: tuple[TargetSpecFacts, ...] = ()
     load: LoadFacts | None = None
@@ -195,7 +195,7 @@ class ProfileFacts(Struct, frozen=True, kw_only=True):
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True):
-    """A server as it was found: who answered and what was asked of it."""
+    """A server as it was found: its kind, and the dialect and model used."""
 
     name: str
     url: str
@@ -208,7 +208,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True):
 
 
 class WorkloadFacts(Struct, frozen=True, kw_only=True):
-    """What was sent and how its lengths came about. Which fields are set depends on `source`."""
+    """The contents of requests and the source of their lengths. Which fields are set depends on `source`."""
 
     source: str | UnsetType = UNSET  # synthetic, agents or the file of a dataset
     format: str | UnsetType = UNSET
@@ -228,7 +228,7 @@ class WorkloadFacts(Struct, frozen=True, kw_only=True):
     system: bool | UnsetType = UNSET
     seed: int | UnsetType = UNSET
     run: int | UnsetType = UNSET
-    workload: str | UnsetType = UNSET  # the rest is of agents
+    workload: str | UnsetType = UNSET  # this and the rest: of agents
     stages: tuple[str, ...] | UnsetType = UNSET
     rounds: int | UnsetType = UNSET
     calls_each: int | UnsetType = UNSET
@@ -238,7 +238,7 @@ class WorkloadFacts(Struct, frozen=True, kw_only=True):
 
 
 class HostFacts(Struct, frozen=True, kw_only=True):
-    """The client's machine, without anything that names it."""
+    """The client's machine, without a name or address."""
 
     system: str | None = None
     kernel: str | None = None
@@ -261,12 +261,12 @@ class Calibration(Struct, frozen=True, kw_only=True):
     gap_halfwidth_us: float | None = None
     stamp_p99_us: float | None = None
     censored_share: float | None = None
-    highest_tokens_per_s: float | None = None  # held with a censored share under 1 %; None if not looked for
+    highest_tokens_per_s: float | None = None  # held with a censored share under 1 %; None if not searched for
     wall: str | None = None
 
 
 class InstrumentFacts(Struct, frozen=True, kw_only=True):
-    """How the client measured and what it cost: the worst over runs and workers."""
+    """The client's tier and settings, and its own load: the worst over runs and workers."""
 
     tier: str | None = None
     tier_reason: str | None = None
@@ -299,7 +299,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
 
     @property
     def whole(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run was made to its end."""
         return not self.interrupted and not self.no_progress
 
 
@@ -311,7 +311,7 @@ class ArmFacts(Struct, frozen=True):
 
 
 class DesignFacts(Struct, frozen=True, kw_only=True):
-    """Which arm runs when."""
+    """The design of a campaign: which arm runs when."""
 
     arms: tuple[ArmFacts, ...] = ()
     primary: str | None = None  # the arm that the summary's figures are about
@@ -334,7 +334,7 @@ class LookFacts(Struct, frozen=True, kw_only=True):
 
 
 class TelemetryFacts(Struct, frozen=True, kw_only=True):
-    """What was sampled beside the runs, what was not, and why. A source's facts depend on its kind."""
+    """The sources sampled beside the runs, and those that were not and why. A source's facts depend on its kind."""
 
     interval_s: float | None = None
     sources: tuple[dict[str, Any], ...] = ()
@@ -343,7 +343,7 @@ class TelemetryFacts(Struct, frozen=True, kw_only=True):
 
 
 class AgentFacts(Struct, frozen=True, kw_only=True):
-    """One agent: where it worked and with which options."""
+    """One agent: its server, model and options."""
 
     name: str
     endpoint: str | None = None
@@ -358,7 +358,7 @@ class AgentFacts(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What ran, in one directory of runs."""
+    """The facts of a campaign, in one directory of runs."""
 
     schema: str = SCHEMA
     loadgen: str | None = None  # its version
@@ -377,7 +377,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     agents_warmup_requests: int | UnsetType = UNSET
     design: DesignFacts | UnsetType = UNSET
     looks: tuple[LookFacts, ...] | UnsetType = UNSET
-    cleared: dict[str, str] | UnsetType = UNSET  # endpoint: how it was made to forget before runs
+    cleared: dict[str, str] | UnsetType = UNSET  # endpoint: the way its cache or model was cleared before runs
     telemetry: TelemetryFacts | UnsetType = UNSET
     resumed: tuple[str, ...] | UnsetType = UNSET  # when
     finished: bool | UnsetType = UNSET  # this and what follows: written when the campaign ends

@@ -1,7 +1,7 @@
-"""The waist of the house: what happened to one request, and what a run was.
+"""The waist of the house, first half: the record of one request.
 
 Everything upstream (profile, workload, transport, wire) exists to fill a Record; everything downstream (journal,
-analysis, report) reads nothing else. This module imports nothing of ours, and durations are derived, never stored.
+analysis, report) reads Records. This module imports no other module of loadgen; durations are derived, never stored.
 Every *_ns is an int of nanoseconds on the run's monotonic clock; 0 is the start of the run.
 """
 
@@ -40,8 +40,8 @@ Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
 
-# Numbers that no run of a campaign has, for requests outside it: a request id is "run-seq", some servers want digits
-# only, and the number keeps the words of such a request apart from measured ones.
+# Run numbers of requests outside a campaign, which no run of one has: a request id is "run-seq", some servers accept
+# only digits, and the number keeps the words of such a request apart from measured ones.
 WARM_UP_RUN, PROBE_RUN, SIZING_RUN = NOT_MEASURED_RUNS = (99_999_997, 99_999_998, 99_999_999)
 
 NO_INT64: Int64 = np.empty(0, np.int64)
@@ -54,23 +54,23 @@ class Outcome(StrEnum):
 
     OK = "ok"
     EMPTY = "empty"  # a terminal marker, but no token at all
-    REFUSED = "refused"  # nobody listens, no route, no such host
+    REFUSED = "refused"  # no listener, no route, no such host
     CONNECT_TIMEOUT = "connect_timeout"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     STALLED = "stalled"  # silence between tokens beyond the limit
     TOTAL_TIMEOUT = "total_timeout"
     HTTP_ERROR = "http_error"  # a status other than 2xx
-    SERVER_ERROR = "server_error"  # an error told inside a 200 answer
+    SERVER_ERROR = "server_error"  # an error inside a 200 answer
     TRUNCATED = "truncated"  # the stream ended without its terminal marker
     RESET = "reset"  # the connection broke
     PROTOCOL = "protocol"  # not HTTP, not the expected content type, not JSON
     TLS = "tls"  # handshake or certificate
-    CANCELLED = "cancelled"  # by us: drain limit, Ctrl-C
+    CANCELLED = "cancelled"  # by loadgen: drain limit, Ctrl-C
     NOT_SENT = "not_sent"  # scheduled, but the run ended before it could be sent
 
 
 class Kind(IntEnum):
-    """What an event of the stream carries. REASONING, CONTENT and TOOL bear tokens; the others do not."""
+    """The kind of an event of the stream. REASONING, CONTENT and TOOL bear tokens; the others do not."""
 
     ROLE = 0
     EMPTY = 1
@@ -87,7 +87,7 @@ _TOKEN_KIND = re.compile(b"[" + re.escape(bytes(TOKEN_KINDS)) + b"]")
 
 
 class TokensFrom(StrEnum):
-    """Where `output_tokens` comes from, most trusted first."""
+    """The source of `output_tokens`, most trusted first."""
 
     USAGE = "usage"
     IDS = "ids"  # per-event token ids or continuous usage
@@ -96,7 +96,7 @@ class TokensFrom(StrEnum):
 
 
 if sys.version_info < (3, 12):
-    # There a member is looked up by a failing search through the class first, which costs a microsecond each time.
+    # There a member is found only after a failing search through the class, which costs a microsecond each time.
     for _enumeration in (Outcome, Kind, TokensFrom):
         for _member in _enumeration:
             type.__setattr__(_enumeration, _member.name, _member)
@@ -126,7 +126,7 @@ class Record:
     event_ns: Int64 = field(default_factory=lambda: NO_INT64)  # shape (events,), ascending
     event_kind: UInt8 = field(default_factory=lambda: NO_UINT8)  # shape (events,), values of Kind
     event_read: Int32 = field(default_factory=lambda: NO_INT32)  # shape (events,): which read it came in
-    event_tokens: Int32 | None = None  # shape (events,); None where the server does not tell
+    event_tokens: Int32 | None = None  # shape (events,); None where the server does not report them
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -142,6 +142,6 @@ class Record:
     prompt_sha: str | None = None  # of the request body, the first 64 bits of its SHA-256 in hex
 
     def first_token_ns(self) -> int | None:
-        """When the first token-bearing event arrived, None if none did."""
+        """The arrival of the first token-bearing event, None if there was none."""
         first = _TOKEN_KIND.search(self.event_kind.tobytes())
         return None if first is None else int(self.event_ns[first.start()])

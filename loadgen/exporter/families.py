@@ -1,9 +1,9 @@
-"""What a scrape says: every metric declared once, and the families made of what was shown last.
+"""The content of a scrape: every metric declared once, and the families made of the latest sums.
 
-A scrape reads the sums that the campaign shows anyway (`show`), so exporting costs a request nothing and a token
-nothing. What is shown is replaced as a whole and never changed, so a scrape may come from any thread. Dashboards, rules
-and documents are held against METRICS. Round buckets for everybody, with the latest request of each as exemplar where
-OpenMetrics is spoken; native histograms where the scraper accepts them.
+A scrape reads the sums that the campaign computes anyway (`show`), so exporting costs nothing per request or token. The
+sums are replaced as a whole and never changed, so a scrape may come from any thread. Tests check dashboards, rules and
+documents against METRICS. Every scraper gets round buckets, with the latest request of each as exemplar where it speaks
+OpenMetrics; native histograms only if it accepts them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WHO = ("endpoint", "agent")
 BOUNDS = ("value", "low", "high")
 VERDICTS = ("running", "ok", "generator-limited", "unstable", "failed")
 CONTENTION = ("contention", "none", "inconclusive")
-LOOKED_AT = {"host": "loadgen_host_", "nvml": "loadgen_", "amdgpu": "loadgen_"}  # source -> before its names
+LOOKED_AT = {"host": "loadgen_host_", "nvml": "loadgen_", "amdgpu": "loadgen_"}  # source -> the prefix of its names
 ZERO_S = 2.0 ** (LOWEST / GROWTH)  # the lowest fine bucket holds zeros as well
 
 
@@ -114,7 +114,7 @@ def names() -> set[str]:
 
 
 class Exporter:
-    """What is shown last is what a scrape sees. Every method may be called from any thread."""
+    """The counters that a scrape reads: those shown last. Every method may be called from any thread."""
 
     def __init__(self, profile: str = "", directory: str = "") -> None:
         self._tally = Tally()
@@ -129,11 +129,11 @@ class Exporter:
         self._seen_final = threading.Event()
 
     def show(self, tally: Tally) -> None:
-        """tally: the sum over the campaign so far; not to be changed afterwards."""
+        """Take over the counts. tally: the sum over the campaign so far, not changed afterwards."""
         self._tally = tally
 
     def describe(self, manifest: Manifest) -> None:
-        """Take over from a manifest what runs and against what."""
+        """Take over the facts of a manifest: the run, its endpoints and agents."""
         self._info = {"version": str(manifest.loadgen), "tier": str(manifest.measured_by.tier), **self._named}
         self._targets = [
             {
@@ -150,7 +150,7 @@ class Exporter:
         self._runs = finished, planned
 
     def show_agents(self, section: Mapping[str, Any]) -> None:
-        """section: the `agents` part of a summary."""
+        """Take over the figures of agents. section: the `agents` part of a summary."""
         self._agents = section
 
     def show_look(self, source: str, look: Look) -> None:
@@ -160,7 +160,7 @@ class Exporter:
             self._looks[source] = tuple(value._replace(name=prefix + value.name) for value in look.values)
 
     def conclude(self, verdict: str) -> None:
-        """No count changes any more."""
+        """Take over the verdict; no count changes after it."""
         self._verdict, self._over = verdict, True
 
     @property
@@ -168,7 +168,7 @@ class Exporter:
         return self._over
 
     def wait_for_last_scrape(self, limit_s: float) -> bool:
-        """Whether the final counts were fetched within `limit_s`; waits for it."""
+        """Whether the final counts were fetched within `limit_s`; waits for that."""
         return self._seen_final.wait(limit_s)
 
     def note_scrape(self, *, final: bool) -> None:
@@ -176,7 +176,7 @@ class Exporter:
             self._seen_final.set()
 
     def families(self, *, native: bool) -> Iterator[Family]:
-        """Yield every family that has something to say."""
+        """The families that have samples."""
         tally = self._tally
         yield from _infos(self._info, self._targets)
         yield from _counts(tally)
@@ -262,8 +262,8 @@ def _single(name: str, value: float) -> Family:
 def _histogram(name: str, series: Mapping[Who, Series], *, native: bool) -> Family:
     family: Family = _family(name)
     which = name.removeprefix("loadgen_").removesuffix("_seconds")
-    for who, one in series.items():
-        buckets: Buckets = getattr(one, which).counted()
+    for who, counts in series.items():
+        buckets: Buckets = getattr(counts, which).counted()
         family.add_metric(who, _round(buckets), buckets.sum_ns / NS_PER_S)  # type: ignore[attr-defined]
         if native:
             labels = dict(zip(WHO, who, strict=True))
@@ -285,7 +285,7 @@ def _round(buckets: Buckets) -> list[Any]:
 
 
 def _native(buckets: Buckets) -> NativeHistogram:
-    """The fine buckets as spans of filled ones and the differences between neighbours, as the format wants them."""
+    """The fine buckets in the form of the format: spans of filled ones, and differences between neighbours."""
     zeros, counts = int(buckets.fine[0]), buckets.fine[1:]
     filled = np.flatnonzero(counts)
     spans: list[BucketSpan] = []

@@ -1,4 +1,4 @@
-"""How live counters get out: /metrics on a port of its own, a push gateway, remote write.
+"""Three outlets of live counters: /metrics on a port of its own, a push gateway, remote write.
 
 The server has threads of its own, because a scrape has to be answered while the loop is overloaded.
 """
@@ -29,7 +29,7 @@ PATIENCE_S = 10.0  # of a push
 
 
 class ExportError(Exception):
-    """One line: a port that is taken, a gateway that does not take the push."""
+    """A port that is in use, a gateway that refuses the push: the message is one line."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -38,11 +38,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Scrapes are no news."""
+        """Log nothing for a scrape."""
 
 
 class _Sent:
-    """A body that says when it was sent."""
+    """A body that records when it was sent."""
 
     def __init__(self, body: Iterable[bytes], sent: Callable[[], None]) -> None:
         self._body, self._sent = body, sent
@@ -55,9 +55,9 @@ class _Sent:
 
 
 def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
-    """Answer GET /metrics in threads until the result's `shutdown`.
+    """The server that answers GET /metrics in threads until its `shutdown`.
 
-    Raises ExportError if the port or the address cannot be had.
+    Raises ExportError if the port or the address is not available.
     """
     plain = make_wsgi_app(registry(exporter))
     native = make_wsgi_app(registry(exporter, native=True))
@@ -86,14 +86,14 @@ def check_push_gateway(url: str) -> None:
 
 
 def check_remote_write(url: str) -> None:
-    """Raise ExportError if nothing could be written to `url`, or what writes is not installed."""
+    """Raise ExportError if nothing could be written to `url`, or the package that writes is not installed."""
     _host("--remote-write", url)
     if importlib.util.find_spec("prometheus_remote_writer") is None:
         raise ExportError("--remote-write needs an extra: pip install 'loadgen[remote-write]'")
 
 
 def push(exporter: Exporter, url: str, instance: str) -> None:
-    """Push what there is to a push gateway. Raises ExportError."""
+    """Push the present counts to a push gateway. Raises ExportError."""
     check_push_gateway(url)
     try:
         push_to_gateway(url, JOB, registry(exporter), grouping_key={"instance": instance}, timeout=PATIENCE_S)
@@ -105,7 +105,7 @@ def push(exporter: Exporter, url: str, instance: str) -> None:
 
 
 def remote_write(exporter: Exporter, url: str, instance: str) -> None:
-    """Write what there is as one sample a series. Raises ExportError."""
+    """Write the present counts as one sample per series. Raises ExportError."""
     check_remote_write(url)
     from prometheus_remote_writer import RemoteWriter
 
@@ -128,7 +128,7 @@ def remote_write(exporter: Exporter, url: str, instance: str) -> None:
 
 
 def _host(option: str, url: str) -> str:
-    """Host and port of an absolute URL: the part of it that holds no secret. Raises ExportError."""
+    """The host and port of an absolute URL: the part of it that holds no secret. Raises ExportError."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -313,7 +313,7 @@ SELF_TESTS = 4  # failures in a row before a lower tier is taken
 SELF_TEST_GAP_NS = 20_000_000
 FIRST_STAMP_NS = 300_000_000
 ASK_AGAIN_NS = 1_000_000
-_kept: list[socket.socket] = []
+_stamping_sockets: list[socket.socket] = []
 
 
 def stamping_works() -> str | None:
@@ -333,14 +333,14 @@ def stamping_works() -> str | None:
 
 def _keep_stamping() -> str | None:
     """The reason why the system refuses the socket that keeps stamping on; None once it is open."""
-    if not _kept:
+    if not _stamping_sockets:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         except OSError as error:
             sock.close()
             return f"SO_TIMESTAMPNS is refused: {error.strerror}"
-        _kept.append(sock)
+        _stamping_sockets.append(sock)
     return None
 
 

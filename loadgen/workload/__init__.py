@@ -1,8 +1,8 @@
-"""What to send: a workload answers `ask(seq)` with the same `Ask` wherever and in whatever order it is called.
+"""The contents of requests: `ask(seq)` of a workload is the same `Ask` in any process and any order of calls.
 
 Nothing carries over from one call to the next, so worker p of P may take the seqs that are p modulo P, and a request
 can be made again from (seed, run, seq). The costly parts (text, tokenizer, files) are done when a workload is opened;
-`ask` only looks up and joins.
+`ask` only joins what is ready.
 
 To add a source of prompts: a class with the four methods of `Workload` and a line in `open_workload`.
 """
@@ -32,7 +32,7 @@ class Workload(Protocol):
         """The same workload for another run: other draws and other unique prefixes, the costly parts shared."""
 
     def learn(self, tokens_per_word: float) -> None:
-        """Size prompts by this ratio from now on; without effect where a tokenizer gives lengths.
+        """Size prompts by this ratio of tokens to words from now on; no effect where a tokenizer gives lengths.
 
         Call it between runs, in every worker: changed half-way, it would make `ask` depend on when it is called.
         """
@@ -44,11 +44,11 @@ class Workload(Protocol):
 def open_workload(
     work: Work, seed: int, *, run: int = 0, count: Count | None = None, method: str = "exact-tokenizer"
 ) -> Workload:
-    """The workload that a profile's `work` asks for.
+    """The workload that a profile's `work` describes.
 
     count: token counts of a batch of texts, from `tokenizer_count(directory)` or from the server's own tokenizer; used
     here and not kept, so that the result can be pickled. None sizes prompts by a ratio of tokens to words.
-    method: what to call `count` in `describe()`, exact-tokenizer or server-tokenize.
+    method: the name of `count` in `describe()`, exact-tokenizer or server-tokenize.
     Raises UsageError when the dataset cannot be read, with the file, the line and the cure.
     """
     if work.dataset is not None:

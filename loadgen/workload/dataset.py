@@ -1,13 +1,13 @@
-"""Prompts from a file: JSON lines of our own, OpenAI messages, or conversations in the ShareGPT format.
+"""Prompts from a file: JSON lines of loadgen's, OpenAI messages, or conversations in the ShareGPT format.
 
     {"prompt": "...", "output_tokens": 120}                                     prompt; output_tokens may be left out
     {"messages": [{"role": "user", "content": "..."}], "output_tokens": 120}    openai
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}    sharegpt
 
-A file holds one entry a line or is one JSON array. The first entry settles the format; a line that is not of it is an
-error that names the line, never skipped, but for conversations that do not open with a human's turn and its answer:
-published ShareGPT files are full of those, so they are left out and counted. Of a conversation the first turn is the
-prompt and its answer gives the output length.
+A file holds one entry per line or is one JSON array. The first entry settles the format; a line of another format is an
+error that names the line. Only conversations that do not begin with a human's turn and its answer are left out, and
+counted, because published ShareGPT files are full of those. The first turn of a conversation is the prompt; its answer
+gives the output length.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from loadgen.workload.tokens import Count
 
 __all__ = ["Dataset"]
 
-PROSE_TOKENS_PER_WORD = 4 / 3  # English prose: OpenAI's rule of thumb of 3/4 word a token
+PROSE_TOKENS_PER_WORD = 4 / 3  # English prose: OpenAI's rule of thumb of 3/4 word per token
 ORDER_STREAM = 4
 KEYS = {"conversations": "sharegpt", "messages": "openai", "prompt": "prompt"}
 
@@ -47,7 +47,7 @@ class _Entry:
     first: int = 0
     input_tokens: int | None = None
     output_tokens: int | None = None
-    answer: str | None = None  # where the output's length is to be counted
+    answer: str | None = None  # set where the output's length is counted from the answer
 
 
 class Dataset:
@@ -73,15 +73,15 @@ class Dataset:
 
     @classmethod
     def read(cls, work: Work, seed: int, *, run: int, count: Count | None, method: str) -> Self:
-        """Read and check the whole file. Raises UsageError."""
+        """The dataset in the file of `work`, all of it read and checked. Raises UsageError."""
         assert work.dataset is not None
         place = work.dataset
         entries, form, skipped = _parsed(place, work.dataset_format)
         if not entries:
-            found = (
+            problem = (
                 f"none of its {skipped} conversations opens with a human's turn and an answer" if skipped else "empty"
             )
-            raise UsageError(f"{place}: no entry to send ({found}), name another dataset")
+            raise UsageError(f"{place}: no entry to send ({problem}), name another dataset")
         if count is not None:
             entries = _counted(entries, count)
         if work.system is not None:
@@ -96,7 +96,7 @@ class Dataset:
         return cls(work, seed, entries, facts, run=run)
 
     def ask(self, seq: int) -> Ask:
-        """See `Workload.ask`. input_tokens counts what is in the file, without prefixes."""
+        """See `Workload.ask`. input_tokens counts the prompt in the file, without prefixes."""
         index = self._index(seq)
         entry = self._entries[index]
         if self._output is not None:
@@ -181,7 +181,7 @@ def _counted(entries: list[_Entry], count: Count) -> list[_Entry]:
 
 
 def _with_system(entry: _Entry, system: str) -> _Entry:
-    """Put `system` before an entry that has no system message of its own."""
+    """The entry with `system` before its messages, unless it has a system message of its own."""
     messages = entry.messages or [{"role": "user", "content": entry.prompt}]
     if any(message["role"] == "system" for message in messages):
         return entry

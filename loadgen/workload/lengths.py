@@ -1,7 +1,7 @@
-"""Lengths in tokens: a distribution, a seed and a seq in, one whole number out.
+"""Lengths in tokens: from a distribution, a seed and a seq to one whole number.
 
-Draws are made a block of seqs at a time from a generator seeded by (seed, run, stream, block), so that any seq can be
-had without drawing those before it, and the cost of a draw is spread over the block.
+A block of seqs is drawn at a time from a generator seeded by (seed, run, stream, block), so that the length of any seq
+is available without drawing those before it, and the cost of a draw is spread over the block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCKS_KEPT = 4
 
 
 def draw(dist: Dist, rng: np.random.Generator, count: int) -> Int64:
-    """Draw `count` lengths, shape (count,), rounded to whole tokens and clamped to the distribution's min and max.
+    """`count` random lengths, shape (count,), in whole tokens and clamped to the distribution's min and max.
 
     lognormal: mean m and standard deviation s of the lengths themselves, so that of the logarithms the variance is
     v = ln(1 + s^2/m^2) and the mean ln m - v/2.

@@ -1,12 +1,12 @@
-"""What agents ask: three workloads of a benchmark analyst, and synthetic prompts.
+"""The requests of agents: three workloads of a benchmark analyst, and synthetic prompts.
 
-two-stage   asks for an analysis of a listing of files, then for a report out of the listing and that analysis
+two-stage   asks for an analysis of a listing of files, then for a report from the listing and that analysis
 micro       one call; the collector takes stock, the insight agent draws conclusions
 single      the same as micro; the answer comes in one piece
-synthetic   prompts of the profile's lengths, one call a round
+synthetic   prompts of the profile's lengths, one call per round
 
-The work of an agent is the same in every run, alone or beside others. Only a prefix of a few words tells runs apart, so
-that no cache of an earlier run answers.
+The work of an agent is the same in every run, alone or beside others. Only a prefix of a few words differs between
+runs, so that no cache of an earlier run answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGES = {  # the calls of a round
 }
 ROLES = ("collector", "insight")
 TYPES = ("csv", "json", "md")
-NAMES_SHOWN = 5  # a type
+NAMES_SHOWN = 5  # per type
 
 ANALYSIS = """\
 You look after a folder of benchmark results. This is what is in it:
@@ -92,7 +92,7 @@ class AgentsWork:
         lengths: Synthetic | None = None,
         run: int = 0,
     ) -> None:
-        """roles: collector or insight, one an agent. data: a folder to list; None lists a made-up one.
+        """roles: collector or insight, one per agent. data: a folder to list; None lists a made-up one.
 
         lengths: synthetic only: the prompts, without a unique prefix. Raises UsageError if `data` cannot be read.
         """
@@ -111,7 +111,7 @@ class AgentsWork:
 
     @property
     def calls_each(self) -> int:
-        """Calls of one agent in a run."""
+        """The number of calls of one agent in a run."""
         return self._rounds * len(self._stages)
 
     @property
@@ -119,14 +119,14 @@ class AgentsWork:
         return len(self._stages)
 
     def follows(self, call: int) -> bool:
-        """Tell whether an agent's call of this number needs the answer of the one before."""
+        """Whether an agent's call of this number needs the answer of the call before it."""
         return call % len(self._stages) > 0
 
     def stage(self, call: int) -> str:
         return self._stages[call % len(self._stages)]
 
     def ask(self, seq: int) -> Ask:
-        """See `Workload.ask`. A call that builds on another needs that one's answer first."""
+        """See `Workload.ask`. A call that builds on another needs the answer of that call first."""
         agent, call = divmod(seq, self.calls_each)
         prompt = f"{self._unique.at(seq)}\n\n{self._prompt(agent, call, seq)}"
         return Ask(prompt=prompt, output_tokens=self._output_tokens, turn=call)
@@ -181,11 +181,11 @@ def describe_files(names: Sequence[str]) -> str:
     """The number of files of each type, and the first few names."""
     lines = [f"{len(names)} files"]
     for kind in TYPES:
-        mine = [name for name in names if name.lower().endswith(f".{kind}")]
-        lines.append(f"{kind}: {len(mine)}")
-        lines += [f"- {name}" for name in mine[:NAMES_SHOWN]]
-        if len(mine) > NAMES_SHOWN:
-            lines.append(f"- and {len(mine) - NAMES_SHOWN} more")
+        matching = [name for name in names if name.lower().endswith(f".{kind}")]
+        lines.append(f"{kind}: {len(matching)}")
+        lines += [f"- {name}" for name in matching[:NAMES_SHOWN]]
+        if len(matching) > NAMES_SHOWN:
+            lines.append(f"- and {len(matching) - NAMES_SHOWN} more")
     return "\n".join(lines)
 
 
@@ -194,10 +194,10 @@ def files_in(folder: Path) -> tuple[str, ...]:
     try:
         if not folder.is_dir():
             raise UsageError(f"--data {folder}: is not a folder; name one that holds csv, json or md files")
-        found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
         raise UsageError(f"--data {folder}: cannot be read: {error.strerror}") from None
-    names = tuple(sorted(name for name in found if name.lower().endswith(tuple(f".{kind}" for kind in TYPES))))
+    names = tuple(sorted(path for path in paths if path.lower().endswith(tuple(f".{kind}" for kind in TYPES))))
     if not names:
         raise UsageError(f"--data {folder}: holds no csv, json or md file; leave --data out to use the sample listing")
     return names

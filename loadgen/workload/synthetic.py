@@ -56,7 +56,7 @@ class Synthetic:
         self._least_tokens = self._tokens(self._least_words)
 
     def _words(self, tokens: int) -> int:
-        """The number of words make a text of `tokens`, at least one."""
+        """The number of words that make a text of `tokens`, at least one."""
         return max(1, round((tokens - self._vocabulary.first_tokens) / self._tokens_per_word) + 1)
 
     def _tokens(self, words: int) -> int:
@@ -78,7 +78,7 @@ class Synthetic:
         return Ask(f"{head} {body}" if head is not None else body, None, None, tokens, output)
 
     def _messages(self, head: str | None, body: str) -> list[dict[str, Any]]:
-        """Put a unique prefix before the system text, and a shared one there with the unique one after it."""
+        """The messages: a unique prefix goes before the system text, or after a shared one before it."""
         system = self._system
         if self._shared is not None:
             system, body = f"{self._shared}\n\n{system}", f"{head} {body}"

@@ -4,7 +4,7 @@ A prompt is a run of common words joined by single spaces. The words in words.tx
 a space before them, in the vocabularies of Llama 3 and Llama 4 (checked against their tokenizer files; other byte-level
 BPE vocabularies share most of it), so n words are n tokens there. For any other tokenizer `Vocabulary.calibrated` keeps
 the words for which that is true and then tests the sum on whole texts: tokenizers split at spaces before they merge, so
-counts of such words add up. Where they don't, it says so: the method is then a ratio, and a measured one.
+counts of such words add up. Where they do not, the method is reported as a ratio, and a measured one.
 
 Rejected: counting and correcting each prompt. It is exact for any tokenizer, but costs a tokenizer call or a round trip
 to the server per request, before the run or, worse, in it.
@@ -32,28 +32,28 @@ TEXT_STREAM, UNIQUE_STREAM = 0x7E87, 0x0421  # keep draws of one seed apart
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words to write with, and how they turn into tokens."""
+    """The words that texts are made of, and the number of tokens they become."""
 
     words: tuple[str, ...]  # a power of two of them
     method: str  # exact-tokenizer | server-tokenize | ratio
     tokens_per_word: float  # 1 when exact
-    first_tokens: int  # tokens of a text's first word, with whatever the tokenizer puts before it
+    first_tokens: int  # tokens of a text's first word, with those the tokenizer puts before it
 
     @classmethod
     def calibrated(cls, count: Count, method: str) -> Vocabulary:
-        """Keep the words that are one token each under `count`; fall back to a measured ratio.
+        """The words that are one token each under `count`; all words with a measured ratio where these are too few.
 
         A word that is one token at the start and after a space has the least count when written twice. Makes about a
         thousand counts of two words and a few of whole texts.
         """
         doubled = count([f"{word} {word}" for word in WORDS])
         least = min(doubled)
-        kept = [word for word, tokens in zip(WORDS, doubled, strict=True) if tokens == least]
-        if len(kept) >= FEWEST_WORDS:
-            kept = kept[: 1 << (len(kept).bit_length() - 1)]
-            texts = _samples(kept)
+        single = [word for word, tokens in zip(WORDS, doubled, strict=True) if tokens == least]
+        if len(single) >= FEWEST_WORDS:
+            single = single[: 1 << (len(single).bit_length() - 1)]
+            texts = _samples(single)
             if list(count(texts)) == [least - 1 + n - 1 for n in CHECKED_LENGTHS]:
-                return cls(tuple(kept), method, 1.0, least - 1)
+                return cls(tuple(single), method, 1.0, least - 1)
         # The mean of just these words, without what the tokenizer adds to a text.
         short, long = count([WORDS[0], " ".join(WORDS)])
         return cls(WORDS, RATIO, (long - short) / (len(WORDS) - 1), 1)

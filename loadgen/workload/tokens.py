@@ -1,4 +1,4 @@
-"""Counting tokens with a model's own tokenizer, where one is at hand."""
+"""Counting tokens with a model's own tokenizer, from a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loadgen.errors import UsageError
 
 __all__ = ["Count", "tokenizer_count"]
 
-Count = Callable[[Sequence[str]], Sequence[int]]  # token counts of a batch of texts, one a text
+Count = Callable[[Sequence[str]], Sequence[int]]  # token counts of a batch of texts, one per text
 
 
 def tokenizer_count(directory: str | Path) -> Count:

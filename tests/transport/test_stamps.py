@@ -266,7 +266,7 @@ def test_a_host_that_refuses_the_option_is_told_why(monkeypatch: pytest.MonkeyPa
     def refuse(self: socket.socket, *args: object) -> None:
         raise OSError(errno.ENOPROTOOPT, "Protocol not available")
 
-    monkeypatch.setattr("loadgen.transport.kernel._kept", [])
+    monkeypatch.setattr("loadgen.transport.kernel._stamping_sockets", [])
     monkeypatch.setattr(socket.socket, "setsockopt", refuse)
     assert stamping_works() == "SO_TIMESTAMPNS is refused: Protocol not available"
 
