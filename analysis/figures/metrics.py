@@ -157,7 +157,7 @@ def _request_latency(m: Measured, context: Context, name: str, chosen: Bool) -> 
 
 
 def latency_means(m: Measured, name: str, chosen: Bool | None = None) -> list[float]:
-    """Return the mean of a latency in each run, ms, in order of `m.windows`; NaN where a run has none.
+    """The mean of a latency in each run, ms, in order of `m.windows`; NaN where a run has none.
 
     chosen: which of the answered requests; None: all.
     """
@@ -271,7 +271,7 @@ def event_gaps(m: Measured, context: Context, endpoint: int | None = None) -> La
 
 
 def gap_means(m: Measured, endpoint: int | None = None) -> list[float]:
-    """Return the mean gap between token events in each run, ms, in order of `m.windows`; NaN where a run has none."""
+    """The mean gap between token events in each run, ms, in order of `m.windows`; NaN where a run has none."""
     some = m.answered & (m.tokens.events > 1)
     if endpoint is not None:
         some &= m.requests.endpoint == endpoint
@@ -296,7 +296,7 @@ class _InMs:
 
 
 def one_token_share(m: Measured) -> tuple[float | None, bool]:
-    """Return (the least share of token events that carry exactly one token, whether that was deduced).
+    """(the least share of token events that carry exactly one token, whether that was deduced).
 
     Where the server told no counts per event but the total N, it can be deduced: every one of the n events bears at
     least one token, so the N - n left over lie in at most N - n events, and the others carry one.

@@ -74,7 +74,7 @@ class _Rate:
 
 
 def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> dict[str, Estimate]:
-    """Return the scalar metrics.
+    """The scalar metrics.
 
     good: shape (n,), which requests met the objectives; None if there are none. chosen: count only these requests.
     """
@@ -92,7 +92,7 @@ def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> 
 
 
 def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | None]]:
-    """Return the values behind the scalar metrics, one a run in order of `m.windows`; None where a run has none."""
+    """The values behind the scalar metrics, one a run in order of `m.windows`; None where a run has none."""
     spans = spans_of(m)
     values = {"requests_per_s": _requests(m, spans, None).per_s}
     for name, counts in (
@@ -106,7 +106,7 @@ def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | Non
 
 
 def event_rates(m: Measured) -> list[float]:
-    """Return the token-bearing events per second of each run that has a window: what there was to stamp."""
+    """The token-bearing events per second of each run that has a window: what there was to stamp."""
     per_s = _rate(m, spans_of(m), None, m.tokens.events.astype(np.float64)).per_s
     return [rate for rate in per_s if not math.isnan(rate)]
 
@@ -130,7 +130,7 @@ def _rate(m: Measured, spans: Sequence[Span], chosen: Bool | None, amount: Float
 def _tokens(
     m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
 ) -> tuple[_Rate, Bool]:
-    """Return (the rate of the tokens that are known of, which requests do not say how many they had)."""
+    """(the rate of the tokens that are known of, which requests do not say how many they had)."""
     unknown = np.zeros(len(m.requests), np.bool_)
     total = np.zeros(len(m.requests))
     for count in counts:

@@ -194,7 +194,7 @@ def _tokens(record: Record) -> int:
 
 
 def ladder(most: int) -> list[int]:
-    """Return the sizes of bursts up to `most`: 1, 2, 3, 4, 6, 8, 12, 16, ... and `most` itself."""
+    """The sizes of bursts up to `most`: 1, 2, 3, 4, 6, 8, 12, 16, ... and `most` itself."""
     sizes = {1, most}
     for power in range(most.bit_length()):
         sizes |= {1 << power, 3 << power}
@@ -202,7 +202,7 @@ def ladder(most: int) -> list[int]:
 
 
 def plan(most: int, near: int | None, rounds: int, seed: int) -> list[tuple[int, int]]:
-    """Return (round, k) in the order of sending: each round holds every size once, in an order of its own.
+    """(round, k) in the order of sending: each round holds every size once, in an order of its own.
 
     near: where a limit is suspected; its size and the next one are then added, for there the counts must part.
     """
@@ -219,7 +219,7 @@ def plan(most: int, near: int | None, rounds: int, seed: int) -> list[tuple[int,
 
 
 def lone_ttft_ns(bursts: Iterable[Burst]) -> int:
-    """Return the median TTFT of a request that was alone, 0 if there was none."""
+    """The median TTFT of a request that was alone, 0 if there was none."""
     alone = sorted(one.first_ns[0] for one in bursts if one.k == 1 and one.answered)
     return alone[len(alone) // 2] if alone else 0
 
@@ -244,7 +244,7 @@ def read(one: Burst, lone_ns: int) -> Reading:
 
 
 def scouted(bursts: Sequence[Burst]) -> int | None:
-    """Return the limit that the last of a few bursts suggests, None if it does not. The first must have been of one."""
+    """The limit that the last of a few bursts suggests, None if it does not. The first must have been of one."""
     seen = read(bursts[-1], lone_ttft_ns(bursts))
     return seen.count if seen.state == "limited" else None
 
@@ -304,7 +304,7 @@ def _judge(usable: Sequence[Reading], readings: tuple[Reading, ...], turned_away
 
 
 def _posterior(usable: Sequence[Reading], top: int) -> dict[int, float]:
-    """Return the probability of each s in 1..top, where top stands for itself and all beyond."""
+    """The probability of each s in 1..top, where top stands for itself and all beyond."""
     a, b = SELDOM_WRONG
     logs = {}
     for slots in range(1, top + 1):
@@ -319,7 +319,7 @@ def _posterior(usable: Sequence[Reading], top: int) -> dict[int, float]:
 
 
 def _most_probable(posterior: dict[int, float]) -> tuple[set[int], float]:
-    """Return the hull of the most probable values that make up `CONFIDENCE`, and the probability of the hull."""
+    """The hull of the most probable values that make up `CONFIDENCE`, and the probability of the hull."""
     kept: set[int] = set()
     mass = 0.0
     for slots in sorted(posterior, key=posterior.__getitem__, reverse=True):

@@ -154,7 +154,7 @@ def _runs(manifest: Manifest) -> dict[int, bool]:
 
 
 def _turns(run: Int64, agent: Int64) -> Int64:
-    """Return the place of each call within its run and agent; both sorted by (run, agent)."""
+    """The place of each call within its run and agent; both sorted by (run, agent)."""
     if not len(run):
         return np.empty(0, np.int64)
     begins = np.flatnonzero(np.append(True, (run[1:] != run[:-1]) | (agent[1:] != agent[:-1])))

@@ -21,7 +21,7 @@ _BINS = (64 - _BITS) << _BITS
 
 
 def bin_of(values: Int64) -> Int64:
-    """Return the bin of each value >= 0 (negative ones count as 0). Below 2048 a bin holds one integer."""
+    """The bin of each value >= 0 (negative ones count as 0). Below 2048 a bin holds one integer."""
     positive = np.maximum(values, 0)
     # frexp is exact below 2**53 ns, which is 104 days.
     length = np.frexp(positive.astype(np.float64))[1].astype(np.int64)
@@ -30,7 +30,7 @@ def bin_of(values: Int64) -> Int64:
 
 
 def middle_of(index: int) -> float:
-    """Return the middle of a bin, ns."""
+    """The middle of a bin, ns."""
     if index < 2 << _BITS:
         return float(index)
     shift = (index >> _BITS) - 1
@@ -82,7 +82,7 @@ class Distribution:
         self._counts[: len(counts)] += counts
 
     def at(self, rank: int) -> float:
-        """Return the order statistic of 1-based `rank`, ns."""
+        """The order statistic of 1-based `rank`, ns."""
         if self._counts is None:
             return float(self.values()[rank - 1])
         if self._cumulative is None:
@@ -93,14 +93,14 @@ class Distribution:
         return min(max(middle_of(index), self.least), self.greatest)
 
     def values(self) -> Int64:
-        """Return every value, ascending; only while exact."""
+        """Every value, ascending; only while exact."""
         if self._sorted is None:
             self._sorted = np.sort(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
             self._parts = [self._sorted] if self.n else []
         return self._sorted
 
     def counts(self) -> tuple[Int64, list[int]]:
-        """Return (how many in each occupied bin, the bins), whichever form this is in."""
+        """(how many in each occupied bin, the bins), whichever form this is in."""
         counts = self._counts
         if counts is None:
             counts = np.bincount(bin_of(self.values())) if self.n else np.empty(0, np.int64)
@@ -111,7 +111,7 @@ class Distribution:
         return self.sum / self.n
 
     def sd(self) -> float:
-        """Return the sample standard deviation (n-1), ns; needs n >= 2."""
+        """The sample standard deviation (n-1), ns; needs n >= 2."""
         if self._counts is None:
             return float(np.std(self.values(), ddof=1))
         counts, bins = self.counts()
@@ -129,5 +129,5 @@ class Binned:
         self.n = int(self._cumulative[-1]) if bins else 0
 
     def at(self, rank: int) -> float:
-        """Return the order statistic of 1-based `rank`, ns."""
+        """The order statistic of 1-based `rank`, ns."""
         return middle_of(self._bins[int(np.searchsorted(self._cumulative, rank))])

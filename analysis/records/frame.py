@@ -43,7 +43,7 @@ class Frame:
     samples: tuple[Path, ...] = ()  # what was sampled beside the runs
 
     def only(self, runs: Collection[int]) -> Frame:
-        """Return the same directory as if it held no other runs."""
+        """The same directory as if it held no other runs."""
         return replace(self, runs=frozenset(runs))
 
     def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
@@ -58,7 +58,7 @@ class Frame:
                     yield batch.filter(pc.is_in(batch.column("run"), wanted)).select(list(columns))
 
     def run_numbers(self) -> tuple[int, ...]:
-        """Return the runs that have a record, ascending."""
+        """The runs that have a record, ascending."""
         found: set[int] = set()
         for batch in self.batches(("run",), rows=1 << 20):
             found.update(pc.unique(batch.column("run")).to_pylist())
@@ -87,7 +87,7 @@ def load(directory: str | Path) -> Frame:
 
 
 def _samples(directory: Path) -> tuple[Path, ...]:
-    """Return the files of samples: the closed one, or the segments of a run that did not close."""
+    """The files of samples: the closed one, or the segments of a run that did not close."""
     closed = directory / TELEMETRY
     if closed.is_file():
         return (closed,) if _readable(closed) else ()

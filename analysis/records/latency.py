@@ -68,7 +68,7 @@ def send_lag(m: Measured) -> Float64:
 
 
 def _waited_for_slot(m: Measured) -> Bool:
-    """Return which requests found as many ahead of them, due and not done, as may be in flight at once."""
+    """Which requests found as many ahead of them, due and not done, as may be in flight at once."""
     waited = np.zeros(len(m.requests), np.bool_)
     for window in m.windows:
         if not window.open_loop or window.most_in_flight is None:

@@ -68,7 +68,7 @@ class Requests:
         return len(self.run)
 
     def ended(self, *outcomes: Outcome) -> Bool:
-        """Return which requests ended in one of `outcomes`."""
+        """Which requests ended in one of `outcomes`."""
         wanted = [index for index, name in enumerate(self.outcomes) if name in outcomes]
         found: Bool = np.isin(self.outcome, wanted)
         return found
@@ -78,7 +78,7 @@ class Requests:
         return self.ended(Outcome.OK)
 
     def counted_tokens(self) -> Bool:
-        """Return which requests have a true output token count: not one made by counting events."""
+        """Which requests have a true output token count: not one made by counting events."""
         events = [index for index, name in enumerate(self.tokens_froms) if name in ("events", "")]
         told: Bool = (self.output_tokens != ABSENT) & ~np.isin(self.tokens_from, events)
         return told

@@ -58,7 +58,7 @@ class Samples:
     def find(
         self, names: str | Collection[str], run: int | None = None, labels: Mapping[str, str] = NO_LABELS
     ) -> list[Series]:
-        """Return the series called one of `names` that have these labels among theirs."""
+        """The series called one of `names` that have these labels among theirs."""
         wanted = (names,) if isinstance(names, str) else names
         return [
             one
@@ -69,7 +69,7 @@ class Samples:
     def first_of(
         self, names: Sequence[str], run: int | None = None, labels: Mapping[str, str] = NO_LABELS
     ) -> list[Series]:
-        """Return the series of the first of `names` that there is: servers renamed what they tell now and then."""
+        """The series of the first of `names` that there is: servers renamed what they tell now and then."""
         return next((found for name in names if (found := self.find(name, run, labels))), [])
 
 
@@ -119,7 +119,7 @@ def read_samples(paths: Iterable[Path], runs: Collection[int] | None = None) -> 
 
 
 def summed(series: Sequence[Series]) -> Series | None:
-    """Return the sum of series of one run over all their labels (the engines of a server); None of none.
+    """The sum of series of one run over all their labels (the engines of a server); None of none.
 
     At an instant at which one of them was not read, it is what it last was.
     """
@@ -137,12 +137,12 @@ def summed(series: Sequence[Series]) -> Series | None:
 
 
 def greatest(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """Return the greatest value known of each interval, shape (n,); NaN where none is. Needs starts <= ends."""
+    """The greatest value known of each interval, shape (n,); NaN where none is. Needs starts <= ends."""
     return _extreme(series, starts_ns, ends_ns, np.maximum)
 
 
 def least(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """Return the least value known of each interval, shape (n,); NaN where none is."""
+    """The least value known of each interval, shape (n,); NaN where none is."""
     return _extreme(series, starts_ns, ends_ns, np.minimum)
 
 
@@ -168,7 +168,7 @@ def _within(series: Series, starts_ns: Int64, ends_ns: Int64) -> tuple[Int64, In
 
 
 def grown(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """Return how much a counter grew from the last sample before each interval to the first after it, shape (n,).
+    """How much a counter grew from the last sample before each interval to the first after it, shape (n,).
 
     A decrease is a restart of what counts, and counts from zero. NaN where a side has no sample within two seconds.
     """

@@ -72,7 +72,7 @@ def settled(m: Measured, index: int) -> Settled | None:
 
 
 def _series(m: Measured, name: str, mine: Bool) -> tuple[Float64, NDArray[np.int64]]:
-    """Return (the values, ns, when each request was due) in order of issue, where there is a value."""
+    """(the values, ns, when each request was due) in order of issue, where there is a value."""
     durations = latency.LATENCIES[name](m)
     chosen = np.flatnonzero(mine & ~np.isnan(durations))
     chosen = chosen[np.argsort(m.requests.intended_ns[chosen], kind="stable")]

@@ -55,7 +55,7 @@ class Gaps:
     moved: dict[int, int] = field(default_factory=dict)  # bin: how many gaps even spreading adds to it (or takes away)
 
     def spread(self) -> tuple[list[int], list[int]]:
-        """Return (bins, counts) of the gaps spread evenly within reads, ascending, no empty bin."""
+        """(bins, counts) of the gaps spread evenly within reads, ascending, no empty bin."""
         counts, bins = self.stamped.counts()
         merged = dict(zip(bins, counts.tolist(), strict=True))
         for index, change in self.moved.items():
@@ -177,7 +177,7 @@ def _same_read(flat: _Flat) -> Bool:
 
 
 def _least_first(flat: _Flat, first: Int64, last: Int64, requests: Requests, at: Int64) -> Int64:
-    """Return the earliest the first token can have arrived: after whatever was read before it, if it is censored."""
+    """The earliest the first token can have arrived: after whatever was read before it, if it is censored."""
     stamped = flat.ns[first]
     following = np.minimum(first + 1, last)
     censored = (following > first) & (flat.read[following] == flat.read[first])

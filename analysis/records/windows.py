@@ -100,12 +100,12 @@ def _warm_until(load: LoadFacts, requests: Requests, mine: Bool) -> int:
 
 
 def counted(windows: tuple[Window, ...]) -> tuple[Window, ...]:
-    """Return the windows of the runs that estimates are over: those that came to their end, or all if none did."""
+    """The windows of the runs that estimates are over: those that came to their end, or all if none did."""
     return tuple(window for window in windows if window.cut_short is None) or windows
 
 
 def measured(windows: tuple[Window, ...], requests: Requests) -> Bool:
-    """Return which requests belong to the window of their run: due inside it, and not left over for want of a run."""
+    """Which requests belong to the window of their run: due inside it, and not left over for want of a run."""
     inside = np.zeros(len(requests), np.bool_)
     for window in windows:
         due = (requests.intended_ns >= window.from_ns) & (requests.intended_ns <= window.to_ns)

@@ -32,7 +32,7 @@ def bin_inefficiency(values: Float64, length: float) -> float:
 
 
 def _summed(values: Float64) -> tuple[float, Float64]:
-    """Return (g, the autocorrelations from lag 0 on that it sums)."""
+    """(g, the autocorrelations from lag 0 on that it sums)."""
     n = len(values)
     if n < 2 or values.min() == values.max():  # the mean of equal values may be off by a rounding
         return 1.0, np.ones(1)

@@ -75,7 +75,7 @@ def _one_sided(distance: float, difference: Difference) -> float:
 
 
 def decide(p: float, test: Tost, alpha: float = ALPHA) -> ComparisonVerdict:
-    """Return the verdict. p: two-sided, of no difference, adjusted if it belongs to a family.
+    """The verdict. p: two-sided, of no difference, adjusted if it belongs to a family.
 
     p below alpha is the same as an interval of confidence 1 - alpha that excludes no difference.
     """
@@ -85,14 +85,14 @@ def decide(p: float, test: Tost, alpha: float = ALPHA) -> ComparisonVerdict:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p, in the order given: below alpha, the chance of any false finding is at most alpha."""
+    """Holm's adjusted p, in the order given: below alpha, the chance of any false finding is at most alpha."""
     order = np.argsort(p, kind="stable")
     factors = len(p) - np.arange(len(p))
     return _back(order, np.maximum.accumulate(np.asarray(p, np.float64)[order] * factors))
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Return Benjamini and Hochberg's adjusted p, in the order given: below q, at most a share q of findings is false.
+    """Benjamini and Hochberg's adjusted p, in the order given: below q, at most a share q of findings is false.
 
     For screening; a family that was declared beforehand takes Holm's.
     """

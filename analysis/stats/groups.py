@@ -85,7 +85,7 @@ def all_pairs(groups: Groups, confidence: float = CONFIDENCE, *, equal_variances
 
 
 def dunnett(groups: Groups, baseline: int, confidence: float = CONFIDENCE) -> list[Pair]:
-    """Return each group minus groups[baseline], p and interval adjusted for so many comparisons; b is the baseline."""
+    """Each group minus groups[baseline], p and interval adjusted for so many comparisons; b is the baseline."""
     arrays = _checked(groups)
     others = [place for place in range(len(arrays)) if place != baseline]
     found = scipy_stats().dunnett(

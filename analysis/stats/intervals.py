@@ -60,7 +60,7 @@ def t_half_width(values: Sequence[float] | Float64, confidence: float = CONFIDEN
 
 
 def t_interval(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the t interval of the mean of independent values, n >= 2."""
+    """The t interval of the mean of independent values, n >= 2."""
     middle, half = float(np.mean(values)), t_half_width(values, confidence)
     return middle - half, middle + half
 
@@ -87,7 +87,7 @@ def centre(values: Sequence[float]) -> float:
 
 
 def about(value: float, runs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the interval that the values of n >= 3 runs put about `value`: log-t, or t where one is not positive.
+    """The interval that the values of n >= 3 runs put about `value`: log-t, or t where one is not positive.
 
     A run of which `value` is infinite (its failures outnumber what the percentile leaves out) leaves no limit on
     either side, unless all runs are like that.
@@ -110,7 +110,7 @@ def no_interval(runs: int) -> Note:
 
 
 def over_runs(runs: Sequence[float], n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return a mean-like figure with its interval. runs: its value in each run; n: how many samples are behind them."""
+    """A mean-like figure with its interval. runs: its value in each run; n: how many samples are behind them."""
     if not runs:
         return Estimate(None, n=n, notes=(note(NoteCode.NO_DATA),))
     value = centre(runs)
@@ -126,7 +126,7 @@ def few(runs: int) -> tuple[Note, ...]:
 
 
 def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE) -> Ends:
-    """Return the interval of the q-quantile of `data`, n >= 1: the hull of order statistics and of what runs say.
+    """The interval of the q-quantile of `data`, n >= 1: the hull of order statistics and of what runs say.
 
     runs: the same data run by run, three runs or more that hold any. A side that n samples cannot limit is None.
     """
@@ -138,7 +138,7 @@ def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CON
 def percentile(
     data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE, *, clustered: bool = False
 ) -> Estimate:
-    """Return the q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
+    """The q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
 
     runs: the same data run by run. clustered: samples that come in clusters (the gaps of a request), of which the
     order statistics of one run would be far too narrow.

@@ -25,7 +25,7 @@ def robust_z(baseline: Float64, x: Float64) -> Float64:
 
 
 def outliers(values: Sequence[float | None]) -> list[bool]:
-    """Return which values have a robust z beyond 3.5 on the logarithmic scale; none of fewer than five.
+    """Which values have a robust z beyond 3.5 on the logarithmic scale; none of fewer than five.
 
     A value of zero or below among positive ones that differ stands out, a missing one does not.
     """

@@ -51,7 +51,7 @@ class Look:
 
 
 def look(values: Sequence[float], within: float) -> Look:
-    """Return whether the run values, one figure a run, settle it to `within` (0.05 for 5 %), or how many runs to have.
+    """Whether the run values, one figure a run, settle it to `within` (0.05 for 5 %), or how many runs to have.
 
     The width is the wider side of the log-t interval; with a value of zero or below, that of the t interval over the
     mean. Between looks there is no width, so that nobody stops there.
@@ -124,7 +124,7 @@ def detectable(
 
 
 def power(effect: float, n: int, other: int | None = None, size: float = SIZE) -> float:
-    """Return the probability that a two-sided t test of `size` finds an effect, and finds it on the right side.
+    """The probability that a two-sided t test of `size` finds an effect, and finds it on the right side.
 
     effect: in SDs. n: pairs, or with `other` the runs of the one arm beside those of the other.
     """
@@ -134,7 +134,7 @@ def power(effect: float, n: int, other: int | None = None, size: float = SIZE) -
 
 
 def minimum_detectable(n: int, other: int | None = None, target: float = POWER, size: float = SIZE) -> float | None:
-    """Return the least effect, in SDs, found with probability `target`; None if there are too few runs to test."""
+    """The least effect, in SDs, found with probability `target`; None if there are too few runs to test."""
     if n < 2 if other is None else min(n, other) < 1 or n + other < 3:
         return None
     from scipy import optimize
@@ -146,7 +146,7 @@ def minimum_detectable(n: int, other: int | None = None, target: float = POWER, 
 
 
 def runs_needed(effect: float, *, paired: bool, target: float = POWER, size: float = SIZE) -> int | None:
-    """Return the least number of pairs, or of runs an arm, that find `effect` (in SDs); None: more than a million."""
+    """The least number of pairs, or of runs an arm, that find `effect` (in SDs); None: more than a million."""
 
     def enough(n: int) -> bool:
         return power(effect, n, None if paired else n, size) >= target

@@ -38,12 +38,12 @@ def _ends(share: Estimate) -> tuple[float, float, float]:
 
 
 def fisher_p(k: int, n: int, k0: int, n0: int) -> float:
-    """Return Fisher's exact two-sided p that two independent sets have one rate; conservative."""
+    """Fisher's exact two-sided p that two independent sets have one rate; conservative."""
     return float(scipy_stats().fisher_exact([[k, k0], [n - k, n0 - k0]]).pvalue)
 
 
 def mcnemar_p(only_one: int, only_other: int) -> float:
-    """Return McNemar's exact two-sided p for the same tasks in both arms, from those that only one arm solved."""
+    """McNemar's exact two-sided p for the same tasks in both arms, from those that only one arm solved."""
     discordant = only_one + only_other
     if discordant == 0:
         return 1.0

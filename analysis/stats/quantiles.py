@@ -41,7 +41,7 @@ class Sorted(Protocol):
     def n(self) -> int: ...
 
     def at(self, rank: int) -> float:
-        """Return the order statistic of 1-based `rank`, 1 <= rank <= n."""
+        """The order statistic of 1-based `rank`, 1 <= rank <= n."""
         ...
 
 
@@ -57,7 +57,7 @@ class SortedArray:
 
 
 def type7(data: Sorted, q: float) -> float:
-    """Return the type-7 q-quantile, q in [0, 1]. Raises ValueError if there is no data."""
+    """The type-7 q-quantile, q in [0, 1]. Raises ValueError if there is no data."""
     if data.n == 0:
         raise ValueError("quantile of no data")
     at = (data.n - 1) * q
@@ -73,7 +73,7 @@ def type7(data: Sorted, q: float) -> float:
 
 
 def ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
-    """Return the 1-based ranks (l, u) whose order statistics bracket the q-quantile; None where n has no such limit.
+    """The 1-based ranks (l, u) whose order statistics bracket the q-quantile; None where n has no such limit.
 
     l = max{l: F(l-1) <= a/2}, u = min{u: F(u-1) >= 1-a/2}, F the Bin(n, q) distribution function, a = 1-confidence.
     """
@@ -115,14 +115,14 @@ def _cdf(k: int, n: int, q: float) -> float:
 
 
 def coverage(n: int, q: float, lower: int | None, upper: int | None) -> float:
-    """Return the probability that the q-quantile lies between the order statistics; a None side is open."""
+    """The probability that the q-quantile lies between the order statistics; a None side is open."""
     above = 1.0 if upper is None else _cdf(upper - 1, n, q)
     below = 0.0 if lower is None else _cdf(lower - 1, n, q)
     return above - below
 
 
 def least_n(q: float, confidence: float = CONFIDENCE, *, two_sided: bool = False) -> int:
-    """Return the fewest samples with which the q-quantile has an upper limit: q**n <= the tail that is allowed."""
+    """The fewest samples with which the q-quantile has an upper limit: q**n <= the tail that is allowed."""
     tail = (1 - confidence) / 2 if two_sided else 1 - confidence
     n = max(1, math.ceil(math.log(tail) / math.log(q)) - 1)  # one early: the logarithms may round either way
     while q**n > tail:
@@ -131,7 +131,7 @@ def least_n(q: float, confidence: float = CONFIDENCE, *, two_sided: bool = False
 
 
 def bounds(data: Sorted, q: float, confidence: float = CONFIDENCE) -> tuple[float | None, float | None, float | None]:
-    """Return (X_(l), X_(u), the coverage they achieve); a side that n cannot support is None."""
+    """(X_(l), X_(u), the coverage they achieve); a side that n cannot support is None."""
     lower, upper = ranks(data.n, q, confidence)
     low = None if lower is None else data.at(lower)
     high = None if upper is None else data.at(upper)
@@ -140,7 +140,7 @@ def bounds(data: Sorted, q: float, confidence: float = CONFIDENCE) -> tuple[floa
 
 
 def quantile(data: Sorted, q: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Return the q-quantile with its order-statistic interval, refused or marked as METHODOLOGY 16 asks.
+    """The q-quantile with its order-statistic interval, refused or marked as METHODOLOGY 16 asks.
 
     Refused (value None, a lower bound if there is one) when fewer than one sample is expected beyond it: the type-7
     value would then be the maximum under another name, and that grows with n.

@@ -48,14 +48,14 @@ class Shift:
 
 
 def shift(values: Values, baseline: Values, confidence: float = CONFIDENCE) -> Shift:
-    """Return the median of all differences values - baseline, shapes (n,) and (m,), with the rank-sum's interval."""
+    """The median of all differences values - baseline, shapes (n,) and (m,), with the rank-sum's interval."""
     a, b = _checked(values), _checked(baseline)
     counts = _rank_sum_counts([2 * rank for rank in range(1, len(a) + len(b) + 1)], len(a))
     return _inverted(np.sort(np.subtract.outer(a, b).ravel()), counts[counts > 0], confidence)
 
 
 def shift_of_pairs(values: Values, baseline: Values, confidence: float = CONFIDENCE) -> Shift:
-    """Return the median of the Walsh averages of the differences of pairs, with the signed-rank's interval."""
+    """The median of the Walsh averages of the differences of pairs, with the signed-rank's interval."""
     differences = _differences(values, baseline)
     first, second = np.triu_indices(len(differences))
     walsh = np.sort((differences[first] + differences[second]) / 2)
@@ -69,7 +69,7 @@ def shift_of_pairs(values: Values, baseline: Values, confidence: float = CONFIDE
 
 
 def _inverted(ordered: Float64, counts: Float64, confidence: float) -> Shift:
-    """Return the interval between the k-th difference from either end. counts: of the statistic's values 0, 1, ..."""
+    """The interval between the k-th difference from either end. counts: of the statistic's values 0, 1, ..."""
     value = float(np.median(ordered))
     tail = np.cumsum(counts) / counts.sum()
     k = int(np.searchsorted(tail, (1 - confidence) / 2 * (1 + ROUNDING), side="right"))
@@ -79,7 +79,7 @@ def _inverted(ordered: Float64, counts: Float64, confidence: float) -> Shift:
 
 
 def rank_sum_p(values: Values, baseline: Values) -> float:
-    """Return the exact two-sided p of Wilcoxon's rank-sum (Mann-Whitney), given the ties there are.
+    """The exact two-sided p of Wilcoxon's rank-sum (Mann-Whitney), given the ties there are.
 
     Raises ValueError for more than 200 values in all.
     """
@@ -92,7 +92,7 @@ def rank_sum_p(values: Values, baseline: Values) -> float:
 
 
 def permutation_p(values: Values, baseline: Values) -> float | None:
-    """Return the exact two-sided permutation p of the difference of means; None where there are too many deals."""
+    """The exact two-sided permutation p of the difference of means; None where there are too many deals."""
     a, b = _checked(values), _checked(baseline)
     if math.comb(len(a) + len(b), len(a)) > MOST_DEALS:
         return None
@@ -102,7 +102,7 @@ def permutation_p(values: Values, baseline: Values) -> float | None:
 
 
 def sign_flip_p(values: Values, baseline: Values) -> float | None:
-    """Return the exact two-sided p of the mean difference of pairs over all sign flips; None if there are too many."""
+    """The exact two-sided p of the mean difference of pairs over all sign flips; None if there are too many."""
     differences = _differences(values, baseline)
     if 2 ** len(differences) > MOST_DEALS:
         return None
@@ -117,17 +117,17 @@ def _two_sided(sums: Float64, observed: float, scale: float) -> float:
 
 
 def cliffs_delta(values: Values, baseline: Values) -> float:
-    """Return P(value > baseline) - P(value < baseline) over all pairs of runs, in [-1, 1]; 2 U / (n m) - 1."""
+    """P(value > baseline) - P(value < baseline) over all pairs of runs, in [-1, 1]; 2 U / (n m) - 1."""
     return float(np.sign(np.subtract.outer(_checked(values), _checked(baseline))).mean())
 
 
 def least_p_rank_sum(n: int, m: int) -> float:
-    """Return the least two-sided p that an exact rank-sum or permutation test of n v m runs can give."""
+    """The least two-sided p that an exact rank-sum or permutation test of n v m runs can give."""
     return min(1.0, 2.0 / math.comb(n + m, n))
 
 
 def least_p_sign_flip(n: int) -> float:
-    """Return the least two-sided p that an exact sign-flip or signed-rank test of n pairs can give."""
+    """The least two-sided p that an exact sign-flip or signed-rank test of n pairs can give."""
     return min(1.0, 0.5 ** (n - 1))
 
 

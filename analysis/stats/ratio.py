@@ -40,7 +40,7 @@ class Difference:
     p: float  # two-sided, of no difference
 
     def at(self, confidence: float) -> tuple[float, float]:
-        """Return the interval at another confidence."""
+        """The interval at another confidence."""
         half = t_quantile(self.df, confidence) * self.se
         return self.value - half, self.value + half
 
@@ -64,7 +64,7 @@ class Ratio:
         return None if self.log is None else self.log.p
 
     def at(self, confidence: float) -> tuple[float, float] | None:
-        """Return the interval at another confidence, where the method works on logarithms."""
+        """The interval at another confidence, where the method works on logarithms."""
         if self.log is None:
             return None
         low, high = self.log.at(confidence)
@@ -72,7 +72,7 @@ class Ratio:
 
 
 def log_paired(numerator: Values, denominator: Values, confidence: float = CONFIDENCE) -> Ratio:
-    """Return the ratio of geometric means of pairs: a t interval of log(numerator) - log(denominator), n - 1 degrees.
+    """The ratio of geometric means of pairs: a t interval of log(numerator) - log(denominator), n - 1 degrees.
 
     Both of shape (n,), n >= 2, all > 0, pair i at place i. Raises ValueError otherwise.
     """
@@ -81,7 +81,7 @@ def log_paired(numerator: Values, denominator: Values, confidence: float = CONFI
 
 
 def log_welch(numerator: Values, denominator: Values, confidence: float = CONFIDENCE) -> Ratio:
-    """Return the ratio of geometric means of two independent samples by Welch's t on the logarithms.
+    """The ratio of geometric means of two independent samples by Welch's t on the logarithms.
 
     Shapes (n,) and (m,), n and m >= 2, all > 0. Raises ValueError otherwise.
     """
@@ -90,7 +90,7 @@ def log_welch(numerator: Values, denominator: Values, confidence: float = CONFID
 
 
 def paired(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) -> Difference:
-    """Return the mean of minuend - subtrahend over pairs, n - 1 degrees. Raises ValueError for what makes no pairs."""
+    """The mean of minuend - subtrahend over pairs, n - 1 degrees. Raises ValueError for what makes no pairs."""
     a, b = _values(minuend, "minuend"), _values(subtrahend, "subtrahend")
     _check_pairs(a, b)
     differences, n = a - b, len(a)
@@ -110,7 +110,7 @@ def welch(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) -
 
 
 def fieller_paired(numerator: Values, denominator: Values, confidence: float = CONFIDENCE) -> Ratio:
-    """Return the ratio of means of pairs with Fieller's interval, n - 1 degrees. Raises ValueError as `log_paired`."""
+    """The ratio of means of pairs with Fieller's interval, n - 1 degrees. Raises ValueError as `log_paired`."""
     top, bottom = _values(numerator, "numerator"), _values(denominator, "denominator")
     _check_pairs(top, bottom)
     n = len(top)
@@ -125,7 +125,7 @@ def fieller_paired(numerator: Values, denominator: Values, confidence: float = C
 
 
 def fieller_unpaired(numerator: Values, denominator: Values, confidence: float = CONFIDENCE) -> Ratio:
-    """Return the ratio of means of two independent samples with Fieller's interval, n + m - 2 degrees."""
+    """The ratio of means of two independent samples with Fieller's interval, n + m - 2 degrees."""
     top, bottom = _values(numerator, "numerator"), _values(denominator, "denominator")
     variances = float(top.var(ddof=1)) / len(top), float(bottom.var(ddof=1)) / len(bottom)
     df = len(top) + len(bottom) - 2
@@ -135,7 +135,7 @@ def fieller_unpaired(numerator: Values, denominator: Values, confidence: float =
 def _fieller(
     top: float, bottom: float, var_top: float, var_bottom: float, cov: float, df: int, confidence: float, method: str
 ) -> Ratio:
-    """Return the values r for which top - r * bottom is within t standard errors of zero."""
+    """The values r for which top - r * bottom is within t standard errors of zero."""
     if bottom == 0:
         raise ValueError("the denominator's mean is zero")
     value, t = top / bottom, t_quantile(df, confidence)
@@ -174,7 +174,7 @@ def _scale(a: Float64, b: Float64) -> float:
 
 
 def _difference(value: float, se: float, df: float, confidence: float, scale: float) -> Difference:
-    """Return the t test and interval. scale: of the values, whose rounding is no variation."""
+    """The t test and interval. scale: of the values, whose rounding is no variation."""
     if se <= ROUNDING * scale:
         same = abs(value) <= ROUNDING * scale
         t = 0.0 if same else math.copysign(math.inf, value)

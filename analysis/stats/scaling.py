@@ -52,12 +52,12 @@ TOO_WIDE = math.log(1e6)  # half-width of a logarithm: what a parameter at its b
 
 
 def usl(n: Float64, gamma: float, alpha: float, beta: float) -> Float64:
-    """Return X(N) = gamma N / (1 + alpha (N-1) + beta N (N-1)): contention alpha, coherency beta (Gunther)."""
+    """X(N) = gamma N / (1 + alpha (N-1) + beta N (N-1)): contention alpha, coherency beta (Gunther)."""
     return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
 
 
 def usl_peak(gamma: float, alpha: float, beta: float) -> tuple[float, float]:
-    """Return (N*, X at N*): the level of most throughput, sqrt((1-alpha)/beta); infinite if nothing is retrograde."""
+    """(N*, X at N*): the level of most throughput, sqrt((1-alpha)/beta); infinite if nothing is retrograde."""
     if beta <= 0:
         return math.inf, (gamma / alpha if alpha > 0 else math.inf)
     level = math.sqrt(max(1 - alpha, 0.0) / beta)
@@ -139,7 +139,7 @@ def _unfit(tried: Float64, rates: Float64) -> Note | None:
 
 
 def _fit_log(n: Float64, x: Float64) -> tuple[Float64, Float64] | None:
-    """Return the log parameters and their covariance, from the best of a few starts; None if none converges."""
+    """The log parameters and their covariance, from the best of a few starts; None if none converges."""
     from scipy import optimize  # slow to import, and needed only here
 
     def log_usl(n: Float64, *logs: float) -> Float64:
@@ -175,7 +175,7 @@ class Knee:
 
 
 def knee(levels: Sequence[float], rates: Sequence[float], latencies: Sequence[float] | None = None) -> Knee:
-    """Return the knee of throughputs at ascending distinct levels; latencies: of the same levels, any unit."""
+    """The knee of throughputs at ascending distinct levels; latencies: of the same levels, any unit."""
     if not levels or len(levels) != len(rates) or any(b <= a for a, b in pairwise(levels)):
         raise ValueError("levels must ascend, one throughput each")
     place = next(i for i, rate in enumerate(rates) if rate >= KNEE_SHARE * max(rates))
@@ -223,7 +223,7 @@ def efficiency(per_agent: dict[int, float]) -> dict[int, float]:
 
 
 def halving_level(eta: dict[int, float]) -> int | None:
-    """Return N*, the smallest N tried with eta below a half; None if there is none."""
+    """N*, the smallest N tried with eta below a half; None if there is none."""
     return next((n for n in sorted(eta) if eta[n] < HALF), None)
 
 

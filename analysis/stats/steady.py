@@ -91,7 +91,7 @@ class Shift:
 
 
 def mser(values: Float64, batch: int = MSER_BATCH) -> WarmUp:
-    """Return how many of `values`, shape (n,), in order of issue, no NaN, belong to the warm-up (MSER-5).
+    """How many of the first `values`, shape (n,), in order of issue, no NaN, belong to the warm-up (MSER-5).
 
     The cut minimises the squared standard error of what is left, over batch means and within the first half (White
     1997; Spratt 1998). The last n mod `batch` values take no part. Fewer than two batches: nothing is cut, not steady.
@@ -114,7 +114,7 @@ def mser(values: Float64, batch: int = MSER_BATCH) -> WarmUp:
 
 
 def stands_out(values: Float64, cut: int) -> bool:
-    """Return whether the first `cut` of `values` differ from the rest by more than chance, dependence included.
+    """Whether the first `cut` of `values` differ from the rest by more than chance, dependence included.
 
     values: as of `mser`, >= 0. Three things are asked: a step of 5 % in the mean; a t test over logarithms with n/g
     values for n, g from the rest (p < 0.001); and that the rest itself does not wander that far, by t over its
@@ -158,7 +158,7 @@ def _beyond(difference: float, scatter: float, df: float, p: float) -> bool:
 
 
 def bin_quantiles(at: Float64, values: Float64, start: float, end: float, q: float = 0.5) -> Float64:
-    """Return the q-quantile in each of ten equal bins of [start, end): shape (10,); NaN where a bin holds nothing.
+    """The q-quantile in each of ten equal bins of [start, end): shape (10,); NaN where a bin holds nothing.
 
     at: shape (n,), when each value was, in the unit of `start`; values outside the window are left out.
     """
@@ -170,7 +170,7 @@ def bin_quantiles(at: Float64, values: Float64, start: float, end: float, q: flo
 
 
 def drift(bins: Float64, least_change: float = DRIFT_CHANGE) -> Drift | None:
-    """Return the trend of `bins`, shape (k,), in order of time; None if fewer than five of them hold data.
+    """The trend of `bins`, shape (k,), in order of time; None if fewer than five of them hold data.
 
     Drifting if Mann-Kendall finds an order (p < 0.05) and the Theil-Sen line rises or falls by `least_change`.
     """
@@ -186,13 +186,13 @@ def drift(bins: Float64, least_change: float = DRIFT_CHANGE) -> Drift | None:
 
 
 def kendall_p(values: Float64, alternative: Literal["two-sided", "less", "greater"] = "two-sided") -> float:
-    """Return the p value of Kendall's tau between `values`, shape (k,), and their order; 1 where all are equal."""
+    """The p value of Kendall's tau between `values`, shape (k,), and their order; 1 where all are equal."""
     p = float(scipy_stats().kendalltau(np.arange(len(values)), values, alternative=alternative).pvalue)
     return 1.0 if math.isnan(p) else p
 
 
 def correlated_p(p: float, inefficiency: float) -> float:
-    """Return the two-sided `p` of a rank test of values whose mean varies `inefficiency` times as if independent.
+    """The two-sided `p` of a rank test of values whose mean varies `inefficiency` times as if independent.
 
     The variance correction of Hamed & Rao (1998); p of independent values is left as it is.
     """
@@ -202,7 +202,7 @@ def correlated_p(p: float, inefficiency: float) -> float:
 
 
 def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, bins: Float64) -> float:
-    """Return how much more the trend over `bins`, quantiles of [start, end), varies than if bins were independent.
+    """How much more the trend over `bins`, quantiles of [start, end), varies than if bins were independent.
 
     at, values: as of `bin_quantiles`, in order of `at`. Ten bins cannot tell; the values in them can: whether each is
     above the Theil-Sen line through the bins is the series that a quantile depends on, without its trend. At most 1.5,
@@ -220,7 +220,7 @@ def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, b
 
 
 def energy_split(values: Float64, least: int = 1) -> tuple[int, float]:
-    """Return (tau, Q): the split into values[:tau] and values[tau:] with the largest energy statistic, and that.
+    """(tau, Q): the split into values[:tau] and values[tau:] with the largest energy statistic, and that.
 
     Q = mk/(m+k) (2 mean|x-y| - mean|x-x'| - mean|y-y'|), m and k the lengths of the parts, over all m^2 and k^2 pairs
     (Matteson & James 2014). values: shape (n,), n >= 2 least; both parts have `least` values or more. Memory is n^2.
@@ -241,7 +241,7 @@ def energy_split(values: Float64, least: int = 1) -> tuple[int, float]:
 
 
 def shifts(bins: Float64) -> tuple[Shift, ...] | None:
-    """Return the level shifts of `bins`, shape (k,), no NaN, in order of time; None if there are fewer than thirty.
+    """The level shifts of `bins`, shape (k,), no NaN, in order of time; None if there are fewer than thirty.
 
     Split recursively at the largest energy statistic, each split accepted only if Welch's t finds the parts different
     (p < 0.01) and their means are 5 % apart: a t test in place of permutations, so that the same data give the same

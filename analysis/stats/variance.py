@@ -36,7 +36,7 @@ class Components:
 
 
 def components(runs: Sequence[Float64]) -> Components | None:
-    """Return the components from the mean squares; None with fewer than two runs or no run with two requests.
+    """The components from the mean squares; None with fewer than two runs or no run with two requests.
 
     runs: the values of each run's requests, each of shape (m_i,); empty ones are left out. With unequal m_i the
     weight is (N - sum m_i^2 / N) / (n - 1), as in Searle, Casella & McCulloch, Variance Components (1992), 3.6.
