@@ -17,6 +17,8 @@ from loadgen.cli.exporting import Outlets, export, exporting
 if TYPE_CHECKING:
     import asyncio
 
+    from pydantic import JsonValue
+
     from loadgen.campaign.campaign import Campaign, Finished
     from loadgen.cli.live import LiveView
     from loadgen.cli.options import Measuring
@@ -61,7 +63,12 @@ def maybe_emulator(wanted: bool, urls: list[str] | None, instances: int = 1) -> 
 
 
 def load_profile(
-    source: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any], *, quiet: bool
+    source: str | None,
+    urls: list[str] | None,
+    target: dict[str, JsonValue],
+    overrides: dict[str, JsonValue],
+    *,
+    quiet: bool,
 ) -> Profile:
     """The profile read, if there is one, with the options laid over it. Without a target one on this machine is found.
 
