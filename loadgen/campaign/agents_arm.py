@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from pydantic import JsonValue
 
 from loadgen.campaign.arm import Arm, Occasion, limits_of
 from loadgen.clock import NS_PER_MS, NS_PER_S
@@ -151,7 +151,7 @@ def _endpoints(
         wanted = index % len(servers) if member.target is None else member.target
         server = servers[names.index(wanted) if isinstance(wanted, str) else wanted]
         # The server's own default holds unless the profile sets a temperature; only the work is made the same.
-        options: dict[str, Any] = {"temperature": None}
+        options: dict[str, JsonValue] = {"temperature": None}
         if not {server.target.api, server.target.kind} & TAKES_NO_SEED:
             options["seed"] = seed % 2**31
         if _agents(profile).workload == "single":

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from loadgen.errors import UsageError
 from loadgen.manifest import MANIFEST, Manifest
@@ -61,8 +61,8 @@ def profile_of(
     resolved: str,
     withheld: Sequence[str],
     *,
-    headers: Mapping[str, str],
-    options: Mapping[str, Any],
+    headers: Mapping[str, JsonValue],
+    options: Mapping[str, JsonValue],
     urls: Sequence[str] = (),
     path: str | None = None,
     proxy: str | None = None,
@@ -96,7 +96,12 @@ def profile_of(
         raise UsageError(f"manifest.json: profile.{where}: {first['msg']}; start a new campaign") from None
 
 
-def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any], whole: Mapping[str, object]) -> bool:
+def _is_given(
+    name: str,
+    headers: Mapping[str, JsonValue],
+    options: Mapping[str, JsonValue],
+    whole: Mapping[str, Sequence[str] | str | None],
+) -> bool:
     if name.startswith("--header"):
         return name.removeprefix("--header '").partition(":")[0] in headers
     if name.startswith("--option"):
@@ -104,7 +109,7 @@ def _is_given(name: str, headers: Mapping[str, str], options: Mapping[str, Any],
     return bool(whole.get(name))
 
 
-def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str) -> None:
+def _fill(settings: Sequence[dict[str, JsonValue]], name: str, value: JsonValue, option: str) -> None:
     """Put a withheld value in its place; nothing else may change, or the runs would not be of one kind."""
     holders = [setting for setting in settings if name in setting]
     withheld = [holder for holder in holders if REDACTED in json.dumps(holder[name])]
@@ -114,7 +119,7 @@ def _fill(settings: Sequence[dict[str, Any]], name: str, value: Any, option: str
         holder[name] = value
 
 
-def _fill_query(targets: Sequence[dict[str, Any]], key: str, given: str) -> None:
+def _fill_query(targets: Sequence[dict[str, JsonValue]], key: str, given: str) -> None:
     """Put a full URL or path in the place of its redacted form."""
     holders = [target for target in targets if target[key] == without_secret_query(given)]
     if not holders:

@@ -21,7 +21,7 @@ EMULATED = 2  # instances that --emulator starts, each with a GPU of its own
 @takes("agents", Measuring)
 def agents(given: Measuring) -> int:
     """Measure agents alone and at the same time, and what the company costs: speedup, efficiency, contention."""
-    if given.profile is None and "scenario" not in given.overrides.get("agents", {}):
+    if given.profile is None and "scenario" not in given.section("agents"):
         raise Stop(
             Exit.USAGE, "no agents: give a profile, or --scenario baseline_vs_chimera|chimera_hetero|chimera_homo"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,11 +13,15 @@ from loadgen.cli.measuring import NO_SERVER, load_profile
 from loadgen.cli.options import Given, takes
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from analysis.probes.small_writes import SmallWrites
 
 __all__ = ["discover"]
 
-ANY_LOAD = {"load": {"concurrency": 1, "requests": 1}}  # not what will be sent; a profile must have one
+ANY_LOAD: dict[str, JsonValue] = {
+    "load": {"concurrency": 1, "requests": 1}
+}  # not what will be sent; a profile must have one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def discover(given: Discovering) -> int:
     return Exit.OK
 
 
-def _small_writes(url: str, target: dict[str, Any]) -> SmallWrites:
+def _small_writes(url: str, target: dict[str, JsonValue]) -> SmallWrites:
     import asyncio
     import secrets
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ from loadgen.cli.exporting import Outlets, export, exporting
 
 if TYPE_CHECKING:
     import asyncio
+
+    from pydantic import JsonValue
 
     from analysis.summary import Summary
     from loadgen.campaign.campaign import Campaign, Finished
@@ -62,7 +64,12 @@ def maybe_emulator(wanted: bool, urls: list[str] | None, instances: int = 1) -> 
 
 
 def load_profile(
-    source: str | None, urls: list[str] | None, target: dict[str, Any], overrides: dict[str, Any], *, quiet: bool
+    source: str | None,
+    urls: list[str] | None,
+    target: dict[str, JsonValue],
+    overrides: dict[str, JsonValue],
+    *,
+    quiet: bool,
 ) -> Profile:
     """The profile read, if there is one, with the options laid over it. Without a target one on this machine is found.
 

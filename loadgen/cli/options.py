@@ -12,11 +12,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from loadgen.cli.target import headers, pairs
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["COMMANDS", "OPTIONS", "Given", "Measuring", "Option", "takes"]
 
@@ -305,11 +308,16 @@ class Given:
     what was given. The other options are attributes.
     """
 
-    target: dict[str, Any] = field(default_factory=dict)
-    overrides: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, JsonValue] = field(default_factory=dict)
+    overrides: dict[str, JsonValue] = field(default_factory=dict)
     url: list[str] | None = None
     json: bool = False
     quiet: bool = False
+
+    def section(self, name: str) -> dict[str, JsonValue]:
+        """The overrides of one section of the profile."""
+        given = self.overrides.get(name)
+        return given if isinstance(given, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,12 +370,13 @@ def takes(command: str, kind: type[_G]) -> Callable[[Callable[[_G], int]], Calla
 
 
 def _given(options: tuple[Option, ...], kind: type[_G], given: dict[str, Any]) -> _G:
-    plain: dict[str, Any] = {option.name: given[option.name] for option in options if not option.key}
-    nested: dict[str, Any] = {"target": {}}
+    plain = {option.name: given[option.name] for option in options if not option.key}
+    top: dict[str, JsonValue] = {}
+    sections: dict[str, dict[str, JsonValue]] = {"target": {}}
     for option in options:
         value = option.value(given[option.name]) if option.key else None
         if value is not None:
-            *sections, key = option.key.split(".")
-            section = nested.setdefault(sections[0], {}) if sections else nested
+            name, _, key = option.key.rpartition(".")
+            section = sections.setdefault(name, {}) if name else top
             section[key] = value
-    return kind(target=nested.pop("target"), overrides=nested, **plain)
+    return kind(target=sections.pop("target"), overrides={**top, **sections}, **plain)

@@ -89,14 +89,16 @@ def _profile(facts: ProfileFacts, withheld: Sequence[str], given: Resuming) -> P
     """The profile of a manifest, with what it withheld given again."""
     from loadgen.campaign.resume import profile_of
 
+    headers, options = given.target.get("headers"), given.target.get("options")
+    path, proxy = given.target.get("path"), given.overrides.get("proxy")
     return profile_of(
         facts.text,
         withheld,
-        headers=given.target.get("headers", {}),
-        options=given.target.get("options", {}),
+        headers=headers if isinstance(headers, dict) else {},
+        options=options if isinstance(options, dict) else {},
         urls=given.url or (),
-        path=given.target.get("path"),
-        proxy=given.overrides.get("proxy"),
+        path=path if isinstance(path, str) else None,
+        proxy=proxy if isinstance(proxy, str) else None,
     )
 
 

@@ -45,7 +45,7 @@ def runtimes(given: Measuring) -> int:
         raise Stop(Exit.USAGE, f"--against {given.against}: is not measured; name one of {', '.join(wanted)}")
     overrides = given.overrides
     if given.profile is None:
-        overrides = {"runs": RUNS, **overrides, "agents": {"scenario": SCENARIO, **overrides.get("agents", {})}}
+        overrides = {"runs": RUNS, **overrides, "agents": {"scenario": SCENARIO, **given.section("agents")}}
     with maybe_emulator(given.emulator, given.url, EMULATED) as urls:
         profile = load_profile(given.profile, urls, given.target, overrides, quiet=given.quiet)
         _check(profile, given.profile)

@@ -16,12 +16,14 @@ from loadgen.cli.measuring import faults_as_exits, load_profile
 from loadgen.cli.options import Given, takes
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from analysis.probes.slots import SlotsResult
     from loadgen.profile import Profile
 
 __all__ = ["slots"]
 
-ANY_LOAD = {"concurrency": 1, "requests": 1}  # not what will be sent; a profile must have one
+ANY_LOAD: dict[str, JsonValue] = {"concurrency": 1, "requests": 1}  # not what will be sent; a profile must have one
 
 
 @dataclass(frozen=True, kw_only=True)

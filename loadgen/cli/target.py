@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from loadgen.cli.exits import Exit, Stop
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["headers", "pairs"]
 
 
-def pairs(name: str, given: list[str] | None) -> dict[str, Any]:
+def pairs(name: str, given: list[str] | None) -> dict[str, JsonValue]:
     """Parse NAME=VALUE; the value as YAML would, so that 0.7 is a number and true a truth."""
     import yaml
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from loadgen.profile.base import Count, Model, brief, did_you_mean, fault
 from loadgen.profile.loads import Closed
@@ -17,7 +17,6 @@ SCENARIOS = ("baseline_vs_chimera", "chimera_hetero", "chimera_homo")
 CALLS = {"two-stage": 2, "micro": 1, "single": 1, "synthetic": 1}  # of one agent in one round
 CHIMERA_DEFAULTS = {"top_p": 0.9, "top_k": 40, "repeat_penalty": 1.1}
 
-Options = dict[str, Any]
 Pause = Annotated[float, Field(ge=0)]
 
 
@@ -31,7 +30,9 @@ class Member(Model):
     role: Literal["collector", "insight"] | None = Field(
         default=None, description="Which prompt of the workload; left out: in turn."
     )
-    options: Options = Field(default_factory=dict, description="Sent in its request bodies, over the target's own.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Sent in its request bodies, over the target's own."
+    )
 
     @field_validator("name")
     @classmethod
@@ -70,9 +71,9 @@ class Configuration(_Crew):
     permits: Count | None = Field(default=None, description="As in `agents`.")
     think_ms: Pause | None = Field(default=None, description="As in `agents`.")
     rounds: Count | None = Field(default=None, description="As in `agents`.")
-    baseline: Options | None = Field(default=None, description="As in `agents`.")
-    chimera: Options | None = Field(default=None, description="As in `agents`.")
-    chimera2: Options | None = Field(default=None, description="As in `agents`.")
+    baseline: dict[str, JsonValue] | None = Field(default=None, description="As in `agents`.")
+    chimera: dict[str, JsonValue] | None = Field(default=None, description="As in `agents`.")
+    chimera2: dict[str, JsonValue] | None = Field(default=None, description="As in `agents`.")
 
     @field_validator("id")
     @classmethod
@@ -109,9 +110,11 @@ class Agents(_Crew):
     artifacts: bool = Field(
         default=False, description="Keep the answers' text, and write the files of the multi-agent guide."
     )
-    baseline: Options = Field(default_factory=dict, description="Options of baseline agents.")
-    chimera: Options = Field(default_factory=dict, description="Options of chimera agents.")
-    chimera2: Options | None = Field(default=None, description="Options of the second kind of chimera agents.")
+    baseline: dict[str, JsonValue] = Field(default_factory=dict, description="Options of baseline agents.")
+    chimera: dict[str, JsonValue] = Field(default_factory=dict, description="Options of chimera agents.")
+    chimera2: dict[str, JsonValue] | None = Field(
+        default=None, description="Options of the second kind of chimera agents."
+    )
     configurations: tuple[Configuration, ...] = Field(
         default=(), strict=False, description="Make a campaign of each of these, in turns, instead of one."
     )
@@ -168,7 +171,7 @@ class Agents(_Crew):
     def _names(self) -> list[str]:
         return [f"{ROLES[i % 2]}-{i // 2 + 1}" if i > 1 else ROLES[i] for i in range(self.count)]
 
-    def _options(self, index: int) -> Options:
+    def _options(self, index: int) -> dict[str, JsonValue]:
         first = index % 2 == 0
         if self.scenario == "baseline_vs_chimera" and first:
             return self.baseline

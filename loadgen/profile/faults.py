@@ -6,9 +6,9 @@ Only the first fault is reported, because the others often follow from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
+from pydantic import JsonValue
 from pydantic_core import ErrorDetails
 
 from loadgen.profile.base import brief, did_you_mean
@@ -36,7 +36,7 @@ _BOUND = {
 }
 
 
-def one_line(error: ErrorDetails, data: dict[str, Any], place: str, given: dict[str, Any]) -> str:
+def one_line(error: ErrorDetails, data: dict[str, JsonValue], place: str, given: dict[str, JsonValue]) -> str:
     """The line for `error` in `data`. place: the file; given: the overrides, which are blamed for what they hold."""
     loc = error["loc"]
     if loc[:1] == ("load",) and loc[1:2] and loc[1] in KINDS:  # the tag of the union is no step of the reader's
@@ -75,13 +75,13 @@ def _path(loc: tuple[int | str, ...], data: Any) -> str:
     return path
 
 
-def _holds(given: Mapping[str, Any], where: str) -> bool:
+def _holds(given: dict[str, JsonValue], where: str) -> bool:
     """Whether the key at `where` came from `given`; a list in `given` came whole."""
-    node: Any = given
+    node: JsonValue = given
     for part in re.sub(r"\[\d+\]", "", where).split("."):
         if isinstance(node, list | tuple):
             return True
-        if not isinstance(node, Mapping) or part not in node:
+        if not isinstance(node, dict) or part not in node:
             return False
         node = node[part]
     return True

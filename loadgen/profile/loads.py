@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, TypeAdapter, model_validator
 
 from loadgen.profile.base import Count, Model, Positive, brief, fault, not_one_of, unknown_key
 
@@ -331,7 +331,7 @@ def _completed(data: Any) -> Any:
     return {key: value for key, value in data.items() if key in keys}
 
 
-def _arrivals_of(data: dict[str, Any]) -> str:
+def _arrivals_of(data: dict[str, JsonValue]) -> str:
     """The arrivals of a mapping without any."""
     stages = data.get("stages")
     first = stages[0] if isinstance(stages, list | tuple) and stages and isinstance(stages[0], dict) else {}
@@ -345,7 +345,7 @@ def _arrivals_of(data: dict[str, Any]) -> str:
     fault("needs concurrency (a closed loop) or rate_per_s (an open loop)")
 
 
-def _keys_of(data: dict[str, Any]) -> set[str]:
+def _keys_of(data: dict[str, JsonValue]) -> set[str]:
     """The keys that have a meaning beside the arrivals and stages of `data`."""
     only = {"burstiness": data["arrivals"] == "gamma", "mmpp": data["arrivals"] == "mmpp"}
     only["max_in_flight"] = data["arrivals"] != "closed"
@@ -383,7 +383,7 @@ Load = Annotated[
 LOAD: TypeAdapter[Closed | Open | Burst | Staged] = TypeAdapter(Load)
 
 
-def resolved(load: Closed | Open | Burst | Staged) -> dict[str, Any]:
+def resolved(load: Closed | Open | Burst | Staged) -> dict[str, JsonValue]:
     """The load as a manifest has it, in plain JSON types: the keys of all kinds, null where its own has none.
 
     `burstiness` and `mmpp` are there only where they mean something.

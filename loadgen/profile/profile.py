@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
 
 from loadgen.profile.agents import Agents
@@ -171,9 +171,9 @@ class Profile(Model):
         """The same profile for other agents; more: other fields to set."""
         return self.model_copy(update={"agents": agents, "load": agents.load, **more})
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, JsonValue]:
         """Every setting, defaults included, as plain JSON types; what may be a secret is redacted."""
-        plain: dict[str, Any] = self.model_dump(mode="json")
+        plain = self.model_dump(mode="json")
         plain["load"] = resolved(self.load)
         if self.campaign.until is not None:
             del plain["runs"]

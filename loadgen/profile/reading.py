@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from loadgen.errors import UsageError
 from loadgen.profile.base import brief, did_you_mean
@@ -40,7 +40,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Profile:
+def load(source: str | Path | None, overrides: Mapping[str, JsonValue] | None = None) -> Profile:
     """Read a profile, lay `overrides` over it and validate the sum.
 
     source: a path, the name of a shipped profile such as `quickstart`, or None for overrides alone.
@@ -78,7 +78,7 @@ def _find(source: str | Path) -> Path:
     raise UsageError(f"{source}: {what}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, JsonValue]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -98,13 +98,14 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _anchor(data: dict[str, Any], folder: Path) -> None:
+def _anchor(data: dict[str, JsonValue], folder: Path) -> None:
     """Make the file names inside `data` relative to `folder`, in place."""
     target = data.get("target")
     holders = [(t, key) for t in (target if isinstance(target, list) else [target]) for key in ("tokenizer", "ca_file")]
     for holder, key in [*holders, (data.get("work"), "dataset"), (data.get("agents"), "data")]:
-        if isinstance(holder, dict) and isinstance(holder.get(key), str):
-            holder[key] = str(folder / Path(holder[key]).expanduser())
+        name = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and isinstance(name, str):
+            holder[key] = str(folder / Path(name).expanduser())
 
 
 # An override of the key on the left makes the file's keys on the right meaningless.
@@ -125,20 +126,20 @@ _REPLACES = {
 _AS_GIVEN = ("options", "objectives")  # their keys are the user's, and so is a null there
 
 
-def _without_nones(given: Mapping[str, Any]) -> dict[str, Any]:
+def _without_nones(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """`given` without its Nones. A mapping that is emptied goes too, or the options would be blamed for the file."""
     pruned = {
-        key: _without_nones(value) if isinstance(value, Mapping) and key not in _AS_GIVEN else value
+        key: _without_nones(value) if isinstance(value, dict) and key not in _AS_GIVEN else value
         for key, value in given.items()
         if value is not None
     }
     return {key: value for key, value in pruned.items() if value != {} or given[key] == {}}
 
 
-def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _merged(data: dict[str, JsonValue], given: dict[str, JsonValue]) -> dict[str, JsonValue]:
     out = dict(data)
-    campaign = out.get("campaign")
-    if (given.get("campaign") or {}).get("until") is not None:
+    campaign, wanted = out.get("campaign"), given.get("campaign")
+    if isinstance(wanted, dict) and wanted.get("until") is not None:
         out.pop("runs", None)
     elif given.get("runs") is not None and isinstance(campaign, dict):
         out["campaign"] = {key: value for key, value in campaign.items() if key not in ("until", "until_metric")}
@@ -146,8 +147,9 @@ def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         if key in _REPLACES and isinstance(old, dict) and isinstance(value, dict):
             dropped = {name for new in value for name in _REPLACES[key].get(new, ())}
-            out[key] = {name: item for name, item in old.items() if name not in dropped} | value
-            _drop_stale_arrivals(out[key], value)
+            merged = {name: item for name, item in old.items() if name not in dropped} | value
+            _drop_stale_arrivals(merged, value)
+            out[key] = merged
         elif key == "target" and isinstance(old, list) and isinstance(value, dict) and "url" not in value:
             out[key] = [{**item, **value} if isinstance(item, dict) else item for item in old]
         elif isinstance(old, dict) and isinstance(value, dict):
@@ -157,7 +159,7 @@ def _merged(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _drop_stale_arrivals(merged: dict[str, Any], given: dict[str, Any]) -> None:
+def _drop_stale_arrivals(merged: dict[str, JsonValue], given: dict[str, JsonValue]) -> None:
     """Let a rate given on the command line open a file's closed loop, or replace its burst."""
     if "arrivals" in given:
         for arrivals, key in (("gamma", "burstiness"), ("mmpp", "mmpp")):
@@ -167,7 +169,7 @@ def _drop_stale_arrivals(merged: dict[str, Any], given: dict[str, Any]) -> None:
         del merged["arrivals"]
 
 
-def _validated(data: dict[str, Any], place: str, given: dict[str, Any]) -> Profile:
+def _validated(data: dict[str, JsonValue], place: str, given: dict[str, JsonValue]) -> Profile:
     try:
         return Profile.model_validate({"load": {}, **data})
     except ValidationError as errors:

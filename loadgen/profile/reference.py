@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from pydantic.json_schema import JsonSchemaValue
 
 from loadgen.profile.loads import KEYS
 from loadgen.profile.profile import Profile
@@ -28,13 +29,11 @@ WORDS = {
 }
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
-Schema = dict[str, Any]  # a JSON schema, as pydantic makes it
-
 
 def reference_markdown() -> str:
     """One table per section of a profile: key, type, default, meaning."""
     schema = Profile.model_json_schema()
-    models: Schema = schema["$defs"]
+    models: JsonSchemaValue = schema["$defs"]
     lines = ["### The top level", "", *_table(schema)]
     for name, paths in _sections(schema, models).items():
         model = models[name]
@@ -54,11 +53,11 @@ def with_reference(page: str) -> str:
     return f"{before}{BEGIN}\n{reference_markdown()}{END}{after}"
 
 
-def _sections(top: Schema, models: Schema) -> dict[str, list[str]]:
+def _sections(top: JsonSchemaValue, models: JsonSchemaValue) -> dict[str, list[str]]:
     """The models below `top` in the order in which they are first named: name -> paths to them."""
     sections: dict[str, list[str]] = {}
 
-    def walk(schema: Schema, path: str) -> None:
+    def walk(schema: JsonSchemaValue, path: str) -> None:
         below = []
         for key, value in schema["properties"].items():
             many = "[]" if any("items" in choice for choice in _choices(value)) else ""
@@ -76,7 +75,7 @@ def _sections(top: Schema, models: Schema) -> dict[str, list[str]]:
     return sections
 
 
-def _table(schema: Schema) -> Iterator[str]:
+def _table(schema: JsonSchemaValue) -> Iterator[str]:
     required = schema.get("required", ())
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
@@ -91,23 +90,23 @@ def _table(schema: Schema) -> Iterator[str]:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _choices(value: Schema) -> list[Schema]:
+def _choices(value: JsonSchemaValue) -> list[JsonSchemaValue]:
     """The alternatives that a value has, null apart."""
-    choices: list[Schema] = value.get("anyOf") or value.get("oneOf") or [value]
+    choices: list[JsonSchemaValue] = value.get("anyOf") or value.get("oneOf") or [value]
     return [choice for choice in choices if choice.get("type") != "null"]
 
 
-def _names(value: Schema) -> list[str]:
+def _names(value: JsonSchemaValue) -> list[str]:
     """The models that a value may be, or that a list of them may hold."""
     refs = [choice.get("$ref") or choice.get("items", {}).get("$ref") for choice in _choices(value)]
     return [ref.rpartition("/")[2] for ref in refs if ref]
 
 
-def _type(value: Schema) -> str:
+def _type(value: JsonSchemaValue) -> str:
     return " or ".join(dict.fromkeys(_type_of(choice) for choice in _choices(value)))
 
 
-def _type_of(choice: Schema) -> str:
+def _type_of(choice: JsonSchemaValue) -> str:
     if "const" in choice:
         return f"`{choice['const']}`"
     if "enum" in choice:
@@ -121,7 +120,7 @@ def _type_of(choice: Schema) -> str:
     return f"{words} {', '.join(bounds)}".rstrip()
 
 
-def _default(value: Schema) -> str:
+def _default(value: JsonSchemaValue) -> str:
     default = value.get("default")
     return "–" if default in (None, "", []) else f"`{json.dumps(default)}`".replace('"', "")
 

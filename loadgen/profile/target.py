@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 
 from loadgen.profile.base import Model, Positive, brief, fault, http_parts
 
@@ -26,7 +26,7 @@ class TargetSpec(Model):
     )
     model: str = Field(default="auto", description="The model; `auto` takes the first one listed.")
     path: str | None = Field(default=None, description="The request path, such as `/v1/completions`.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Sent in each request body as they are.")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Sent in each request body as they are.")
     headers: dict[str, str] = Field(
         default_factory=dict, description="Sent with each request; never written to a file."
     )
