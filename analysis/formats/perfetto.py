@@ -58,10 +58,10 @@ def _events(frame: Frame, requests: Requests, zeros: Mapping[int, int], director
 
 def _zeros(frame: Frame, requests: Requests) -> dict[int, int]:
     """Return where each run's zero lies on the trace's axis, in ns."""
-    told = {entry["run"]: entry["start_ns"] for entry in frame.manifest.get("runs") or [] if "start_ns" in entry}
-    first, zeros, end = min(told.values(), default=0), {}, 0
-    for run in sorted({*told, *np.unique(requests.run).tolist()}):
-        zeros[run] = told[run] - first if run in told else end
+    starts = {run.run: run.start_ns for run in frame.facts.runs if run.start_ns is not None}
+    first, zeros, end = min(starts.values(), default=0), {}, 0
+    for run in sorted({*starts, *np.unique(requests.run).tolist()}):
+        zeros[run] = starts[run] - first if run in starts else end
         mine = requests.run == run
         end = zeros[run] + int(max(requests.done_ns[mine].max(initial=0), requests.intended_ns[mine].max(initial=0)))
     return zeros

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from analysis.estimate import significant
@@ -90,11 +88,6 @@ class Detectable:
         least = significant(scale(self.least))
         assert least is not None
         return Seen(power=POWER, least=least, runs_needed=self.runs_needed, runs=self.runs)
-
-    def to_json(self, scale: Callable[[float], float] = math.exp) -> dict[str, Any]:
-        """Return {"power", "least", "runs_needed", "runs"}. scale: from that of the difference to the printed one."""
-        plain: dict[str, Any] = msgspec.to_builtins(self.seen(scale))
-        return plain
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -13,10 +13,11 @@ from loadgen.cli.exits import Exit, Stop
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from analysis.summary import Summary
     from loadgen.campaign.campaign import Campaign
     from loadgen.cli.options import Measuring
     from loadgen.engine.tally import Tally
-    from loadgen.exporter import Exporter
+    from loadgen.exporter import AgentFigures, Exporter
 
 __all__ = ["Outlets", "export", "exporting"]
 
@@ -82,11 +83,26 @@ def export(campaign: Campaign, exporter: Exporter) -> Callable[[Tally], None]:
     def made() -> None:
         exporter.count_runs(len(campaign.manifest.runs), len(campaign.design.planned))
         if campaign.manifest.runs and campaign.manifest.crew:
-            exporter.show_agents(analysis.as_mapping(analysis.summarise(campaign.directory)).get("agents") or {})
+            exporter.show_agents(_agents(analysis.summarise(campaign.directory)))
 
     campaign.call_after_runs(made)
     campaign.on_look = exporter.show_look
     return exporter.show
+
+
+def _agents(summary: Summary) -> AgentFigures:
+    from loadgen.exporter import AgentFigures
+
+    if not summary.agents:
+        return AgentFigures()
+    agents = summary.agents
+    speedup, efficiency = ((figure.value, figure.low, figure.high) for figure in (agents.speedup, agents.efficiency))
+    return AgentFigures(
+        speedup,
+        efficiency,
+        agents.overlap_efficiency.value,
+        agents.contention.verdict,
+    )
 
 
 def _push(exporter: Exporter, outlets: Outlets) -> None:

@@ -26,7 +26,7 @@ from loadgen.engine.tally import BOUNDS_NS, GROWTH, LOWEST, Buckets, Series, Tal
 from loadgen.manifest import Manifest
 from loadgen.telemetry import Look, Value
 
-__all__ = ["METRICS", "Exporter", "Metric", "names", "registry"]
+__all__ = ["METRICS", "AgentFigures", "Exporter", "Metric", "names", "registry"]
 
 WHO = ("endpoint", "agent")
 BOUNDS = ("value", "low", "high")
@@ -113,6 +113,15 @@ def names() -> set[str]:
     return series
 
 
+class AgentFigures(NamedTuple):
+    """The figures of agents over the runs so far; None where there is none. Bounds are in the order of BOUNDS."""
+
+    speedup: Sequence[float | None] = (None,) * len(BOUNDS)
+    efficiency: Sequence[float | None] = (None,) * len(BOUNDS)
+    overlap_efficiency: float | None = None
+    contention: str | None = None  # one of CONTENTION
+
+
 class Exporter:
     """The counters that a scrape reads: those shown last. Every method may be called from any thread."""
 
@@ -123,7 +132,7 @@ class Exporter:
         self._targets: Sequence[Mapping[str, str]] = ()
         self._runs = (0, 0)  # finished, planned
         self._verdict = VERDICTS[0]
-        self._agents: Mapping[str, Any] = {}
+        self._agents = AgentFigures()
         self._looks: dict[str, Sequence[Value]] = {}
         self._over = False
         self._seen_final = threading.Event()
@@ -149,9 +158,9 @@ class Exporter:
     def count_runs(self, finished: int, planned: int) -> None:
         self._runs = finished, planned
 
-    def show_agents(self, section: Mapping[str, Any]) -> None:
-        """Take over the figures of agents. section: the `agents` part of a summary."""
-        self._agents = section
+    def show_agents(self, agents: AgentFigures) -> None:
+        """Take over the figures of agents."""
+        self._agents = agents
 
     def show_look(self, source: str, look: Look) -> None:
         """Take over a sample of the host and of GPUs; servers export their own metrics."""
@@ -305,23 +314,20 @@ def _native(buckets: Buckets) -> NativeHistogram:
     )
 
 
-def _agents(section: Mapping[str, Any]) -> Iterator[Family]:
-    for name in ("speedup", "efficiency"):
+def _agents(agents: AgentFigures) -> Iterator[Family]:
+    for name, bounds in (("speedup", agents.speedup), ("efficiency", agents.efficiency)):
         family = _family(f"loadgen_{name}")
-        for bound in BOUNDS:
-            value = (section.get(name) or {}).get(bound)
+        for bound, value in zip(BOUNDS, bounds, strict=True):
             if value is not None:
                 family.add_metric([bound], value)
         yield family
     overlap = _family("loadgen_overlap_efficiency")
-    value = (section.get("overlap_efficiency") or {}).get("value")
-    if value is not None:
-        overlap.add_metric([], value)
+    if agents.overlap_efficiency is not None:
+        overlap.add_metric([], agents.overlap_efficiency)
     yield overlap
     contention = _family("loadgen_contention")
-    verdict = (section.get("contention") or {}).get("verdict")
-    for name in CONTENTION if verdict is not None else ():
-        contention.add_metric([name], float(name == verdict))
+    for verdict in CONTENTION if agents.contention is not None else ():
+        contention.add_metric([verdict], float(verdict == agents.contention))
     yield contention
 
 

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from loadgen.engine.tally import Tally
-from loadgen.exporter import METRICS, Exporter, ExportError, names, push, remote_write, serve
+from loadgen.exporter import METRICS, AgentFigures, Exporter, ExportError, names, push, remote_write, serve
 from loadgen.manifest import InstrumentFacts, Manifest
 from loadgen.record import Kind, Outcome, Record
 from loadgen.servers.endpoint import Endpoint
@@ -118,14 +118,7 @@ def test_histograms_hold_each_duration_once_below_its_bound(url: str) -> None:
 
 
 def test_every_series_is_declared_and_every_declared_family_is_there(exporter: Exporter, url: str) -> None:
-    exporter.show_agents(
-        {
-            "speedup": {"value": 1.8, "low": 1.7, "high": 1.9},
-            "efficiency": {"value": 0.9, "low": None, "high": None},
-            "overlap_efficiency": {"value": 0.95},
-            "contention": {"verdict": "contention"},
-        }
-    )
+    exporter.show_agents(AgentFigures((1.8, 1.7, 1.9), (0.9, None, None), 0.95, "contention"))
     gpu, core = labelled(gpu=0), labelled(core="all")
     exporter.show_look("host", Look(0, [Value(name, core, 0.5) for name in ("cpu_busy_ratio", "cpu_steal_ratio")]))
     exporter.show_look(
