@@ -1,11 +1,11 @@
-"""The calibration standard: a server of known timing that speaks the dialects of the servers we measure.
+"""The calibration standard: a server of known timing that speaks the dialects of the servers loadgen measures.
 
     with spawn(Law(ttft_s=0.05, gap_s=0.02)) as emulator:
         ...                                   # any client against emulator.url
         truth = emulator.truth()["my-id"]     # what the server did, to the nanosecond, by X-Request-Id
 
-`physics` says when tokens are due, the dialects (`openai`, `ollama`, `lmstudio`) say what they look like, `server`
-sends them, `truth` keeps what it did.
+`physics` computes when tokens are due, the dialects (`openai`, `ollama`, `lmstudio`) make their bytes, `server` sends
+them, `truth` records the sends.
 """
 
 from .physics import Law

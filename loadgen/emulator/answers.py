@@ -1,6 +1,6 @@
-"""What a dialect hands to the server: a `Reply` that is ready, or a `Generation` the physics will time.
+"""Answers that a dialect hands to the server: a `Reply` that is ready, or a `Generation` the physics will time.
 
-A generation is bytes only: it knows what the opening, each token and the ending look like, never when they are sent.
+A generation is bytes only: it knows the bytes of the opening, each token and the ending, never when they are sent.
 Payloads are unframed (no chunk sizes), so that faults can rewrite, split or merge them; the server frames. The events
 of one answer are `before + words + after`, which the server turns into constant bytes around one word.
 """
@@ -33,13 +33,13 @@ class Counters:
 
 @dataclass(slots=True)
 class Site:
-    """The server as its dialects see it."""
+    """The facts about the server that its dialects use."""
 
     presents: str  # which server it claims to be
     model: str
     physics: Physics
     max_model_len: int
-    counters: tuple[Counters, ...]  # one an instance
+    counters: tuple[Counters, ...]  # one per instance
     created_s: int = field(default_factory=lambda: int(time.time()))
     answered: int = 0  # requests seen so far; numbers the ids that clients are given
 
@@ -77,7 +77,7 @@ class Generation:
         self.limit = limit
         self.ignore_eos = bool(body.get("ignore_eos"))
         self.stream = stream
-        self.ended_itself = False  # set when the length is drawn: by itself, or by its limit
+        self.ended_itself = False  # set when the length is drawn: whether it ends by itself, not by its limit
 
     @property
     def finish_reason(self) -> str:

@@ -1,7 +1,7 @@
 """One accepted socket: bytes out as fast as it takes them, in order, or dribbled on purpose.
 
-Whatever the socket does not take is kept and sent on EPOLLOUT. A connection that fails tells its server once, through
-`on_lost`, and swallows what is written afterwards, so that writers need not check after every send.
+Bytes that the socket does not take are kept and sent on EPOLLOUT. A connection that fails calls `on_lost` once, and
+ignores later writes, so that writers need not check after every send.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Timers:
         self._count = 0
 
     def at(self, at_ns: int, callback: Callback) -> None:
-        """Call back at an instant, or in the next turn if it has passed."""
+        """Call `callback` at an instant, or in the next turn if it has passed."""
         self._count += 1
         heappush(self._heap, (at_ns, self._count, callback))
 
@@ -39,13 +39,13 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def run(self, now_ns: int) -> None:
-        """Call back whatever is due."""
+        """Run the callbacks that are due."""
         while self._heap and self._heap[0][0] <= now_ns:
             heappop(self._heap)[2]()
 
 
 class Connection:
-    """An accepted socket, what came in, and what could not go out yet."""
+    """An accepted socket, the bytes that came in, and those that could not go out yet."""
 
     __slots__ = (
         "_dribble",
@@ -79,7 +79,7 @@ class Connection:
         self.inbox: bytes | bytearray = b""
         self.outbox = bytearray()
         self.stream: object | None = None  # the answer under way: kept here for the server, and never touched
-        self.waiting = False  # an answer is set for later; nothing else may be served before
+        self.waiting = False  # an answer is set for later; no other may be served before
         self.closing = False  # close as soon as everything is out
         self.closed = False
         self.stamp_ns = 0  # arrival of the last byte read
@@ -92,7 +92,7 @@ class Connection:
 
     @property
     def orderly(self) -> bool:
-        """Nothing written earlier is still here: a send would follow it on the wire at once."""
+        """Whether all earlier bytes were sent: a send would follow them on the wire at once."""
         return not (self.outbox or self._dribble)
 
     def write(self, data: bytes, before: Callback | None = None) -> None:
@@ -118,12 +118,12 @@ class Connection:
             self.keep(data[sent:])
 
     def keep(self, rest: bytes) -> None:
-        """Keep what a send left over, until the socket takes more."""
+        """Keep the bytes that a send left over, until the socket takes more."""
         self.outbox += rest
         self._epoll.modify(self.fd, READ_WRITE)
 
     def dribble(self, pieces: list[tuple[bytes, Callback | None]], every_ns: int) -> None:
-        """Send pieces one by one, the first now, or behind what is dribbling already."""
+        """Send pieces one by one, the first now, or after pieces already on their way."""
         idle = not self._dribble
         self._dribble.extend(pieces)
         self._every_ns = every_ns
@@ -136,7 +136,7 @@ class Connection:
         data, before = self._dribble.popleft()
         held, self._dribble = self._dribble, deque()
         self.write(data, before)
-        held.extend(self._dribble)  # what `before` wrote comes after what was there
+        held.extend(self._dribble)  # bytes that `before` wrote come after those that were there
         self._dribble = held
         if held:
             self._timers.at(time.monotonic_ns() + self._every_ns, self._drip)
@@ -144,7 +144,7 @@ class Connection:
             self.close_if_done()
 
     def writable(self) -> None:
-        """Send what was kept."""
+        """Send the bytes that were kept."""
         try:
             sent = self.sock.send(self.outbox)
         except BlockingIOError:
@@ -158,12 +158,12 @@ class Connection:
             self.close_if_done()
 
     def close_if_done(self) -> None:
-        """Close, if that is wanted and everything is out."""
+        """Close, if `closing` is set and everything is out."""
         if self.closing and self.orderly:
             self.lose()
 
     def lose(self) -> None:
-        """Close now; what was not sent is gone."""
+        """Close now; bytes not sent are dropped."""
         if not self.closed:
             self.closed = True
             self.sock.close()

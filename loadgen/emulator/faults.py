@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong, for which request, and what it does to the bytes. Pure and seeded.
+"""Faults on demand: their kinds, the requests they strike, and their effect on the bytes. Pure and seeded.
 
 A fault is named in the request (`X-Emulator-Fault: name[=arg]`), which always wins, or on the command line as
 `NAME[:ARG]=RATE`, where RATE is a share such as 0.05, or 1/n for every n-th request. `refuse` given by rate is drawn
@@ -46,7 +46,7 @@ AFTER_TOKENS = {"stall-mid", "cut", "reset", "error-event"}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one answer."""
+    """The fault of one answer."""
 
     name: str
     arg: float
@@ -92,7 +92,7 @@ class FaultPlan:
         self._requests = self._accepts = 0
 
     def for_accept(self) -> bool:
-        """Say whether the connection just accepted is to be refused."""
+        """Whether the connection just accepted must be refused."""
         self._accepts += 1
         return self._draw(True, self._accepts) is not None
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 as a server needs it: bytes to requests, answers to bytes. Pure.
 
 Only what load generators send: Content-Length or chunked bodies, keep-alive by default. Headers are searched for, not
-parsed into a dict, because this runs once for each of many thousand requests a second and few of them matter.
+parsed into a dict, because this runs once for each of many thousand requests per second and few of them matter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class BadRequest(Exception):
-    """The client does not speak HTTP/1.1 as we understand it."""
+    """The client does not speak HTTP/1.1 as the emulator understands it."""
 
 
 class Request:

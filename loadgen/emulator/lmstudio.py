@@ -1,7 +1,7 @@
 """LM Studio's own routes: named events on /api/v1/chat, statistics beside the OpenAI shape on /api/v0.
 
 The events that precede the first token (chat.start, model_load.start or prompt_processing.start) leave when the
-request is accepted; the ones that close those phases leave with the first token.
+request is accepted; the events that close those phases leave with the first token.
 """
 
 from __future__ import annotations

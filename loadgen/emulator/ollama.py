@@ -28,7 +28,7 @@ _SIZE_BYTES = 1_000_000_000
 
 
 def parse_keep_alive(value: object) -> int | None:
-    """Nanoseconds; None for ever. Accepts a number of seconds or a Go duration; raises ValueError."""
+    """The nanoseconds of a number of seconds or a Go duration; None for ever. Raises ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return None if value < 0 else round(value * NS_PER_S)
     if isinstance(value, str):
@@ -104,7 +104,7 @@ def _missing(body: dict[str, Any]) -> Reply:
 
 
 def _keep_alive(site: Site, request: Request, body: dict[str, Any]) -> int | None:
-    """Apply `keep_alive`, if given; return what it was given as (-1: not given)."""
+    """The `keep_alive` of a body, which is applied: ns, None for ever, -1 where not given."""
     if body.get("keep_alive") is None:
         return -1
     keep_ns = parse_keep_alive(body["keep_alive"])

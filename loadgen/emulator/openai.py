@@ -1,7 +1,7 @@
 """The OpenAI routes as vLLM, llama.cpp, Ollama, LM Studio and OpenAI itself answer them.
 
-One shape, and a `Flavour` for where the servers differ: who sends the role when, whether the last token shares its
-event with the finish reason, how an error looks, when headers leave.
+One shape, and a `Flavour` for the differences between servers: when the role is sent, whether the last token shares its
+event with the finish reason, the form of an error, when headers leave.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARK_JSON = b"\\u0000"
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """Where servers of the same shape differ."""
+    """The differences between servers of the same shape."""
 
     owned_by: str
     role: str = "alone"  # an event of its own; "every": beside every delta, as Ollama and LM Studio do
@@ -125,7 +125,7 @@ class _Pieces:
     role: bytes
     before: bytes  # of a token's words
     after: bytes
-    last: dict[str, bytes]  # instead of `after`, by finish reason, where the last token tells it
+    last: dict[str, bytes]  # instead of `after`, by finish reason, where the last token carries it
 
 
 @cache

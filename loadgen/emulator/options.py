@@ -1,4 +1,4 @@
-"""The emulator's command line as one frozen value; both ways, because a parent that spawns it writes one."""
+"""The emulator's command line as one frozen value, parsed and written: a parent that spawns it writes one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OptionsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything but the law is about the server, not about its timing."""
+    """The options of the emulator. All except `law` are about the server, not about its timing."""
 
     law: Law = field(default_factory=Law)
     host: str = "127.0.0.1"
@@ -105,8 +105,8 @@ def parse(argv: Sequence[str]) -> Options:
     add("--as", dest="presents", default="vllm", choices=IDENTITIES, help="server to pose as (vllm)")
     add("--model", default="emulated", help="name of the one model it serves (emulated)")
     for name, kind, default, text in _NUMBERS:
-        shown = "off" if default is None else f"{default:g}"
-        add(name, type=kind, default=default, help=f"{text} ({shown})")
+        printed = "off" if default is None else f"{default:g}"
+        add(name, type=kind, default=default, help=f"{text} ({printed})")
     add("--prefix-cache", action="store_true", help="prompt prefixes seen before cost no prefill")
     metavar = "NAME[:ARG]=RATE"
     add("--fault", dest="faults", action="append", default=[], metavar=metavar, help="RATE: 0.05 or 1/20; repeatable")

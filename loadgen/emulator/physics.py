@@ -2,7 +2,7 @@
 
 Strategy. `Physics` is an event-driven simulation advanced by instants that the caller names, so a socket server and a
 virtual-time test drive the very same code. Every deadline is an absolute integer of nanoseconds, computed from other
-deadlines and never from the moment somebody looked: a caller that comes late emits late, but shifts nothing.
+deadlines and never from the time of a call: a caller that comes late emits late, but shifts nothing.
 
 The law, for one request that arrives at `a`:
 
@@ -13,7 +13,7 @@ The law, for one request that arrives at `a`:
 `running` counts requests holding a slot of the instance at that instant, prefill included; requests that finish at the
 same instant no longer count. The GPU factor is 1 + gpu_share * (busy instances - 1): 0 is a GPU each, 1 is pure time
 slicing. Jitter multiplies the prefill and each step by a lognormal of mean 1. An event carries `tokens_per_event`
-tokens (one decode step yields them all, as with speculative decoding), the last event what is left. In M/M/1 mode one
+tokens (one decode step yields them all, as with speculative decoding), the last event the rest. In M/M/1 mode one
 slot serves for Exp(mu) in all, whatever the length, and the events divide that time evenly. A request larger than the
 whole KV cache runs alone.
 """
@@ -34,7 +34,7 @@ NEVER = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What the server's time depends on. None always means "no limit" or "off"."""
+    """The parameters of the server's timing. None always means "no limit" or "off"."""
 
     ttft_s: float = 0.050
     gap_s: float = 0.020
@@ -131,7 +131,7 @@ class Job:
 
 
 class Instance:
-    """One model server: its slots, its cache, its queue, and since when the model is there."""
+    """One model server: its slots, its cache, its queue, and the time from which its model is loaded."""
 
     __slots__ = (
         "free_ns",
@@ -153,7 +153,7 @@ class Instance:
         self.queue: deque[Job] = deque()
         self.running = 0
         self.kv_used = 0
-        self.kv_before = 0  # what was used until `released_ns`
+        self.kv_before = 0  # tokens in use until `released_ns`
         self.released_ns = -NEVER
         self.ready_ns = -NEVER if law.load_s == 0 else NEVER  # NEVER: not loaded
         self.idle_ns = -NEVER  # when the last request finished, or the load ended
@@ -167,7 +167,7 @@ def _default_keep_ns(law: Law) -> int:
 
 
 class Prefixes:
-    """Which prompts were seen, in whole blocks, as a prefix cache knows them; the oldest blocks are forgotten."""
+    """The prompts of earlier requests, in whole blocks, as in a prefix cache; the oldest blocks are forgotten."""
 
     BLOCK_TOKENS = 16
 
@@ -191,7 +191,7 @@ class Prefixes:
 
 
 class Physics:
-    """When is the next token of each running request due?"""
+    """The simulation: when the next token of each running request is due."""
 
     def __init__(self, law: Law) -> None:
         self.law = law
@@ -200,7 +200,7 @@ class Physics:
         # on the left, it belongs on the right again, so a token costs no sifting. The rest is in the heap.
         self._heap: list[tuple[int, int, Job]] = []
         self._ring: deque[tuple[int, int, Job]] = deque()
-        # A word in the seed: whoever draws arrivals from Random(seed) must not get our stream.
+        # A word in the seed: arrivals drawn from Random(seed) must not use the same stream.
         self._rng = random.Random(f"emulator {law.seed}")
         self._ttft_ns = round(law.ttft_s * NS_PER_S)
         self._gap_ns = round(law.gap_s * NS_PER_S)
@@ -238,7 +238,7 @@ class Physics:
         self._admit(instance)
 
     def load(self, index: int, at_ns: int) -> int:
-        """Make sure the model is loaded or loading; return when it is, or was, ready."""
+        """The instant at which the model is, or was, ready; it is loaded if it was not."""
         instance = self.instances[index]
         if not self.is_loaded(index, at_ns):
             instance.ready_ns = instance.idle_ns = at_ns + self._load_ns
@@ -246,7 +246,7 @@ class Physics:
         return instance.ready_ns
 
     def is_loaded(self, index: int, at_ns: int) -> bool:
-        """Say whether the model is loaded, or being loaded, at an instant."""
+        """Whether the model is loaded, or being loaded, at an instant."""
         instance = self.instances[index]
         if instance.ready_ns == NEVER:
             return False
@@ -260,7 +260,7 @@ class Physics:
     def unload(self, index: int) -> None:
         """Forget the model now, if nothing runs on it; otherwise when the last request finishes.
 
-        A model that is loaded again knows neither the prefixes it saw nor how long it was to be kept.
+        A model that is loaded again has an empty prefix cache and the law's time before unloading.
         """
         instance = self.instances[index]
         if instance.running or instance.queue:
@@ -271,7 +271,7 @@ class Physics:
             instance.prefixes = Prefixes()
 
     def advance(self, now_ns: int, limit: int = 1 << 30) -> list[Job]:
-        """The jobs with an event due by `now_ns`, in order of their deadlines, one entry an event.
+        """The jobs with an event due by `now_ns`, in order of their deadlines, one entry per event.
 
         At most about `limit` entries; call again for the rest. A flooding job is returned once for all its events.
         """
@@ -290,7 +290,7 @@ class Physics:
         return due
 
     def _turn_ring(self, bound_ns: int, limit: int, due: list[Job]) -> None:
-        """Take what the ring holds up to an instant, or until a job finishes: another may then have started."""
+        """Take the entries of the ring up to an instant, or until a job finishes: another may then have started."""
         ring, gap_ns, append = self._ring, self._gap_ns, due.append
         room = limit - len(due)
         while room and ring and ring[0][0] <= bound_ns:
@@ -342,7 +342,7 @@ class Physics:
             self._admit(instance)
 
     def _advance_coupled(self, now_ns: int, limit: int) -> list[Job]:
-        # Two passes over each instant: who finishes now must not lengthen the next step of who does not.
+        # Two passes over each instant: a job that finishes now must not lengthen the next step of the others.
         heap = self._heap
         due: list[Job] = []
         while heap and heap[0][0] <= now_ns and len(due) < limit:
@@ -369,7 +369,7 @@ class Physics:
         return self._disturb(job, step)
 
     def _disturb(self, job: Job, duration_ns: int) -> int:
-        """Apply the GPU share and the jitter to a duration."""
+        """`duration_ns` with the GPU share and the jitter applied."""
         if not self._coupled:
             return duration_ns
         factor = 1.0

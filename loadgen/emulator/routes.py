@@ -1,7 +1,7 @@
-"""Which path means what, for each server the emulator can pretend to be.
+"""The routes of each server that the emulator can pretend to be.
 
-The routes that generate exist under every identity; those a client probes to find out whom it talks to exist only
-under their own, for a server that answers `/api/version` and `/version` alike is none that exists.
+The routes that generate exist under every identity; those that identify a server exist only under its own, because no
+real server answers both `/api/version` and `/version`.
 """
 
 from __future__ import annotations

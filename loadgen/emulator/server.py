@@ -1,18 +1,18 @@
 """The shell around the physics: one process, one thread, one epoll loop of its own.
 
-Strategy. There is no asyncio here: a loop that only reads, looks at a heap and sends costs a third of one that makes
+Strategy. There is no asyncio here: a loop that only reads, checks a heap and sends costs a third of one that makes
 callbacks. Each turn (1) sends every token that is due, in the order of the deadlines, each with one `send` of bytes cut
 from a template and one clock read just before it, (2) waits for the next deadline or for a socket, (3) reads.
 
 A request's arrival is the kernel's stamp of its last byte (SO_TIMESTAMPNS), turned from REALTIME to MONOTONIC, so the
-physics starts when the request came, not when Python got round to it.
+physics starts when the request came, not when Python read it.
 
 Waiting. `epoll.poll` rounds its timeout up to a millisecond, so the loop waits in `select.select` on the epoll's own
 descriptor, which takes microseconds, with the thread's timer slack set to 1 ns. It aims a little early and spins to the
 deadline, which also warms the caches, as long as spinning has taken less than a tenth of the time; beyond that (many
 thousand deadlines a second) it just waits, and wakes some tens of microseconds late. Idle, it burns nothing.
 
-A slow reader: what the socket does not take is kept and goes out on EPOLLOUT; its stamps are those of the attempt.
+A slow reader: bytes that the socket does not take are kept and sent on EPOLLOUT; stamps are those of the first attempt.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ACCEPTS_A_TURN = 64
 SPIN_LEAD_NS = 150_000  # waking from select takes 50 us (median) on a virtual machine, and cold code as much again
 SPIN_SHARE = 0.1
 SPIN_CAP_NS = 10_000_000
-TURN_TOKENS = 256  # tokens sent before sockets are looked at again
+TURN_TOKENS = 256  # tokens sent before sockets are polled again
 BACKLOG = 4096
 HOUSEKEEPING_NS = NS_PER_S
 _TIMESPEC = struct.Struct("@ll")
@@ -181,7 +181,7 @@ class Server:
         self.timers.at(monotonic_ns() + HOUSEKEEPING_NS, self._keep_house)
 
     def _sleep(self, due_ns: int, otherwise_ns: int) -> None:
-        """Wait for a deadline of the physics, for another instant, or for a socket, whatever comes first."""
+        """Wait for a deadline of the physics, another instant, or a socket, the first of them."""
         if self.truth is not None:
             self.truth.flush()
         now_ns = monotonic_ns()
@@ -222,7 +222,7 @@ class Server:
             try:
                 sock, _ = listener.accept()
             except OSError:
-                return  # nobody left, or no descriptor: the backlog keeps them
+                return  # none left, or no descriptor: the backlog keeps them
             sock.setblocking(False)
             connection = Connection(sock, instance, self.epoll, self.timers, self._lost)
             self.connections[connection.fd] = connection
@@ -253,7 +253,7 @@ class Server:
         self._serve(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Answer what is complete in the inbox, one request at a time."""
+        """Answer the complete requests in the inbox, one at a time."""
         while connection.inbox and connection.stream is None:
             if connection.waiting or connection.closing or connection.closed:
                 return
@@ -411,7 +411,7 @@ class Server:
     # ---- endings
 
     def finish(self, stream: Stream) -> None:
-        """The whole answer has been given to the kernel, or waits in the outbox."""
+        """End a stream whose whole answer has been given to the kernel, or waits in the outbox."""
         connection = stream.connection
         if connection.stream is not stream:
             return  # the last send found the connection broken
@@ -435,7 +435,7 @@ class Server:
             connection.lose()
 
     def _lost(self, connection: Connection) -> None:
-        """The connection is closed: cancel what ran on it."""
+        """Cancel the request of a connection that has closed."""
         self.connections.pop(connection.fd, None)
         stream, connection.stream = connection.stream, None
         if isinstance(stream, Stream):
@@ -489,7 +489,7 @@ class Server:
         )
 
     def _log(self, job: Job, *, fault: Fault | None, **fields: object) -> None:
-        """Add to the truth what the physics knows, and `fields`, which are the other names of `Truth`."""
+        """Add an entry to the truth: the times of the job, and `fields`, which are the other names of `Truth`."""
         if self.truth is None:
             return
         fields |= {
@@ -509,7 +509,7 @@ class Server:
 
 
 def prepare_process(options: Options) -> None:
-    """Descriptors, timer slack, affinity, collector: what the process needs before it serves."""
+    """Prepare the process before it serves: descriptors, timer slack, affinity, garbage collector."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # The default slack of 50 us would be added to every wait.
@@ -523,7 +523,7 @@ def prepare_process(options: Options) -> None:
 
 
 def run_emulator(options: Options) -> int:
-    """Serve until a signal, the limit, or the parent's end; return the exit code."""
+    """The exit code, after serving until a signal, the limit, or the parent's end."""
     try:
         server = Server(options)
     except (OptionsError, OSError) as problem:

@@ -1,4 +1,4 @@
-"""Run the emulator beside the caller: a process of its own that says when it listens and ends with its parent."""
+"""The emulator beside the caller: a process of its own that reports when it listens and ends with its parent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Emulator:
 
     def __init__(self, process: subprocess.Popen[bytes], urls: list[str], truth_path: Path) -> None:
         self._process = process
-        self.urls = urls  # one an instance
+        self.urls = urls  # one per instance
         self.url = urls[0]
         self.ports = [int(url.rpartition(":")[2]) for url in urls]
         self.port = self.ports[0]
@@ -43,7 +43,7 @@ class Emulator:
         return read_truth(self.truth_path)
 
     def stop(self) -> int:
-        """End the process, by its id, and return its exit code. May be called twice."""
+        """The exit code of the process, which is ended by its id. May be called twice."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -69,7 +69,7 @@ def spawn(
     faults: tuple[str, ...] = (),
     max_seconds: float | None = 3600.0,
 ) -> Iterator[Emulator]:
-    """Serve `law` on loopback from a new process for the length of a `with` block.
+    """An emulator that serves `law` on loopback from a new process for the length of a `with` block.
 
     truth: where to append the log; None keeps it in a temporary file that goes with the block.
     cpu: the core to pin the emulator to. Raises RuntimeError if it does not start.

@@ -1,6 +1,6 @@
-"""One answer on its way: which bytes its next event is, what a fault makes of them, what was done when.
+"""One answer on its way: the bytes of its next event, changed by a fault if there is one, and the stamps of its sends.
 
-`Stream` is told that an event is due and sends it. The server's loop has a shorter way for the events in the middle of
+`Stream.step` sends the event that is due. The server's loop has a shorter way for the events in the middle of
 a healthy stream (`plain`): constant bytes around one word. Everything else comes through `step`.
 """
 
@@ -79,7 +79,7 @@ class Stream:
         self.n = 0  # tokens sent
         self.events = 0  # token-bearing events sent
         self.last = job.output_tokens - 1
-        self.stop_at = -1  # a fault strikes when so many tokens are sent
+        self.stop_at = -1  # a fault strikes when this number of tokens is sent
         if fault is not None and fault.name in AFTER_TOKENS:
             self.stop_at = min(int(fault.arg), self.last)
         self.opened = False
@@ -92,13 +92,13 @@ class Stream:
 
     @property
     def alive(self) -> bool:
-        """The connection stands and still carries this answer."""
+        """Whether the connection is open and still carries this answer."""
         return self.connection.stream is self
 
     # ---- before the first token
 
     def begin(self) -> None:
-        """Send what leaves before the first token, if anything does."""
+        """Send the bytes that leave before the first token, if there are any."""
         fault, generation = self.fault, self.generation
         if not generation.stream or (fault is not None and fault.name in WHOLE):
             return
@@ -243,7 +243,7 @@ class Stream:
         self.connection.write(b"", self._complete)
 
     def _break_off(self) -> None:
-        """End the answer as its fault says, before its time."""
+        """End the answer early, in the way of its fault."""
         assert self.fault is not None
         self.physics.cancel(self.job, monotonic_ns())
         self.job.left = 0
@@ -281,7 +281,7 @@ class Stream:
             self.plain = True
 
     def pump(self) -> bool:
-        """Send a flooding answer as fast as the socket takes it; return True to be called again next turn."""
+        """Whether more of a flooding answer is left for the next turn; sends as fast as the socket takes it."""
         for _ in range(BLOCKS_A_TURN):
             if not self.alive or self.job.left < 0:
                 return False

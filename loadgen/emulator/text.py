@@ -35,7 +35,7 @@ def token_id(word: str) -> int:
 
 
 def count_tokens(prompt: object) -> int:
-    """Count the tokens of a prompt: text, ids, a list of either, messages, or parts of a message."""
+    """The number of tokens of a prompt: text, ids, a list of either, messages, or parts of a message."""
     if isinstance(prompt, str):
         return len(prompt.split())
     if isinstance(prompt, int):

@@ -1,4 +1,4 @@
-"""What the emulator truly did: one line of JSON per finished request, appended to a file.
+"""The true timing of the emulator's answers: one line of JSON per finished request, appended to a file.
 
 Lines are buffered and written when the server is about to sleep or the buffer is large, so the log costs no system
 call on the path of a token, and memory does not grow with the number of requests.
@@ -30,13 +30,13 @@ class Truth:
     head_ns: int | None  # just before the first byte of the answer was given to the kernel
     token_ns: tuple[int, ...]  # just before the send of each token-bearing event
     done_ns: int  # the last send, or the moment the connection was lost
-    first_due_ns: int  # what the law asked for; 0 if it did not get so far
+    first_due_ns: int  # the deadline by the law; 0 if the request did not get so far
     last_due_ns: int
     queue_ns: int
     load_ns: int
     prefill_ns: int
     input_tokens: int
-    output_tokens: int  # those really sent
+    output_tokens: int  # the number really sent
     fault: str | None
     cached_tokens: int  # of the prompt, which cost no prefill
     complete: bool  # the whole answer, terminal marker included, was given to the kernel
@@ -59,7 +59,7 @@ class TruthLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write the buffered entries."""
         if self._lines:
             self._file.write(b"".join(self._lines))
             self._lines.clear()
