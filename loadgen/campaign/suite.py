@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from msgspec import UNSET
 
+from analysis.suites.suite import campaign_in
 from loadgen import __version__
 from loadgen.campaign.agents_arm import CONCURRENT
 from loadgen.campaign.campaign import Campaign, Finished
@@ -261,7 +261,7 @@ def _recall(tested: Tested) -> Manifest | None:
     try:
         # Without checksums it was killed while it was closed, and has to be closed again.
         sealed = manifest.sha256 is not UNSET and path.exists()
-        summary = json.loads(path.read_text(encoding="utf-8")) if sealed else None
+        summary = campaign_in(tested.directory) if sealed else None
     except ValueError:
         raise UsageError(f"{path}: is not JSON; remove it, it will be made again") from None
     tested.began = manifest.wall_start

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadgen.campaign.arm import Arm, Occasion
@@ -93,11 +94,9 @@ async def test_arms_are_interleaved_as_planned_with_the_control_at_both_ends(ser
     assert sorted({row["run"] for row in records}) == list(range(8))
     assert finished.summary is not None
     # The figures are those of the primary arm, to which the control does not belong.
-    assert [run["run"] for run in finished.summary["per_run"]] == [
-        run for run, (_, arm) in enumerate(planned) if arm == "a"
-    ]
-    assert finished.summary["control"]["arm"] == "b"
-    assert 0.2 < finished.summary["control"]["ratio"]["ttft_ms"] < 5
+    assert [run.run for run in finished.summary.per_run] == [run for run, (_, arm) in enumerate(planned) if arm == "a"]
+    assert finished.summary.control.arm == "b"
+    assert 0.2 < finished.summary.control.ratio["ttft_ms"] < 5
 
 
 async def test_a_control_that_is_no_arm_is_refused(server: Servers, tmp_path: Path) -> None:
@@ -117,9 +116,9 @@ async def test_runs_go_on_until_the_first_look_that_is_narrow_enough(server: Ser
     assert len(manifest["runs"]) == 5
     assert said == [f"{said[0].partition(';')[0]}; narrow enough"]
     assert finished.summary is not None
-    assert finished.summary["stopping"]["within"] == 0.4
-    assert finished.summary["metrics"]["ttft_ms"]["mean"]["confidence"] == 0.97
-    assert finished.summary["metrics"]["output_tokens_per_s"]["confidence"] == 0.97
+    assert finished.summary.stopping.within == 0.4
+    assert finished.summary.metrics.ttft_ms.mean.confidence == 0.97
+    assert finished.summary.metrics.output_tokens_per_s.confidence == 0.97
 
 
 async def test_a_look_that_is_too_wide_plans_the_runs_until_the_next(server: Servers, tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ async def test_runs_that_have_no_figure_to_look_at_are_no_reason_for_more(server
     assert manifest["looks"][0]["half_width"]["ttft_ms"] is None
     assert said == ["5 runs: no more, for a run has no ttft_ms and its width cannot be known"]
     assert finished.summary is not None
-    assert finished.summary["verdict"] == "failed"
+    assert finished.summary.verdict == "failed"
 
 
 async def test_unloading_makes_the_first_request_of_each_run_a_cold_one(server: Servers, tmp_path: Path) -> None:
@@ -253,7 +252,7 @@ async def test_an_endpoint_that_dies_between_arms_leaves_the_rest_missing_with_t
     assert (finished.unreachable, finished.missing) == (True, 3)
     assert manifest["halted"] == f"{doomed.url}: connection refused"
     assert finished.summary is not None
-    assert finished.summary["missing_runs"] == [
+    assert msgspec.to_builtins(list(finished.summary.missing_runs)) == [
         {"block": 1, "arm": "b"},
         {"block": 2, "arm": "a"},
         {"block": 2, "arm": "b"},

@@ -334,7 +334,7 @@ def test_the_keys_of_the_summary_are_those_of_the_schema(finished):
     of_latency = summary["metrics"]["ttft_ms"]
     assert {"mean", "p50", "p90", "p95", "p99", "p999", "min", "max", "sd"} <= set(of_latency)
     for estimate in (of_latency["mean"], of_latency["p99"], summary["metrics"]["requests_per_s"]):
-        assert set(estimate) == {"value", "low", "high", "confidence", "n", "notes"}
+        assert set(estimate) == {"value", "low", "high", "confidence", "n", "notes", "note_codes"}
     told = summary["instrument"]
     assert {"tier", "stamp_error_us", "censored_share", "loop_lag_ms", "send_lag_ms", "cpu_share", "workers"} <= set(
         told
