@@ -19,7 +19,7 @@ from loadgen.emulator import Law, spawn
 from loadgen.emulator.spawn import Emulator
 from loadgen.engine.client import Client
 from loadgen.record import TOKEN_KINDS, Int64, Outcome, Record
-from loadgen.transport import Answer
+from loadgen.transport import Answer, Limits
 from loadgen.transport.kernel import SELF_TESTS, stamping_works
 from loadgen.wire import Ask, Target
 from loadgen.wire.dialects import dialect
@@ -159,7 +159,8 @@ def test_answers_that_end_together_do_not_keep_the_tokens_of_others_waiting(
     monkeypatch.setattr("loadgen.transport.connection.Framing", SlowToSee)
     SlowToSee.made.clear()
     SlowToSee.looks.clear()
-    short = 150
+    short, all_have_heads = 150, asyncio.Event()
+    patient = Limits(connect_s=100, first_token_s=100, between_tokens_s=100, total_s=100)
 
     async def turns_while(condition: Callable[[], bool], each: Callable[[], None] = lambda: None) -> None:
         while condition():
@@ -172,16 +173,18 @@ def test_answers_that_end_together_do_not_keep_the_tokens_of_others_waiting(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(EVENT_STREAM + TOKEN)
-        await turns_while(some_have_no_head)
         if b"X-Request-Id: 0-0\r" in head:
+            await turns_while(some_have_no_head)
+            all_have_heads.set()
             await turns_while(lambda: len(SlowToSee.looks) < short, lambda: writer.write(TOKEN))
+        await all_have_heads.wait()
         writer.write(b"0\r\n\r\n")
         await reader.read()  # until the client has closed
         writer.close()
 
     async def main(side: Side) -> list[Answer]:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            transport = side.transport(server.sockets[0].getsockname()[1])
+            transport = side.transport(server.sockets[0].getsockname()[1], patient)
             answers = await asyncio.gather(*(post(transport, request_id=f"0-{seq}") for seq in range(short + 1)))
             await transport.close()
             await turns_while(lambda: len(asyncio.all_tasks()) > 1)
