@@ -228,7 +228,7 @@ def test_without_solo_runs_no_speedup_is_told(pair: Any, tmp_path: Path) -> None
     assert went_well(measure(tmp_path / "run", pair.urls, "--no-solo"))
     told = agents_of(tmp_path / "run")
     assert told["speedup"]["value"] is None
-    assert codes_of(told["speedup"]) == {"no-solo-runs"}
+    assert "no-solo-runs" in codes_of(told["speedup"])  # and "void" where the machine was too busy
     assert told["overlap"]["value"] == pytest.approx(2.0, rel=0.05)
 
 
