@@ -1,8 +1,8 @@
-"""How requests arrived in an open loop, against what was asked; and Little's law, which no correct account breaks.
+"""The arrivals of an open loop against the wanted schedule; and Little's law, which every correct account obeys.
 
-The schedule is drawn before the run and never bent to land on its mean, so a single one may well be off: that of a
-Poisson process has a rate within 3 sqrt(rate/T) of the one asked for, and a note says where it has not (METHODOLOGY
-2.6). The dispersion, variance over mean of counts in bins of a second, is 1 for a Poisson process.
+The schedule is drawn before the run and never bent to land on its mean, so a single schedule may well be off: that
+of a Poisson process usually has a rate within 3 sqrt(rate/T) of the wanted rate, and a note marks those that have not
+(METHODOLOGY 2.6). The dispersion, variance over mean of counts in bins of one second, is 1 for a Poisson process.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ LITTLE_LEAST = 200
 
 
 class Arrivals(Struct, frozen=True, kw_only=True):
-    """How requests were due in one run's window."""
+    """The schedule in one run's window."""
 
     run: int
     asked_per_s: float | None  # None where the load has stages, or states no rate
     rate_per_s: float | None
     cv: float | None  # of the gaps between them
     dispersion: float | None
-    within: bool | None  # whether a Poisson schedule has the rate asked for; None if it is none or has stages
+    within: bool | None  # whether a Poisson schedule has the wanted rate; None if it is not Poisson or has stages
 
 
 class LittlesLaw(Struct, frozen=True, kw_only=True):
-    """How far one run is from Little's law: |N - X R| / N over its window."""
+    """The distance of one run from Little's law: |N - X R| / N over its window."""
 
     run: int
     apart: float
 
 
 def arrivals(m: Measured) -> tuple[Arrivals, ...] | None:
-    """How requests were due in each run; None unless every loop was open."""
+    """The schedule of each run; None unless every loop was open."""
     if not m.windows or not all(window.open_loop for window in m.windows):
         return None
     return tuple(_arrivals(m, window) for window in m.windows)
@@ -85,7 +85,7 @@ def _dispersion(due_s: Float64, seconds: float) -> float | None:
 
 
 def off_schedule(due: tuple[Arrivals, ...] | None) -> list[Note]:
-    """Which runs had a schedule that is improbable for the rate asked for."""
+    """A note per run whose schedule is improbable for the wanted rate."""
     return [
         note(NoteCode.OFF_SCHEDULE, rate_per_s=run.rate_per_s, asked_per_s=run.asked_per_s).of_run(run.run)
         for run in due or ()
@@ -94,11 +94,11 @@ def off_schedule(due: tuple[Arrivals, ...] | None) -> list[Note]:
 
 
 def littles_law(m: Measured) -> tuple[LittlesLaw, ...]:
-    """How far each run is from Little's law. Runs with a window under two hundred residence times are left out."""
+    """The distance of each run from Little's law. Runs with a window under two hundred residence times are left out."""
     balances = []
     for window in m.windows:
-        mine = (m.requests.run == window.run) & (m.requests.done_ns != ABSENT)
-        start, done = m.requests.intended_ns[mine], m.requests.done_ns[mine]
+        finished = (m.requests.run == window.run) & (m.requests.done_ns != ABSENT)
+        start, done = m.requests.intended_ns[finished], m.requests.done_ns[finished]
         residence = float((done - start)[start >= window.from_ns].mean()) if (start >= window.from_ns).any() else 0.0
         if window.to_ns - window.from_ns < LITTLE_LEAST * residence or residence <= 0:
             continue
@@ -109,7 +109,7 @@ def littles_law(m: Measured) -> tuple[LittlesLaw, ...]:
 
 
 def out_of_balance(balances: tuple[LittlesLaw, ...]) -> list[Note]:
-    """Where Little's law does not hold."""
+    """A note per run for which Little's law does not hold."""
     return [
         note(NoteCode.OUT_OF_BALANCE, apart=balance.apart).of_run(balance.run)
         for balance in balances

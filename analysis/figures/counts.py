@@ -1,4 +1,4 @@
-"""How many requests there were, how they ended, and how their tokens were counted."""
+"""The numbers of requests, by how they ended, and of tokens, by how they were counted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ERRORS_LISTED = 20
 
 
 class Requests(Struct, frozen=True, kw_only=True):
-    """How many requests there were. measured: due in a measured window, in whatever way they ended."""
+    """The numbers of requests. measured: due in a measured window, in whatever way they ended."""
 
     offered: int
     completed: int
-    failed: dict[str, int]  # outcome: how many
+    failed: dict[str, int]  # outcome: number
     measured: int
     measured_completed: int
 
@@ -36,7 +36,7 @@ class ErrorCount(Struct, frozen=True, kw_only=True):
 
 
 class TokensPerEvent(Struct, frozen=True, kw_only=True):
-    """How many tokens an event bears; None where it is not known."""
+    """The tokens per event; None where it is not known."""
 
     mean: float | None
     one_token_share: float | None  # the least share of events with exactly one
@@ -68,19 +68,19 @@ def errors_of(m: Measured) -> tuple[ErrorCount, ...]:
 
 
 def tokens_per_event(m: Measured) -> TokensPerEvent:
-    """How many tokens an event bears, over the requests measured whose tokens were counted."""
-    known = m.answered & (m.tokens.events > 0) & m.requests.counted_tokens()
-    events = int(m.tokens.events[known].sum())
+    """The tokens per event, over the measured requests whose tokens were counted."""
+    counted = m.answered & (m.tokens.events > 0) & m.requests.counted_tokens()
+    events = int(m.tokens.events[counted].sum())
     share, deduced = one_token_share(m)
     return TokensPerEvent(
-        mean=significant(float(m.requests.output_tokens[known].sum()) / events) if events else None,
+        mean=significant(float(m.requests.output_tokens[counted].sum()) / events) if events else None,
         one_token_share=significant(share),
         deduced=deduced,
     )
 
 
 def tokens_from(m: Measured) -> dict[str, int]:
-    """{how tokens were counted: for how many answered requests}."""
+    """{way of counting tokens: number of answered requests}."""
     codes = m.requests.tokens_from[m.requests.ok].tolist()
     counts = Counter(m.requests.tokens_froms[code] or "unknown" for code in codes)
     return dict(sorted(counts.items()))

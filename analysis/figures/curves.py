@@ -1,4 +1,4 @@
-"""A latency at every percentile, with the band where it may lie: what the page's curves are drawn of."""
+"""A latency at every percentile, with its interval: the data of the page's curves."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Curves:
 
 
 def curves_of(data: Sorted, runs: Sequence[Sorted], *, clustered: bool = False) -> Curves | None:
-    """The curves of `data`, and of `runs`, the same run by run; None of no values.
+    """The curves of `data`, and of `runs`, which are the same data run by run; None without values.
 
     clustered: neighbours depend on each other, so that order statistics of one run give no band.
     """

@@ -1,9 +1,8 @@
-"""Was it the server or were we the bottleneck? The instrument's own state, and the verdict on a campaign.
+"""The instrument's own state, and the verdict on a campaign: was the server the bottleneck, or the client?
 
-Verdicts, worst first: `failed` (nothing was answered), `generator-limited` (we could not offer the load or cannot
-trust the stamps), `unstable` (an open loop faster than the server, or a drift: latency then measures how long we
-watched), `ok`.
-Every rule that fires is a reason, with the run it fired in, whatever the verdict is.
+Verdicts, worst first: `failed` (nothing was answered), `generator-limited` (the client could not offer the
+load, or its stamps are in doubt), `unstable` (an open loop faster than the server, or a drift: latency then depends on
+how long the run lasted), `ok`. Every rule that fires is a reason, with its run, whatever the verdict is.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ UNSENT_SHARE = 0.01
 LAG_SHARE_OF_GAP = 0.25
 CPU_SHARE = 0.8
 CENSORED_SHARE = 0.05
-CALIBRATED_FACTOR = 2.0  # of the load of the calibration, up to which its errors are quoted without a word
+CALIBRATED_FACTOR = 2.0  # of the calibration's load; up to it the errors are given without a note
 GROWTH_BINS = 10
 CLOCK_JUMP_US = 50.0  # METHODOLOGY 3.3
 GROWTH_FROM = 0.2  # of the window; before that any queue grows from nothing
@@ -46,14 +45,14 @@ GROWTH_LEAST = 100  # arrivals: with fewer, ten bins of in-flight say nothing ab
 
 
 class Error(Struct, frozen=True, kw_only=True):
-    """How wrong a stamp or a gap is, µs; None: not calibrated."""
+    """The error of a stamp or of a gap, µs; None: not calibrated."""
 
     bias: float | None
     halfwidth: float | None
 
 
 class Spread(Struct, frozen=True, kw_only=True):
-    """How late something was, ms; None: not known."""
+    """The distribution of a delay, ms; None: not known."""
 
     p50: float | None = None
     p99: float | None = None
@@ -107,9 +106,9 @@ def instrument_of(m: Measured) -> Instrument:
 
 
 def beyond_calibration(m: Measured) -> list[Note]:
-    """Whether a run's load was far above the one that its stated stamp errors were measured at.
+    """A note if a run's load was far above the load at which its stated stamp errors were measured.
 
-    Streams and rate are those of all workers together, for they share the machine.
+    Streams and rate are those of all workers together, because they share the machine.
     """
     calibration = m.facts.measured_by.calibration or Calibration()
     streams, rate = calibration.streams, calibration.tokens_per_s
@@ -153,12 +152,12 @@ def judge(m: Measured, instrument: Instrument) -> Judgement:
 
 
 def _not_offered(m: Measured, window: Window) -> list[Note]:
-    """In which ways the load of one run was not the one asked for."""
-    mine = m.requests.run == window.run
+    """A note per way in which the load of one run was not the wanted one."""
+    of_run = m.requests.run == window.run
     if not window.open_loop:
-        return _concurrency_not_reached(m, window, mine)
+        return _concurrency_not_reached(m, window, of_run)
     reasons = []
-    inside = mine & m.inside
+    inside = of_run & m.inside
     slip = _send_lag_ms(m, inside).p99
     ttft = latency.ttft_service(m)[inside & m.requests.ok]
     ttft = ttft[~np.isnan(ttft)]
@@ -166,30 +165,30 @@ def _not_offered(m: Measured, window: Window) -> list[Note]:
         allowed = max(SLIP_NS, SLIP_SHARE_OF_TTFT * float(np.median(ttft))) / 1e6
         if slip > allowed:
             reasons.append(note(NoteCode.SENT_LATE, slip_ms=slip, allowed_ms=allowed))
-    unsent = max(window.offered - int(mine.sum()), 0) + int((mine & m.requests.ended(Outcome.NOT_SENT)).sum())
-    # What an interrupted run did not send is not our doing.
+    unsent = max(window.offered - int(of_run.sum()), 0) + int((of_run & m.requests.ended(Outcome.NOT_SENT)).sum())
+    # The client is not to blame for what an interrupted run did not send.
     if not window.interrupted and not m.partial and window.offered and unsent > UNSENT_SHARE * window.offered:
         reasons.append(note(NoteCode.NOT_SENT, unsent=unsent, offered=window.offered))
     return reasons
 
 
-def _concurrency_not_reached(m: Measured, window: Window, mine: Bool) -> list[Note]:
+def _concurrency_not_reached(m: Measured, window: Window, of_run: Bool) -> list[Note]:
     asked = window.concurrency_asked
     if asked is None or window.interrupted:
         return []
-    asked = min(asked, window.offered)  # fewer requests than that: the profile's doing, not ours
+    asked = min(asked, window.offered)  # fewer requests than that: the profile is the cause, not the client
     reached = window.concurrency_reached
     if reached is None:
-        reached = _peak_in_flight(m, mine, m.requests.intended_ns)
+        reached = _peak_in_flight(m, of_run, m.requests.intended_ns)
     return [note(NoteCode.CONCURRENCY_NOT_REACHED, reached=reached, asked=asked)] if reached < asked else []
 
 
-def _peak_in_flight(m: Measured, mine: Bool, starts_ns: Int64) -> int:
-    known = mine & (m.requests.done_ns != ABSENT) & (m.requests.sent_ns != ABSENT)
-    if not known.any():
+def _peak_in_flight(m: Measured, of_run: Bool, starts_ns: Int64) -> int:
+    done = of_run & (m.requests.done_ns != ABSENT) & (m.requests.sent_ns != ABSENT)
+    if not done.any():
         return 0
-    times = np.concatenate([m.requests.done_ns[known], starts_ns[known]])
-    steps = np.repeat([-1, 1], int(known.sum()))
+    times = np.concatenate([m.requests.done_ns[done], starts_ns[done]])
+    steps = np.repeat([-1, 1], int(done.sum()))
     return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
 
 
@@ -221,8 +220,8 @@ def _growth(m: Measured, window: Window) -> float | None:
     """
     if not window.open_loop:
         return None
-    mine = (m.requests.run == window.run) & ~m.requests.ended(Outcome.NOT_SENT)
-    due, done = m.requests.intended_ns[mine], m.requests.done_ns[mine]
+    sent = (m.requests.run == window.run) & ~m.requests.ended(Outcome.NOT_SENT)
+    due, done = m.requests.intended_ns[sent], m.requests.done_ns[sent]
     start = window.from_ns + round(GROWTH_FROM * (window.to_ns - window.from_ns))
     arrivals = int(((due >= start) & (due <= window.to_ns)).sum())
     if arrivals < GROWTH_LEAST:

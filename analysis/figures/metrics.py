@@ -1,8 +1,8 @@
 """The figures of each latency: mean, percentiles, extremes, and the notes that belong beside them.
 
 A figure is first estimated over the runs (intervals.py), then widened by the instrument's error, then marked: survivors
-only, several tokens a read, few tail samples. A verdict that forbids percentiles refuses them here; means stay, for the
-total time is still what it was.
+only, several tokens per read, few tail samples. A verdict that forbids percentiles refuses them here; means stay,
+because the total time is still right.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Metrics(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every figure of a campaign has to know beside its data."""
+    """The instrument's state and the verdict, which apply to every figure of a campaign."""
 
     instrument: Instrument
     verdict: RunVerdict
@@ -107,7 +107,7 @@ class Context:
 
 
 def metrics_of(m: Measured, context: Context, good: Bool | None) -> Metrics:
-    """Every metric of the runs of `m`. good: which requests met the objectives, None where none can be met."""
+    """Every metric of the runs of `m`. good: shape (n,), whether each request met the objectives, if any."""
     latencies = request_latencies(m, context, np.ones(len(m.requests), np.bool_))
     gaps = event_gaps(m, context)
     rates = throughput.rates(m, good)
@@ -127,52 +127,52 @@ def metrics_of(m: Measured, context: Context, good: Bool | None) -> Metrics:
 
 
 def request_latencies(m: Measured, context: Context, chosen: Bool) -> dict[str, LatencyFigures]:
-    """The figures of every latency that a request has once. chosen: which of the answered ones."""
+    """The figures of every latency that a request has once. chosen: of which answered requests, shape (n,)."""
     return {name: _request_latency(m, context, name, chosen) for name in latency.LATENCIES}
 
 
 def _request_latency(m: Measured, context: Context, name: str, chosen: Bool) -> LatencyFigures:
     durations = latency.LATENCIES[name](m)
-    kept = m.answered & chosen & ~np.isnan(durations)
-    series = durations[kept] / NS_PER_MS
+    usable = m.answered & chosen & ~np.isnan(durations)
+    series = durations[usable] / NS_PER_MS
     data = SortedArray(series)
-    runs = [SortedArray(run) for run in _by_run(m, durations, kept)]
+    runs = [SortedArray(run) for run in _by_run(m, durations, usable)]
     common = _common_notes(m, name, chosen)
     halfwidth = {"queue_ms": None, "tpot_ms": context.instrument.gap_error_us.halfwidth}.get(
         name, context.instrument.stamp_error_us.halfwidth
     )
-    mean = intervals.over_runs(_known(latency_means(m, name, chosen)), data.n, m.confidence)
+    mean = intervals.over_runs(_not_nan(latency_means(m, name, chosen)), data.n, m.confidence)
     mean = intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3)
-    figures = {"mean": mean.noted(*common, *_mean_notes(m, name, kept)).figure()}
+    figures = {"mean": mean.noted(*common, *_mean_notes(m, name, usable)).figure()}
     for label, q in QUANTILES.items():
-        notes = [*_with_failures(m, name, series, chosen, q), *_first_token_pair(m, name, kept, data, q)]
+        notes = [*_with_failures(m, name, series, chosen, q), *_first_token_pair(m, name, usable, data, q)]
         estimate = intervals.percentile(data, q, runs, m.confidence).noted(*notes, *common)
         figures[label] = context.judged(estimate, halfwidth).figure()
     return LatencyFigures(
         **figures,
         min=significant(data.at(1)) if data.n else None,
         max=significant(data.at(data.n)) if data.n else None,
-        sd=significant(float(durations[kept].std(ddof=1)) / NS_PER_MS) if data.n > 1 else None,
+        sd=significant(float(durations[usable].std(ddof=1)) / NS_PER_MS) if data.n > 1 else None,
     )
 
 
 def latency_means(m: Measured, name: str, chosen: Bool | None = None) -> list[float]:
     """The mean of a latency in each run, ms, in order of `m.windows`; NaN where a run has none.
 
-    chosen: which of the answered requests; None: all.
+    chosen: of which answered requests, shape (n,); None: of all.
     """
     durations = latency.LATENCIES[name](m)
-    kept = m.answered & ~np.isnan(durations)
+    usable = m.answered & ~np.isnan(durations)
     if chosen is not None:
-        kept &= chosen
-    return [float(run.mean()) if len(run) else np.nan for run in _by_run(m, durations, kept)]
+        usable &= chosen
+    return [float(run.mean()) if len(run) else np.nan for run in _by_run(m, durations, usable)]
 
 
-def _by_run(m: Measured, durations: Float64, kept: Bool) -> list[Float64]:
-    return [durations[kept & (m.requests.run == run)] / NS_PER_MS for run in m.runs]
+def _by_run(m: Measured, durations: Float64, usable: Bool) -> list[Float64]:
+    return [durations[usable & (m.requests.run == run)] / NS_PER_MS for run in m.runs]
 
 
-def _known(values: Iterable[float]) -> list[float]:
+def _not_nan(values: Iterable[float]) -> list[float]:
     return [value for value in values if not np.isnan(value)]
 
 
@@ -187,28 +187,28 @@ def _common_notes(m: Measured, name: str, chosen: Bool) -> list[Note]:
 
 
 def forgiven(m: Measured) -> Bool:
-    """The requests that are no failure of the server: in flight when the run was interrupted."""
+    """Whether a request is no failure of the server, shape (n,): in flight when the run was interrupted."""
     interrupted = [window.run for window in m.windows if window.interrupted]
     blameless: Bool = m.requests.ended(Outcome.CANCELLED) & np.isin(m.requests.run, interrupted)
     return blameless
 
 
-def _mean_notes(m: Measured, name: str, kept: Bool) -> list[Note]:
-    if name != "tpot_ms" or not kept.any():
+def _mean_notes(m: Measured, name: str, usable: Bool) -> list[Note]:
+    if name != "tpot_ms" or not usable.any():
         return []
-    if (m.tokens.first_tokens == ABSENT)[kept].any():
+    if (m.tokens.first_tokens == ABSENT)[usable].any():
         share, _ = one_token_share(m)
         certain = share is not None and share >= ITL_ONE_TOKEN_SHARE
         return [] if certain else [note(NoteCode.FIRST_EVENT_ONE_TOKEN)]
-    usual = latency.tpot_usual(m)[kept]
-    own = latency.tpot(m)[kept]
+    usual = latency.tpot_usual(m)[usable]
+    own = latency.tpot(m)[usable]
     if np.array_equal(usual, own):
         return []
     return [note(NoteCode.USUAL_TPOT, ms=float(usual.mean()) / NS_PER_MS)]
 
 
 def _with_failures(m: Measured, name: str, series: Float64, chosen: Bool, q: float) -> list[Note]:
-    """The percentile with failed requests as +infinity, where more than 1 % failed."""
+    """A note with the percentile that counts failed requests as +infinity, where more than 1 % failed."""
     if name not in ("ttft_ms", "e2e_ms"):
         return []
     due = m.inside & chosen & ~forgiven(m)
@@ -220,18 +220,18 @@ def _with_failures(m: Measured, name: str, series: Float64, chosen: Bool, q: flo
     return [note(NoteCode.WITH_FAILURES, ms=float(value)) if finite else note(NoteCode.WITH_FAILURES_INFINITE)]
 
 
-def _first_token_pair(m: Measured, name: str, kept: Bool, data: Sorted, q: float) -> list[Note]:
-    """Both extremes of a TTFT percentile, where first tokens that shared a read could move it by over 1 %."""
+def _first_token_pair(m: Measured, name: str, usable: Bool, data: Sorted, q: float) -> list[Note]:
+    """A note with both extremes of a TTFT percentile, if first tokens that shared a read could move it by over 1 %."""
     if name not in ("ttft_ms", "ttft_service_ms") or data.n == 0:
         return []
-    if (m.tokens.first_least_ns == m.tokens.first_ns)[kept].all():
+    if (m.tokens.first_least_ns == m.tokens.first_ns)[usable].all():
         return []
     start, duration = (
         (m.requests.intended_ns, definitions.ttft)
         if name == "ttft_ms"
         else (m.requests.sent_ns, definitions.ttft_service)
     )
-    least = SortedArray(duration(start, m.tokens.first_least_ns)[kept] / NS_PER_MS)
+    least = SortedArray(duration(start, m.tokens.first_least_ns)[usable] / NS_PER_MS)
     return _pair(type7(least, q), type7(data, q), NoteCode.FIRST_TOKENS_SHARE_READ)
 
 
@@ -251,7 +251,7 @@ def event_gaps(m: Measured, context: Context, endpoint: int | None = None) -> La
         notes.append(note(NoteCode.EVENTS_SHARE_READ, share=share))
     spread = _InMs(Binned(*m.gaps.spread())) if endpoint is None and m.gaps.moved else None
     runs = [_InMs(m.gaps.by_run[run]) for run in m.runs if run in m.gaps.by_run]
-    mean = intervals.over_runs(_known(gap_means(m, endpoint)), gaps.n, m.confidence)
+    mean = intervals.over_runs(_not_nan(gap_means(m, endpoint)), gaps.n, m.confidence)
     figures = {"mean": intervals.with_instrument(mean, None if halfwidth is None else halfwidth / 1e3).figure()}
     for label, q in QUANTILES.items():
         if endpoint is None:
@@ -272,14 +272,14 @@ def event_gaps(m: Measured, context: Context, endpoint: int | None = None) -> La
 
 def gap_means(m: Measured, endpoint: int | None = None) -> list[float]:
     """The mean gap between token events in each run, ms, in order of `m.windows`; NaN where a run has none."""
-    some = m.answered & (m.tokens.events > 1)
+    several_events = m.answered & (m.tokens.events > 1)
     if endpoint is not None:
-        some &= m.requests.endpoint == endpoint
+        several_events &= m.requests.endpoint == endpoint
     means = []
     for run in m.runs:
-        mine = some & (m.requests.run == run)
-        gaps = int((m.tokens.events[mine] - 1).sum())
-        spent = int((m.tokens.last_ns[mine] - m.tokens.first_ns[mine]).sum())
+        of_run = several_events & (m.requests.run == run)
+        gaps = int((m.tokens.events[of_run] - 1).sum())
+        spent = int((m.tokens.last_ns[of_run] - m.tokens.first_ns[of_run]).sum())
         means.append(spent / gaps / NS_PER_MS if gaps else np.nan)
     return means
 
@@ -296,23 +296,23 @@ class _InMs:
 
 
 def one_token_share(m: Measured) -> tuple[float | None, bool]:
-    """(the least share of token events that carry exactly one token, whether that was deduced).
+    """(the least share of token events that carry exactly one token, whether it was deduced).
 
-    Where the server told no counts per event but the total N, it can be deduced: every one of the n events bears at
-    least one token, so the N - n left over lie in at most N - n events, and the others carry one.
+    Where the server reported no counts per event but the total N, it is deduced: every one of the n events bears at
+    least one token, so the N - n other tokens lie in at most N - n events, and the remaining events carry one.
     """
-    some = m.answered & (m.tokens.events > 0)
-    events = m.tokens.events[some]
+    with_events = m.answered & (m.tokens.events > 0)
+    events = m.tokens.events[with_events]
     if len(events) == 0:
         return None, False
-    told = m.tokens.single[some]
-    counts = np.where(m.requests.counted_tokens(), m.requests.output_tokens, ABSENT)[some]
+    reported = m.tokens.single[with_events]
+    counts = np.where(m.requests.counted_tokens(), m.requests.output_tokens, ABSENT)[with_events]
     possible = (counts != ABSENT) & (counts >= events)
     deduced = np.where(possible, np.maximum(2 * events - np.where(possible, counts, 0), 0), ABSENT)
-    single = np.where(told != ABSENT, told, deduced)
+    single = np.where(reported != ABSENT, reported, deduced)
     if (single == ABSENT).any():
         return None, False
-    return float(single.sum() / events.sum()), bool((told == ABSENT).any())
+    return float(single.sum() / events.sum()), bool((reported == ABSENT).any())
 
 
 def itl_refusal(m: Measured, instrument: Instrument) -> Note | None:

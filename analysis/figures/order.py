@@ -1,4 +1,4 @@
-"""Does it matter when a run was made? Late runs against early ones, and the control condition's end against its start.
+"""Drift over a campaign: late runs against early ones, and the control condition's end against its start.
 
 A server that warms up, throttles or fills its cache changes from run to run; a comparison of arms that were not
 interleaved would take that for an effect. The check is on the runs of the arm that the summary is about, in order of
@@ -26,7 +26,7 @@ from loadgen.manifest import CONTROL, Manifest
 __all__ = ["Control", "EarlyLate", "control", "drifts", "early_late", "late_differ"]
 
 LEAST_IN_HALF = 3
-DRIFT = 0.05  # a change that is worth a word
+DRIFT = 0.05  # a change that is worth a note
 SIZE = 0.05
 
 Values = Sequence[float | None]
@@ -37,7 +37,7 @@ class EarlyLate(Struct, frozen=True, kw_only=True):
 
     early: tuple[int, ...]  # numbers of runs
     late: tuple[int, ...]
-    ratio: dict[str, Figure]  # late over early, with an interval from three runs in each half on
+    ratio: dict[str, Figure]  # late over early, with an interval with three runs or more in each half
     drifts: tuple[str, ...]  # which figures
 
 

@@ -19,7 +19,7 @@ __all__ = ["RunRow", "Settled", "per_run"]
 
 
 class Settled(Struct, frozen=True, kw_only=True):
-    """The window asked for and the one measured, s from the run's start, and whether MSER-5 found a steady state."""
+    """The wanted window and the measured one, s from the run's start, and whether MSER-5 found a steady state."""
 
     steady: bool | None
     asked_s: tuple[float | None, float | None]
@@ -59,16 +59,16 @@ def per_run(m: Measured, verdict: RunVerdict, side: Mapping[str, OverRuns]) -> t
 
 def _row(m: Measured, verdict: RunVerdict, index: int, side: Mapping[str, OverRuns]) -> RunRow:
     window = m.windows[index]
-    mine = m.requests.run == window.run
-    ttft = SortedArray(latency.ttft(m)[mine & m.answered])
+    of_run = m.requests.run == window.run
+    ttft = SortedArray(latency.ttft(m)[of_run & m.answered])
     quotable = ttft.n > 0 and not verdict.forbids_percentiles
-    due, succeeded = int((mine & m.inside & ~forgiven(m)).sum()), int((mine & m.answered).sum())
+    due, succeeded = int((of_run & m.inside & ~forgiven(m)).sum()), int((of_run & m.answered).sum())
     return RunRow(
         run=window.run,
         block=arms.block_of(m.facts, window.run),
         arm=arms.arm_of(m.facts, window.run),
         offered=window.offered,
-        completed=int((mine & m.requests.ok).sum()),
+        completed=int((of_run & m.requests.ok).sum()),
         window_s=significant(window.seconds),
         settled=_settled(window),
         interrupted=window.interrupted,

@@ -1,9 +1,9 @@
-"""The runs side by side: the value of each, their median, which of them stand out, and where the doubt comes from.
+"""The runs side by side: the value of each, their median, the outliers, and the components of variance.
 
-An estimate over five runs hides what each of them said, and one bad run in ten moves it (METHODOLOGY 4.2). So the
+An estimate over five runs hides the value of each, and one bad run in ten moves it (METHODOLOGY 4.2). So the
 values are always listed. A run that stands out is marked and stays in every figure: the tail is the object of study,
 and dropping what does not fit makes any interval look narrow (section 12). A run that did not come to its end is listed
-with what it measured, and is in no median and no estimate.
+with its values, and is in no median and no estimate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MEANS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
 class Doubt(Struct, frozen=True, kw_only=True):
-    """Where the doubt about a mean comes from: components of variance of logarithms, so that they are shares."""
+    """The components of a mean's variance, of logarithms, so that they are shares."""
 
     run: float | None
     request: float | None
@@ -41,7 +41,7 @@ class Doubt(Struct, frozen=True, kw_only=True):
 class OverRuns(Struct, frozen=True, kw_only=True):
     """One mean-like figure, run by run."""
 
-    values: tuple[float | None, ...]  # one a run in order of the windows, None where a run has none
+    values: tuple[float | None, ...]  # one per run in order of the windows, None where a run has none
     median: float | None
     outliers: tuple[int, ...]  # the numbers of the runs that stand out
     components: Doubt | None  # only of latencies of requests, from two runs on
@@ -74,8 +74,8 @@ def _values(means: Sequence[float]) -> list[float | None]:
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
+    present = [value for value in values if value is not None]
+    return float(np.median(present)) if present else None
 
 
 def _components(m: Measured, name: str) -> Doubt | None:

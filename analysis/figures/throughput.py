@@ -1,8 +1,8 @@
-"""How much was done per second of the measured windows: requests, tokens, and requests that met the objectives.
+"""The rates over the measured windows: requests, tokens, and requests that met the objectives, per second.
 
-A request counts where it was completed inside the window, all its tokens with it; each run gives one value. Where the
+A request counts, with all its tokens, if it was completed inside the window; each run gives one value. Where the
 window is too short for that (a closed loop of a few rounds, a burst) the whole run counts, from the first request sent
-to the last answered, ramp and drain included, and the figure says so.
+to the last answered, ramp and drain included, and the figure has a note.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Span:
 
 
 def spans_of(m: Measured) -> tuple[Span, ...]:
-    """Return for each run its window, or the whole run if windows are shorter than a request usually takes.
+    """The window of each run, or the whole runs if windows are shorter than a request usually takes.
 
-    A window that holds every answer of its run is that run, however short.
+    A window that holds every answer of its run counts as long enough.
     """
     lasted = (m.requests.done_ns - m.requests.intended_ns)[m.answered]
     usual = float(np.median(lasted)) if len(lasted) else 0.0
@@ -44,39 +44,42 @@ def spans_of(m: Measured) -> tuple[Span, ...]:
         return tuple(Span(window.run, window.from_ns, window.to_ns) for window in m.windows)
     spans = []
     for window in m.windows:
-        mine = (m.requests.run == window.run) & m.answered
-        sent, done = m.requests.sent_ns[mine], m.requests.done_ns[mine]
-        ends = (int(sent.min()), int(done.max())) if mine.any() else (0, 0)
+        answered = (m.requests.run == window.run) & m.answered
+        sent, done = m.requests.sent_ns[answered], m.requests.done_ns[answered]
+        ends = (int(sent.min()), int(done.max())) if answered.any() else (0, 0)
         spans.append(Span(window.run, *ends, whole_run=True))
     return tuple(spans)
 
 
 def _holds_all(m: Measured, window: Window) -> bool:
-    mine = (m.requests.run == window.run) & m.answered
-    if not mine.any():
+    answered = (m.requests.run == window.run) & m.answered
+    if not answered.any():
         return False
-    return bool(window.from_ns <= m.requests.sent_ns[mine].min() and m.requests.done_ns[mine].max() <= window.to_ns)
+    return bool(
+        window.from_ns <= m.requests.sent_ns[answered].min() and m.requests.done_ns[answered].max() <= window.to_ns
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """What was counted, run by run."""
+    """The rate of completions in each run."""
 
     per_s: tuple[float, ...]  # shape (runs,), NaN for a run whose window is empty
     n: int  # completions
     confidence: float
 
     def estimate(self) -> Estimate:
-        known = [value for value in self.per_s if not math.isnan(value)]
-        if not known:
+        values = [value for value in self.per_s if not math.isnan(value)]
+        if not values:
             return refused(note(NoteCode.EMPTY_WINDOW), self.n)
-        return intervals.over_runs(known, self.n, self.confidence)
+        return intervals.over_runs(values, self.n, self.confidence)
 
 
 def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> dict[str, Estimate]:
-    """The scalar metrics.
+    """The estimates of the scalar metrics: {metric: estimate}.
 
-    good: shape (n,), which requests met the objectives; None if there are none. chosen: count only these requests.
+    good: shape (n,), whether each request met the objectives; None if there are no objectives. chosen: count only these
+    requests.
     """
     spans = spans_of(m)
     notes = (note(NoteCode.WHOLE_RUN),) if any(span.whole_run for span in spans) else ()
@@ -92,7 +95,7 @@ def rates(m: Measured, good: Bool | None = None, chosen: Bool | None = None) -> 
 
 
 def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | None]]:
-    """The values behind the scalar metrics, one a run in order of `m.windows`; None where a run has none."""
+    """The values behind the scalar metrics, one per run in order of `m.windows`; None where a run has none."""
     spans = spans_of(m)
     values = {"requests_per_s": _requests(m, spans, None).per_s}
     for name, counts in (
@@ -106,7 +109,7 @@ def of_runs(m: Measured, good: Bool | None = None) -> dict[str, list[float | Non
 
 
 def event_rates(m: Measured) -> list[float]:
-    """The token-bearing events per second of each run that has a window: what there was to stamp."""
+    """The token-bearing events per second of each run that has a window: the load on the stamps."""
     per_s = _rate(m, spans_of(m), None, m.tokens.events.astype(np.float64)).per_s
     return [rate for rate in per_s if not math.isnan(rate)]
 
@@ -130,27 +133,27 @@ def _rate(m: Measured, spans: Sequence[Span], chosen: Bool | None, amount: Float
 def _tokens(
     m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
 ) -> tuple[_Rate, Bool]:
-    """(the rate of the tokens that are known of, which requests do not say how many they had)."""
-    unknown = np.zeros(len(m.requests), np.bool_)
+    """(the rate of the tokens that were counted, whether a request has no count of its own, shape (n,))."""
+    uncounted = np.zeros(len(m.requests), np.bool_)
     total = np.zeros(len(m.requests))
     for count in counts:
-        unknown |= count == ABSENT
+        uncounted |= count == ABSENT
         total += np.where(count == ABSENT, 0, count)
-    unknown &= m.requests.ok if chosen is None else m.requests.ok & chosen
+    uncounted &= m.requests.ok if chosen is None else m.requests.ok & chosen
     if len(counts) == 1:
-        total += np.where(unknown, m.tokens.events, 0)
+        total += np.where(uncounted, m.tokens.events, 0)
     rate = _rate(m, spans, chosen, total)
-    if unknown.any() and len(counts) > 1:
+    if uncounted.any() and len(counts) > 1:
         rate = _Rate((math.nan,) * len(spans), rate.n, rate.confidence)
-    return rate, unknown
+    return rate, uncounted
 
 
 def _token_rate(
     m: Measured, spans: Sequence[Span], chosen: Bool | None, counts: Sequence[NDArray[np.int64]]
 ) -> Estimate:
-    """The rate of tokens; a lower bound without a value where a request does not say how many it had."""
-    rate, unknown = _tokens(m, spans, chosen, counts)
-    if not unknown.any():
+    """The rate of tokens; a lower bound without a value where a request has no count."""
+    rate, uncounted = _tokens(m, spans, chosen, counts)
+    if not uncounted.any():
         return rate.estimate()
     if len(counts) > 1:
         return refused(note(NoteCode.COUNTS_UNKNOWN), rate.n)

@@ -1,4 +1,4 @@
-"""How a run went over time, in a few hundred equal bins: what plots are made of, and the test for overload."""
+"""A run over time, in a few hundred equal bins: the data of plots."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class Timeline:
     ttft_p50_ms: Float64  # of requests due in the bin
     ttft_greatest_ms: Float64
     tokens_per_s: Float64
-    failures: dict[str, Float64]  # outcome: how many requests ended so in the bin
+    failures: dict[str, Float64]  # outcome: the number of requests that ended so in the bin
 
 
 def timeline_of(m: Measured, run: int) -> Timeline:
-    mine = m.requests.run == run
+    """The timeline of one run."""
+    of_run = m.requests.run == run
     width = m.series.bin_ns
     edges = np.arange(SERIES_BINS + 1, dtype=np.float64) * width
-    sent, done = m.requests.sent_ns[mine], m.requests.done_ns[mine]
+    sent, done = m.requests.sent_ns[of_run], m.requests.done_ns[of_run]
     flown = (sent != ABSENT) & (done != ABSENT)
     held = np.diff(time_in_flight(sent[flown], done[flown], edges)) / width
     median, greatest = _ttft(m, run)
@@ -53,10 +54,10 @@ def timeline_of(m: Measured, run: int) -> Timeline:
 
 def _ttft(m: Measured, run: int) -> tuple[Float64, Float64]:
     ttft = latency.ttft(m) / 1e6
-    kept = (m.requests.run == run) & m.requests.ok & ~np.isnan(ttft)
-    place = np.clip(m.requests.intended_ns[kept] // m.series.bin_ns, 0, SERIES_BINS - 1)
-    order = np.lexsort((ttft[kept], place))
-    values, place = ttft[kept][order], place[order]
+    answered = (m.requests.run == run) & m.requests.ok & ~np.isnan(ttft)
+    place = np.clip(m.requests.intended_ns[answered] // m.series.bin_ns, 0, SERIES_BINS - 1)
+    order = np.lexsort((ttft[answered], place))
+    values, place = ttft[answered][order], place[order]
     median, greatest = np.full(SERIES_BINS, np.nan), np.full(SERIES_BINS, np.nan)
     bins, starts, counts = np.unique(place, return_index=True, return_counts=True)
     lower, upper = values[starts + (counts - 1) // 2], values[starts + counts // 2]

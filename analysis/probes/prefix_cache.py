@@ -1,12 +1,12 @@
-"""Whether a prompt that was sent before is answered sooner: the doubt that a server which cannot be flushed leaves.
+"""The effect of a prefix cache: is a prompt answered sooner if it was sent before? Needed where no flush is possible.
 
-Prompts come in trios, one request at a time: a fresh one, exactly the same again at once, and another fresh one, which
-stands before or after the two by lot. The repeat is compared with both fresh ones, so that a drift of the server falls
+Prompts come in trios, one request at a time: a fresh one, at once exactly the same again, and another fresh one, which
+comes before or after the two by lot. The repeat is compared with both fresh ones, so that a drift of the server cancels
 out: d = ln(repeat) - (ln(fresh) + ln(other)) / 2, log-t over the trios. The two fresh ones compared with each other are
 the control, whose ratio must be near 1.
 
-Above 1 - `NEGLIGIBLE` the effect is too small to matter. A server that tells how many prompt tokens it had cached is
-taken at its word that there is a cache, whatever the times say.
+Above 1 - `NEGLIGIBLE` the effect is too small to matter. If a server reports cached prompt tokens, there is a cache,
+whatever the times are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEAST_TRIOS = 3
 
 @dataclass(frozen=True, slots=True)
 class Trio:
-    """TTFT of three requests, s, all > 0; cached prompt tokens as the server told them, None if it did not."""
+    """TTFT of three requests, s, all > 0; cached prompt tokens as the server reported them, if it did."""
 
     fresh_s: float
     repeat_s: float
@@ -43,14 +43,14 @@ class Trio:
 
 
 class PrefixCache(Struct, frozen=True):
-    """The answer. ratio: TTFT of a repeat over that of a fresh prompt; control: of one fresh prompt over another."""
+    """The effect found. ratio: TTFT of a repeat over that of a fresh prompt; control: one fresh prompt over another."""
 
     verdict: Literal["polluted", "negligible", "clean", "inconclusive"]
     ratio: Figure
     control: Figure
     fresh_ttft_ms: float | None
     repeat_ttft_ms: float | None
-    reported: str | None = field(name="told")  # what the server itself says of cached tokens
+    reported: str | None = field(name="told")  # the server's own count of cached tokens, in words
     sentence: str = ""
 
 
@@ -124,12 +124,12 @@ def _sentence(verdict: str, ratio: Estimate, reports_hit: bool) -> str:
 
 
 def _reported(trios: Sequence[Trio]) -> tuple[str | None, bool]:
-    """(the server's own count of cached tokens in words, whether it says that repeats were cached)."""
-    repeats = [one.cached_repeat for one in trios if one.cached_repeat is not None]
+    """(the server's own count of cached tokens in words, whether it reports that repeats were cached)."""
+    repeats = [trio.cached_repeat for trio in trios if trio.cached_repeat is not None]
     if not repeats:
         return None, False
-    fresh = [one.cached_fresh or 0 for one in trios]
-    of = [one.input_tokens for one in trios if one.input_tokens is not None]
+    fresh = [trio.cached_fresh or 0 for trio in trios]
+    of = [trio.input_tokens for trio in trios if trio.input_tokens is not None]
     length = f" of {np.median(of):.0f}" if of else ""
     hit, miss = float(np.median(repeats)), float(np.median(fresh))
     return f"{hit:.0f}{length} prompt tokens of a repeat cached, {miss:.0f} of a fresh prompt", hit > miss

@@ -1,18 +1,18 @@
-"""How many requests a server works on at once, told from the instants of bursts of equal requests.
+"""The number of requests that a server works on at once, from the token stamps of bursts of equal requests.
 
 With s slots and k > s requests sent at one instant, s answers begin and the others wait until one of them has ended. So
 the count of requests whose first token arrived before the first answer's last token is min(k, s), whatever the order in
 which the queue is served and however much a larger batch slows each answer down.
 
-A burst can tell only if an answer lasted longer than the next one needed to begin. The next first token is due one
+A burst is usable only if an answer lasted longer than the next one needed to begin. The next first token is due one
 *step* after the last one of the wave; a step is the longest of a lone request's TTFT (a server may read the prompts one
-after the other), the gaps within the wave and the spread of our own sends. A burst whose first answer ended within
-`CLEAR_STEPS` steps of that is *undecided* and not used: it would show a limit where there may be none. So are answers
-that come in one piece.
+after the other), the gaps within the wave and the spread of the client's sends. A burst whose first answer ended within
+`CLEAR_STEPS` steps of that is *undecided* and not used: it would show a limit where there may be none. Answers that
+come in one piece are undecided as well.
 
 The counts of the usable bursts go into a likelihood over s = 1..K, where K is the largest burst and stands for "K or
-more". A burst shows min(k, s) but for an error of probability e, which makes any other of the k counts equally likely;
-e is integrated out under Beta(1, 4), which says that a burst is seldom wrong. All s are equally likely at first. The
+more". A burst shows min(k, s), except for an error of probability e, which makes any other of the k counts equally
+likely; e is integrated out under Beta(1, 4), by which a burst is seldom wrong. All s are equally likely at first. The
 interval holds the most probable s until they make up 95 %.
 """
 
@@ -56,11 +56,11 @@ SCHEMA = "loadgen.slots/1"
 
 
 CONFIDENCE = 0.95
-CLEAR_STEPS = 2.0  # a server that reads prompts while it decodes takes longer over them than over a lone one
+CLEAR_STEPS = 2.0  # prompts take longer while the server decodes than when alone
 SELDOM_WRONG = 1.0, 4.0  # Beta prior of the share of wrong bursts: mean 0.2
 LEAST_AGREEMENT = 0.5  # below it the bursts do not show one number
 STEPS_TO_ASK_FOR = 1.5 * CLEAR_STEPS
-ENDED_EARLY = 0.8  # answers of less than this share of the tokens asked for were not cut by the limit
+ENDED_EARLY = 0.8  # answers of less than this share of the wanted tokens were not cut by the limit
 
 REFUSALS = (Outcome.HTTP_ERROR, Outcome.SERVER_ERROR, Outcome.REFUSED)
 
@@ -72,7 +72,7 @@ class Burst:
     k: int
     first_ns: tuple[int, ...]  # first token, since the first request of the burst was sent
     end_ns: tuple[int, ...]  # last token of the same answers
-    spread_ns: int  # between our first send and our last
+    spread_ns: int  # between the first send and the last
     tokens: int  # of all answers
     refused: int = 0  # turned away: an error instead of an answer
     failed: int = 0  # without a token for any other reason, such as a timeout
@@ -85,12 +85,12 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one burst shows. count: requests whose first token came before the first answer ended."""
+    """The evidence of one burst. count: requests whose first token came before the first answer ended."""
 
     k: int
     count: int
     state: Literal["limited", "all", "undecided", "failed"]
-    need: float = 1.0  # how much longer answers must be for an undecided burst to tell; infinite for one-piece answers
+    need: float = 1.0  # factor of answer length that would decide an undecided burst; infinite for one-piece answers
 
 
 class SizeRow(Struct, frozen=True, kw_only=True):
@@ -109,19 +109,19 @@ class SizeRow(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The answer. verdict: found, at-least (no limit up to the largest burst) or inconclusive, with the reason."""
+    """The number of slots. verdict: found, at-least (no limit up to the largest burst) or inconclusive (see reason)."""
 
     estimate: Estimate
     verdict: Literal["found", "at-least", "inconclusive"]
     reason: str | None
-    readings: tuple[Reading, ...]  # one a burst, in order
-    turned_away: str | None = None  # what is known of requests that were refused or timed out
+    readings: tuple[Reading, ...]  # one per burst, in order
+    turned_away: str | None = None  # in words, the requests that were refused or timed out
 
     @property
     def least(self) -> int:
-        """The largest number known to have been worked on at once; 0 if nothing is known."""
-        known = self.estimate.value if self.estimate.value is not None else self.estimate.low
-        return 0 if known is None else int(known)
+        """The largest number of requests certainly worked on at once; 0 if there is none."""
+        certain = self.estimate.value if self.estimate.value is not None else self.estimate.low
+        return 0 if certain is None else int(certain)
 
 
 class Reported(Struct, frozen=True):
@@ -133,7 +133,7 @@ class Reported(Struct, frozen=True):
 
 
 class SlotsResult(Struct, frozen=True, kw_only=True):
-    """The JSON of `loadgen slots`: what was sent and what it shows."""
+    """The JSON of `loadgen slots`: the requests sent and the result."""
 
     schema: str = SCHEMA
     loadgen: str | None = None  # its version
@@ -141,7 +141,7 @@ class SlotsResult(Struct, frozen=True, kw_only=True):
     target: TargetFacts
     tier: str | None = None
     seed: int | None = None
-    most: int | None = None  # the largest burst that was asked for
+    most: int | None = None  # the largest burst that was wanted
     rounds: int | None = None
     output_tokens: int | None = None
     answered: int = 0  # requests
@@ -157,7 +157,7 @@ class SlotsResult(Struct, frozen=True, kw_only=True):
 
 
 def burst(records: Sequence[Record]) -> Burst:
-    """Reduce the records of one burst. Stamps must be relative to one zero."""
+    """The burst of these records. Their stamps must be relative to one zero."""
     sent = [record.sent_ns for record in records if record.sent_ns is not None]
     zero = min(sent, default=0)
     answered, refused_, failed, errors = [], 0, 0, []
@@ -172,8 +172,8 @@ def burst(records: Sequence[Record]) -> Burst:
         else:
             failed += 1
         if record.outcome is not Outcome.OK:
-            told = f"{record.status} " if record.status not in (None, 200) else ""
-            errors.append(f"{record.outcome.value}: {told}{record.error or ''}".strip(": "))
+            status = f"{record.status} " if record.status not in (None, 200) else ""
+            errors.append(f"{record.outcome.value}: {status}{record.error or ''}".strip(": "))
     answered.sort()
     return Burst(
         k=len(records),
@@ -204,7 +204,7 @@ def ladder(most: int) -> list[int]:
 def plan(most: int, near: int | None, rounds: int, seed: int) -> list[tuple[int, int]]:
     """(round, k) in the order of sending: each round holds every size once, in an order of its own.
 
-    near: where a limit is suspected; its size and the next one are then added, for there the counts must part.
+    near: a suspected limit; bursts of that size and of the next are then added, because there the counts must differ.
     """
     sizes = set(ladder(most))
     if near is not None:
@@ -220,75 +220,75 @@ def plan(most: int, near: int | None, rounds: int, seed: int) -> list[tuple[int,
 
 def lone_ttft_ns(bursts: Iterable[Burst]) -> int:
     """The median TTFT of a request that was alone, 0 if there was none."""
-    alone = sorted(one.first_ns[0] for one in bursts if one.k == 1 and one.answered)
+    alone = sorted(burst.first_ns[0] for burst in bursts if burst.k == 1 and burst.answered)
     return alone[len(alone) // 2] if alone else 0
 
 
-def read(one: Burst, lone_ns: int) -> Reading:
-    """Return what a burst shows. lone_ns: TTFT of a request that is alone."""
-    if not one.answered:
-        return Reading(one.k, 0, "failed")
-    first_end = min(one.end_ns)
-    count = sum(first < first_end for first in one.first_ns)
-    if count == one.k:
-        return Reading(one.k, count, "all")
+def read(burst: Burst, lone_ns: int) -> Reading:
+    """The evidence of one burst. lone_ns: TTFT of a request that is alone."""
+    if not burst.answered:
+        return Reading(burst.k, 0, "failed")
+    first_end = min(burst.end_ns)
+    count = sum(first < first_end for first in burst.first_ns)
+    if count == burst.k:
+        return Reading(burst.k, count, "all")
     if count == 0:  # the whole answer came at once
-        return Reading(one.k, 0, "undecided", math.inf)
-    wave = one.first_ns[:count]
-    step = max(lone_ns, one.spread_ns, *(b - a for a, b in itertools.pairwise(wave)))
+        return Reading(burst.k, 0, "undecided", math.inf)
+    wave = burst.first_ns[:count]
+    step = max(lone_ns, burst.spread_ns, *(b - a for a, b in itertools.pairwise(wave)))
     lasted = first_end - wave[-1]
-    if count < one.answered and lasted < CLEAR_STEPS * step:
-        return Reading(one.k, count, "undecided", STEPS_TO_ASK_FOR * step / lasted)
-    # Where all that were answered ran at once, what limited them is that the others were turned away.
-    return Reading(one.k, count, "limited")
+    if count < burst.answered and lasted < CLEAR_STEPS * step:
+        return Reading(burst.k, count, "undecided", STEPS_TO_ASK_FOR * step / lasted)
+    # If all answered requests ran at once, the limit is that the others were turned away.
+    return Reading(burst.k, count, "limited")
 
 
 def scouted(bursts: Sequence[Burst]) -> int | None:
-    """The limit that the last of a few bursts suggests, None if it does not. The first must have been of one."""
-    seen = read(bursts[-1], lone_ttft_ns(bursts))
-    return seen.count if seen.state == "limited" else None
+    """The limit that the last of a few bursts suggests, if any. The first burst must be of one request."""
+    reading = read(bursts[-1], lone_ttft_ns(bursts))
+    return reading.count if reading.state == "limited" else None
 
 
 def find(bursts: Sequence[Burst], output_tokens: int) -> Slots:
-    """Infer the number of slots. output_tokens: asked for per answer, only for the advice of a refusal."""
+    """The number of slots, inferred. output_tokens: wanted per answer; used only in the advice of a refusal."""
     lone_ns = lone_ttft_ns(bursts)
-    readings = tuple(read(one, lone_ns) for one in bursts)
+    readings = tuple(read(burst, lone_ns) for burst in bursts)
     turned_away = _turned_away(bursts)
-    usable = [one for one in readings if one.k > 1 and one.state in ("limited", "all")]
-    undecided = [one for one in readings if one.state == "undecided"]
-    limited = [one for one in usable if one.state == "limited"]
+    usable = [reading for reading in readings if reading.k > 1 and reading.state in ("limited", "all")]
+    undecided = [reading for reading in readings if reading.state == "undecided"]
+    limited = [reading for reading in usable if reading.state == "limited"]
 
     def inconclusive(reason: Note, low: int | None = None) -> Slots:
         estimate = Estimate(None, low, None, None, len(usable), (reason,)) if low else refused(reason, len(usable))
         return Slots(estimate, "inconclusive", reason.sentence, readings, turned_away)
 
-    if not any(one.answered for one in bursts):
+    if not any(burst.answered for burst in bursts):
         return inconclusive(note(NoteCode.ALL_FAILED))
-    seen_at_once = max((one.count for one in usable), default=None)
-    # An undecided burst of a size that mostly shows something is chance; a size that mostly does not is a finding.
-    shown = Counter(one.k for one in usable)
-    hidden = Counter(one.k for one in undecided)
-    unresolved = [one for one in undecided if hidden[one.k] > shown[one.k]]
+    most_at_once = max((reading.count for reading in usable), default=None)
+    # An undecided burst is chance if most bursts of its size are decided; else the size as a whole is undecided.
+    decided = Counter(reading.k for reading in usable)
+    undecided_of_size = Counter(reading.k for reading in undecided)
+    unresolved = [reading for reading in undecided if undecided_of_size[reading.k] > decided[reading.k]]
     if len(unresolved) > len(limited):
         why = _too_short(unresolved, bursts, output_tokens)
-        return inconclusive(note(NoteCode.ANSWERS_TOO_SHORT, why=why), seen_at_once)
+        return inconclusive(note(NoteCode.ANSWERS_TOO_SHORT, why=why), most_at_once)
     if not usable:
         return inconclusive(note(NoteCode.NO_BURST_ANSWERED))
     return _judge(usable, readings, turned_away)
 
 
 def _judge(usable: Sequence[Reading], readings: tuple[Reading, ...], turned_away: str | None) -> Slots:
-    top = max(one.k for one in usable)
+    top = max(reading.k for reading in usable)
     posterior = _posterior(usable, top)
     value = max(posterior, key=posterior.__getitem__)
-    held, mass = _most_probable(posterior)
-    # A burst of no more than s that began whole says nothing for s; one that did not speaks against it.
-    telling = [one for one in usable if one.k > value or one.state == "limited"] or usable
-    agree = sum(one.count == min(one.k, value) for one in telling)
+    hull, mass = _most_probable(posterior)
+    # A burst of s or fewer requests that all began at once is no evidence for s; a limited one is evidence against it.
+    telling = [reading for reading in usable if reading.k > value or reading.state == "limited"] or usable
+    agree = sum(reading.count == min(reading.k, value) for reading in telling)
     counted = {"agree": agree, "bursts": len(telling)}
-    low, high = min(held), max(held)
+    low, high = min(hull), max(hull)
     if agree < LEAST_AGREEMENT * len(telling):
-        counts = sorted({one.count for one in telling})
+        counts = sorted({reading.count for reading in telling})
         reason = note(NoteCode.BURSTS_DIFFER, least=counts[0], most=counts[-1], **counted)
         estimate = Estimate(None, None, None, None, len(telling), (reason,))
         return Slots(estimate, "inconclusive", reason.sentence, readings, turned_away)
@@ -304,14 +304,14 @@ def _judge(usable: Sequence[Reading], readings: tuple[Reading, ...], turned_away
 
 
 def _posterior(usable: Sequence[Reading], top: int) -> dict[int, float]:
-    """The probability of each s in 1..top, where top stands for itself and all beyond."""
+    """The probability of each s in 1..top, where top means top or more."""
     a, b = SELDOM_WRONG
     logs = {}
     for slots in range(1, top + 1):
-        wrong = [one for one in usable if one.count != min(one.k, slots)]
+        wrong = [reading for reading in usable if reading.count != min(reading.k, slots)]
         misses = len(wrong)
         beta = math.lgamma(a + misses) + math.lgamma(b + len(usable) - misses) - math.lgamma(a + b + len(usable))
-        logs[slots] = beta - sum(math.log(max(one.k - 1, 1)) for one in wrong)
+        logs[slots] = beta - sum(math.log(max(reading.k - 1, 1)) for reading in wrong)
     peak = max(logs.values())
     weights = {slots: math.exp(log - peak) for slots, log in logs.items()}
     whole = sum(weights.values())
@@ -320,25 +320,25 @@ def _posterior(usable: Sequence[Reading], top: int) -> dict[int, float]:
 
 def _most_probable(posterior: dict[int, float]) -> tuple[set[int], float]:
     """The hull of the most probable values that make up `CONFIDENCE`, and the probability of the hull."""
-    kept: set[int] = set()
+    likely: set[int] = set()
     mass = 0.0
     for slots in sorted(posterior, key=posterior.__getitem__, reverse=True):
-        kept.add(slots)
+        likely.add(slots)
         mass += posterior[slots]
         if mass >= CONFIDENCE:
             break
-    hull = set(range(min(kept), max(kept) + 1))
+    hull = set(range(min(likely), max(likely) + 1))
     return hull, min(1.0, math.fsum(posterior[slots] for slots in hull))
 
 
 def _too_short(undecided: Sequence[Reading], bursts: Sequence[Burst], output_tokens: int) -> str:
-    """Say why nothing can be told, and the length of answers that would tell where asking for more may help."""
-    needs = sorted(one.need for one in undecided)
+    """The reason, in words, why no number can be inferred, with an answer length that would do, if there is one."""
+    needs = sorted(reading.need for reading in undecided)
     need = needs[len(needs) // 2]
     cause = "the answers were too short to tell: the first one ended before the others could have started"
     if not math.isfinite(need) or need > 1024:
         return f"{cause}, or they came in one piece (a proxy that holds back the stream?)"
-    mean_tokens = sum(one.tokens for one in bursts) / sum(one.answered for one in bursts)
+    mean_tokens = sum(burst.tokens for burst in bursts) / sum(burst.answered for burst in bursts)
     if mean_tokens < ENDED_EARLY * output_tokens:
         return f"{cause}; they ended by themselves, after {mean_tokens:.0f} of {output_tokens} tokens on average"
     wanted = 1 << math.ceil(math.log2(output_tokens * max(need, 1.0)))
@@ -346,19 +346,19 @@ def _too_short(undecided: Sequence[Reading], bursts: Sequence[Burst], output_tok
 
 
 def _turned_away(bursts: Sequence[Burst]) -> str | None:
-    """Say from which size on requests were turned away, if sizes part so; else how many were."""
-    lost = [one for one in bursts if one.refused or one.failed]
+    """The burst size from which on requests were turned away, in words, if there is one; else their number."""
+    lost = [burst for burst in bursts if burst.refused or burst.failed]
     if not lost:
         return None
-    refused_, failed = sum(one.refused for one in lost), sum(one.failed for one in lost)
+    refused_, failed = sum(burst.refused for burst in lost), sum(burst.failed for burst in lost)
     parts = [f"{n} {word}" for n, word in ((refused_, "refused"), (failed, "failed without a token")) if n]
-    errors = Counter(error for one in lost for error in one.errors)
+    errors = Counter(error for burst in lost for error in burst.errors)
     what = f"{' and '.join(parts)} ({errors.most_common(1)[0][0]})" if errors else " and ".join(parts)
-    if not any(one.answered for one in bursts):
+    if not any(burst.answered for burst in bursts):
         return what
-    smallest = min(one.k for one in lost)
-    admitted = sorted(one.answered for one in lost)
-    spared = [one.k for one in bursts if not (one.refused or one.failed)]
+    smallest = min(burst.k for burst in lost)
+    admitted = sorted(burst.answered for burst in lost)
+    spared = [burst.k for burst in bursts if not (burst.refused or burst.failed)]
     if admitted[0] == admitted[-1] and max(spared, default=0) <= admitted[0] < smallest:
         return f"no more than {admitted[0]} requests at once are admitted, queue included: {what}"
     return f"from bursts of {smallest} on, not by size alone: {what}"
@@ -376,14 +376,14 @@ SETTINGS = {
 }
 
 
-def advice(found: Slots, kind: str, agents: int | None = None) -> list[str]:
-    """Say what to set, in sentences. agents: how many clients are to work at once; None if that was not said."""
+def advice(slots: Slots, kind: str, agents: int | None = None) -> list[str]:
+    """Sentences on the setting to change. agents: the number of clients that are to work at once, if given."""
     setting = SETTINGS.get(kind, "set the server's own limit to {n}, if it has one")
-    least = found.least
-    if found.verdict == "inconclusive":
+    least = slots.least
+    if slots.verdict == "inconclusive":
         return []
-    slots = f"{least} slot{'s' if least != 1 else ''}"
-    if found.verdict == "at-least":
+    number = f"{least} slot{'s' if least != 1 else ''}"
+    if slots.verdict == "at-least":
         lines = [f"no limit found: the server worked on {least} requests at once, the most that were sent"]
         if agents is not None and agents > least:
             lines.append(f"{agents} agents are more than was tried: run again with --most {agents}")
@@ -392,32 +392,32 @@ def advice(found: Slots, kind: str, agents: int | None = None) -> list[str]:
         return lines
     short = agents is not None and agents > least
     more = setting.format(n=agents if short else 2 * least)
-    lines = [f"{slots}: run at most {least} request{'s' if least != 1 else ''} at once, or {more}"]
+    lines = [f"{number}: run at most {least} request{'s' if least != 1 else ''} at once, or {more}"]
     if agents is not None and short:
         waiting = agents - least
-        lines.append(f"{agents} agents on {slots}: {waiting} wait{'s' if waiting == 1 else ''} whenever all are busy")
+        lines.append(f"{agents} agents on {number}: {waiting} wait{'s' if waiting == 1 else ''} whenever all are busy")
     elif agents is not None:
         lines.append(f"{agents} agents: none waits for a slot")
     return lines
 
 
-def compare_told(found: Slots, told: int | None) -> str | None:
-    """Return agrees, disagrees or unknown (nothing was measured); None if the server tells no number."""
-    if told is None:
+def compare_told(measured: Slots, reported: int | None) -> str | None:
+    """agrees, disagrees or unknown (nothing was measured); None if the server reports no number."""
+    if reported is None:
         return None
-    if found.verdict == "inconclusive":
+    if measured.verdict == "inconclusive":
         return "unknown"
-    if found.verdict == "at-least":
-        return "agrees" if told >= found.least else "disagrees"
-    low, high = found.estimate.low, found.estimate.high
-    return "agrees" if low is not None and high is not None and low <= told <= high else "disagrees"
+    if measured.verdict == "at-least":
+        return "agrees" if reported >= measured.least else "disagrees"
+    low, high = measured.estimate.low, measured.estimate.high
+    return "agrees" if low is not None and high is not None and low <= reported <= high else "disagrees"
 
 
-def by_size(bursts: Sequence[Burst], found: Slots) -> list[SizeRow]:
+def by_size(bursts: Sequence[Burst], measured: Slots) -> list[SizeRow]:
     """A row per size of burst."""
     rows = []
     for k in sorted({burst.k for burst in bursts}):
-        here = [(burst, reading) for burst, reading in zip(bursts, found.readings, strict=True) if burst.k == k]
+        here = [(burst, reading) for burst, reading in zip(bursts, measured.readings, strict=True) if burst.k == k]
         answered = [burst for burst, _ in here if burst.answered]
         row = SizeRow(
             k=k,

@@ -1,17 +1,17 @@
-"""Whether a server's small writes come late: requests in pairs, one with delayed ACKs and one with immediate ones.
+"""The delay of a server's small writes, from pairs of requests: one with delayed ACKs, one with immediate ACKs.
 
 Nagle's algorithm holds a small write back until the one before it is acknowledged, and a client's kernel delays that by
-up to 40 ms (METHODOLOGY 3.6). So what follows within 40 ms of the first write of an answer comes late: the first token
-after the response head, or the second token where head and first token are one write. Both are compared, as times since
-the request was sent.
+up to 40 ms (METHODOLOGY 3.6). So a write that follows within 40 ms of an answer's first write comes late: the first
+token after the response head, or the second token where head and first token are one write. Both are compared, as times
+since the request was sent.
 
-What delayed ACKs add is judged by the interval of the signed-rank test over the pairs, at 90 %, so that either end
-alone misses once in 20 times: wholly above `NOTEWORTHY_MS` the server delays, wholly below it does not, else the pairs
-can't say. Five pairs are the fewest that have such an interval.
+The time that delayed ACKs add is judged by the interval of the signed-rank test over the pairs, at 90 %, so that either
+end alone misses once in 20 times: wholly above `NOTEWORTHY_MS` the server delays, wholly below it does not, else the
+pairs can't say. Five pairs are the fewest that have such an interval.
 
-Where the first two tokens come in one read whatever the ACKs, nothing is known of Nagle's algorithm: a server may send
-them so, or a proxy gathers them and waits for no ACK. HAProxy 2.6 without http-no-delay was seen to hold all of an
-answer until it ended or 200 ms had passed.
+If the first two tokens come in one read with either kind of ACK, there is no evidence on Nagle's algorithm: the server
+may send them together, or a proxy may gather them, which waits for no ACK. HAProxy 2.6 without http-no-delay held a
+whole answer until it ended or 200 ms had passed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Pairs = Sequence[tuple[Record, Record]]
 
 
 class Compared(Struct, frozen=True):
-    """Medians of one time over n pairs, ms, and the interval of what delayed ACKs add to it."""
+    """Medians of one time over n pairs, ms, and the interval of the time that delayed ACKs add."""
 
     delayed_ms: float = field(name="delayed_acks")
     immediate_ms: float = field(name="immediate_acks")
@@ -51,7 +51,7 @@ class Compared(Struct, frozen=True):
 
 
 class SmallWrites(Struct, frozen=True):
-    """The answer. A time is None where too few pairs have it."""
+    """The verdict on a server's small writes. A time is None where too few pairs have it."""
 
     verdict: Literal["delays", "prompt", "together", "inconclusive"]
     ttft: Compared | None = field(name="ttft_ms")
@@ -60,9 +60,9 @@ class SmallWrites(Struct, frozen=True):
 
 
 def find_delay(pairs: Pairs, failure: str | None = None) -> SmallWrites:
-    """Infer from records in pairs: (with delayed ACKs, with immediate ones).
+    """The verdict from pairs of records: (with delayed ACKs, with immediate ACKs).
 
-    failure: why the server could not be asked, or not to the end; there is no verdict then, whatever the pairs say.
+    failure: why the requests could not be sent, or not all; there is no verdict then, whatever the pairs show.
     """
     ttft, second = _compared(pairs, 0), _compared(pairs, 1)
     if failure is not None:
@@ -93,7 +93,7 @@ def _medians(times: Compared, name: str) -> str:
 
 
 def _compared(pairs: Pairs, token: int) -> Compared | None:
-    """token: 0 for the first one, 1 for the second."""
+    """The times of one token, compared; None with too few pairs. token: 0 for the first token, 1 for the second."""
     times = [(_token_ms(delayed, token), _token_ms(immediate, token)) for delayed, immediate in pairs]
     both = np.array([pair for pair in times if None not in pair], np.float64)
     if len(both) < LEAST_PAIRS:
@@ -108,7 +108,7 @@ def _compared(pairs: Pairs, token: int) -> Compared | None:
 
 
 def _token_ms(record: Record, token: int) -> float | None:
-    """Return when an event with that token came, since sending; None if none did."""
+    """The time from the sending to the event with that token, ms; None if there is none."""
     came_ns = record.event_ns[latency.bears_token(record.event_kind)]
     if record.outcome is not Outcome.OK or record.sent_ns is None or len(came_ns) <= token:
         return None

@@ -44,7 +44,7 @@ def primary(manifest: Manifest) -> str | None:
 
 
 def arm_of(manifest: Manifest, run: int) -> str | None:
-    """The arm of `run`; that of a run which did not finish is the one planned next. None where it is not known."""
+    """The arm of `run`; for a run that did not finish, the one planned next. None where it is not known."""
     entry = manifest.run(run)
     if entry is not None:
         return primary(manifest) if entry.arm is None else entry.arm
@@ -71,9 +71,9 @@ def runs_of(manifest: Manifest, runs: Iterable[int], arm: str | None = None) -> 
 
 
 def cut_short(entry: RunFacts | None) -> CutShort | None:
-    """Why a run did not come to its end, None if it did. entry: the manifest's of it, None where it has none.
+    """Why a run did not come to its end, None if it did. entry: its entry in the manifest, if any.
 
-    What such a run would have become is not known, so it is no repetition of the others.
+    Its full course is not known, so it is no repetition of the others.
     """
     if entry is None:
         return CutShort.NOT_FINISHED

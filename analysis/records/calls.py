@@ -1,8 +1,8 @@
-"""What the agents of a campaign did: one place a call, over the solo arms and the concurrent one.
+"""The calls that the agents of a campaign made, in the solo arms and in the concurrent one: one element per call.
 
 An arm with one agent is that agent's solo arm, the primary one is the concurrent one; other arms (a control) are left
-out. Calls of an agent are numbered within their run, so that the same place in a solo run and in a concurrent one is
-the same work.
+out. Calls of an agent are numbered within their run, so that the same number in a solo run and in a concurrent
+one is the same work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ __all__ = ["Calls", "agents_of", "read_calls"]
 
 Float64 = NDArray[np.float64]
 
-_TOLD = ("sent_last_ns", "connected_ns", "server_load_ns", "server_prompt_eval_ns", "server_eval_ns", "server_queue_ns")
+_REPORTED = (
+    "sent_last_ns",
+    "connected_ns",
+    "server_load_ns",
+    "server_prompt_eval_ns",
+    "server_eval_ns",
+    "server_queue_ns",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Calls:
     done_ns: Int64
     input_tokens: Int64
     output_tokens: Int64  # as counted by the server or a tokenizer, ABSENT if only events were counted
-    first_tokens: Int64  # in the first event, 1 where not told
+    first_tokens: Int64  # in the first event, 1 where not reported
     events: Int64  # that bore tokens
     server_load_ns: Int64
     server_prompt_eval_ns: Int64
@@ -57,12 +64,13 @@ class Calls:
     server_queue_ns: Int64
     agents: tuple[str, ...]
     endpoints: tuple[str, ...]
-    failures: Mapping[int, str]  # run: what failed in it, the first one
+    failures: Mapping[int, str]  # run: the outcome of its first failed call
 
     def __len__(self) -> int:
         return len(self.run)
 
     def only(self, chosen: Bool) -> Calls:
+        """The chosen calls. chosen: shape (n,)."""
         whole = ("agents", "endpoints", "failures")
         return replace(self, **{f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in whole})
 
@@ -75,7 +83,7 @@ class Calls:
         return _where_known(latency.ttft_service, self.sent_ns, self.first_ns, self.ok)
 
     def tpot(self) -> Float64:
-        """TPOT, ns; NaN where tokens are not counted."""
+        """TPOT, ns; NaN where tokens were not counted."""
         usable = self.ok & (self.output_tokens != ABSENT) & (self.last_ns > self.first_ns)
         usable &= latency.has_tpot(self.events, self.output_tokens, self.first_tokens)
         first_ns, last_ns = (np.where(usable, stamps, 0) for stamps in (self.first_ns, self.last_ns))
@@ -97,7 +105,7 @@ def read_calls(frame: Frame) -> Calls:
     tokens, _, _ = read_tokens(frame, requests, np.zeros(len(requests), np.bool_))
     codes = np.array([names.index(name) if name in names else -1 for name in requests.agents], np.int64)
     agent = codes[requests.agent] if len(requests) else np.empty(0, np.int64)
-    told = _told(frame)
+    reported = _reported_columns(frame)
     row = np.flatnonzero(np.isin(requests.run, list(kinds)) & (agent >= 0))
     start = np.where(requests.sent_ns == ABSENT, requests.intended_ns, requests.sent_ns)
     row = row[np.lexsort((requests.seq[row], start[row], agent[row], requests.run[row]))]
@@ -119,7 +127,7 @@ def read_calls(frame: Frame) -> Calls:
         ok=requests.ok[row],
         intended_ns=requests.intended_ns[row],
         sent_ns=requests.sent_ns[row],
-        sent_last_ns=told["sent_last_ns"][row],
+        sent_last_ns=reported["sent_last_ns"][row],
         first_ns=tokens.first_ns[row],
         last_ns=tokens.last_ns[row],
         done_ns=requests.done_ns[row],
@@ -127,10 +135,10 @@ def read_calls(frame: Frame) -> Calls:
         output_tokens=output[row],
         first_tokens=np.where(tokens.first_tokens == ABSENT, 1, tokens.first_tokens)[row],
         events=tokens.events[row],
-        server_load_ns=told["server_load_ns"][row],
-        server_prompt_eval_ns=told["server_prompt_eval_ns"][row],
-        server_eval_ns=told["server_eval_ns"][row],
-        server_queue_ns=told["server_queue_ns"][row],
+        server_load_ns=reported["server_load_ns"][row],
+        server_prompt_eval_ns=reported["server_prompt_eval_ns"][row],
+        server_eval_ns=reported["server_eval_ns"][row],
+        server_queue_ns=reported["server_queue_ns"][row],
         agents=names,
         endpoints=tuple(requests.endpoints),
         failures=failures,
@@ -161,15 +169,17 @@ def _turns(run: Int64, agent: Int64) -> Int64:
     return np.arange(len(run)) - np.repeat(begins, np.diff(np.append(begins, len(run))))
 
 
-def _told(frame: Frame) -> dict[str, Int64]:
-    parts: dict[str, list[Int64]] = {name: [np.empty(0, np.int64)] for name in _TOLD}
-    for batch in frame.batches(_TOLD):
-        for name in _TOLD:
+def _reported_columns(frame: Frame) -> dict[str, Int64]:
+    """The columns of stamps and of durations that a server reports, shape (n,), ns; ABSENT where there is none."""
+    parts: dict[str, list[Int64]] = {name: [np.empty(0, np.int64)] for name in _REPORTED}
+    for batch in frame.batches(_REPORTED):
+        for name in _REPORTED:
             column = batch.column(name).cast(pa.int64()).fill_null(ABSENT)
             parts[name].append(np.asarray(column.to_numpy(zero_copy_only=False), np.int64))
     return {name: np.concatenate(columns) for name, columns in parts.items()}
 
 
 def _where_known(duration: Callable[[Int64, Int64], Int64], start: Int64, end: Int64, usable: Bool) -> Float64:
-    known = usable & (start != ABSENT) & (end != ABSENT)
-    return np.where(known, duration(np.where(known, start, 0), np.where(known, end, 0)), np.nan)
+    """The duration of each usable call, ns; NaN where the call is not usable or one of its ends is not known."""
+    has_both = usable & (start != ABSENT) & (end != ABSENT)
+    return np.where(has_both, duration(np.where(has_both, start, 0), np.where(has_both, end, 0)), np.nan)

@@ -1,7 +1,7 @@
 """Durations in bounded memory: exact up to a limit, then a histogram that is right to half of 0.1 %.
 
 A run may have a hundred million gaps between tokens. They are integers of nanoseconds, so up to `EXACT` of them are
-kept as they are; beyond that only counts per bin are. The bins are HDR-like: 1024 to each power of two, so integer
+kept as they are; beyond that only counts per bin are kept. The bins are HDR-like: 1024 per power of two, so integer
 arithmetic alone decides where a value goes and the result does not depend on order, machine or number of pieces.
 The sum, the least and the greatest value stay exact in both.
 """
@@ -14,8 +14,8 @@ from loadgen.record import Int64
 
 __all__ = ["BIN_ERROR", "EXACT", "Binned", "Distribution", "bin_of", "middle_of"]
 
-EXACT = 4_000_000  # values kept exactly: 32 MB, and as much again while they are sorted
-_BITS = 10  # 2**10 bins to an octave: a bin is at most 0.098 % wide, its middle wrong by half of that
+EXACT = 4_000_000  # values kept exactly: 32 MB, and another 32 MB while they are sorted
+_BITS = 10  # 2**10 bins per octave: a bin is at most 0.098 % wide, its middle wrong by half of that
 BIN_ERROR = 2.0 ** -(_BITS + 1)  # relative: half a bin's width
 _BINS = (64 - _BITS) << _BITS
 
@@ -39,7 +39,7 @@ def middle_of(index: int) -> float:
 
 
 class Distribution:
-    """A growing multiset of durations in ns that can be asked for by rank. `exact` says which form it is in."""
+    """A growing multiset of durations in ns that gives values by rank. `exact` is true while every value is kept."""
 
     def __init__(self, exact: int = EXACT) -> None:
         self._limit = exact
@@ -100,7 +100,7 @@ class Distribution:
         return self._sorted
 
     def counts(self) -> tuple[Int64, list[int]]:
-        """(how many in each occupied bin, the bins), whichever form this is in."""
+        """(counts, bins): the number of values in each occupied bin, and the bins; in either form."""
         counts = self._counts
         if counts is None:
             counts = np.bincount(bin_of(self.values())) if self.n else np.empty(0, np.int64)

@@ -1,7 +1,7 @@
-"""A run's directory as something to iterate: batches of records, the manifest, and what was wrong with either.
+"""The records of a run's directory in batches, its manifest, and notes on the faults of either.
 
 A million requests hold a hundred million token stamps, so nothing here reads a whole file: `Frame.batches` yields a
-few thousand rows at a time, with the columns asked for, always in the same order, so that two passes line up row by
+few thousand rows at a time, with the wanted columns, always in the same order, so that two passes line up row by
 row. A killed run has no records.parquet; its journal segments are read instead, and what cannot be read is noted.
 """
 
@@ -27,15 +27,15 @@ BATCH_ROWS = 2048  # 100 tokens each: 3.5 MB; 2000 each: 70 MB
 
 
 class NoRecordsError(Exception):
-    """The directory is not one of a run."""
+    """The directory holds no run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The records of a run's directory, unread as yet."""
+    """The records of a run's directory, not read yet."""
 
     files: tuple[Path, ...]
-    manifest: Mapping[str, Any]  # as JSON, for the time until all its readers are typed
+    manifest: Mapping[str, Any]  # as JSON, until all its readers are typed
     facts: Manifest  # an empty one where there is none
     notes: tuple[Note, ...] = ()
     partial: bool = False  # read from journal segments: the run did not close
@@ -59,10 +59,10 @@ class Frame:
 
     def run_numbers(self) -> tuple[int, ...]:
         """The runs that have a record, ascending."""
-        found: set[int] = set()
+        numbers: set[int] = set()
         for batch in self.batches(("run",), rows=1 << 20):
-            found.update(pc.unique(batch.column("run")).to_pylist())
-        return tuple(sorted(found))
+            numbers.update(pc.unique(batch.column("run")).to_pylist())
+        return tuple(sorted(numbers))
 
 
 def load(directory: str | Path) -> Frame:
@@ -95,7 +95,7 @@ def _samples(directory: Path) -> tuple[Path, ...]:
 
 
 def _manifest(path: Path) -> tuple[Mapping[str, Any], Manifest, list[Note]]:
-    """The manifest, as JSON and as facts, and what was wrong with it. What is wrong as a whole says nothing."""
+    """The manifest, as JSON and as facts, and notes on its faults. One that cannot be read counts as empty."""
     try:
         plain = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,11 +1,11 @@
 """The durations of measured requests, by the definitions of `loadgen.latency`.
 
-Each function returns one number a request, shape (n,), float64 ns; NaN where the request has no such duration. Which
+Each function returns one number per request, shape (n,), float64 ns; NaN where the request has no such duration. Which
 requests count is not decided here (measured.py), nor how they are summarised (summary.py).
 
 `intended` is when the schedule wanted the request sent; in a closed loop that is when the worker was free to send it.
-Waiting for a connection, a slot under a cap, or for us, lies between intended and sent, and is part of what a user
-feels; from sent on it is the server's doing.
+Waiting for a connection, for a slot under a cap, or for the client, lies between intended and sent, and is part of what
+a user feels; from sent on it is the server's doing.
 """
 
 from __future__ import annotations
@@ -46,19 +46,20 @@ def queue(m: Measured) -> Float64:
 
 
 def tpot(m: Measured) -> Float64:
-    """(t_last - t_first) / (N_out - k_1), k_1 the tokens in the first event, which all arrive at t_first."""
+    """TPOT: (t_last - t_first) / (N_out - k_1), k_1 the tokens in the first event, which all arrive at t_first."""
     return _per_token(m, m.first_tokens())
 
 
 def tpot_usual(m: Measured) -> Float64:
-    """The same with k_1 = 1, as other tools have it: too low where the first event carries several tokens."""
+    """TPOT with k_1 = 1, as other tools compute it: too low where the first event carries several tokens."""
     return _per_token(m, np.ones_like(m.tokens.events))
 
 
 def send_lag(m: Measured) -> Float64:
-    """How late we were: from intended until we did something about it (began to connect, else sent).
+    """How late the client was: from the intended start until it began to connect, or until it sent where it had a
+    connection.
 
-    Not ours, and NaN: the wait for a slot under a cap on requests in flight, and a connection found closed.
+    NaN where the client is not the cause: it waited for a slot under a cap, or the server had closed the connection.
     """
     requests = m.requests
     acted = np.where(requests.connect_ns == ABSENT, requests.sent_ns, requests.connect_ns)
@@ -68,27 +69,28 @@ def send_lag(m: Measured) -> Float64:
 
 
 def _waited_for_slot(m: Measured) -> Bool:
-    """Which requests found as many ahead of them, due and not done, as may be in flight at once."""
+    """Whether the cap was full with earlier requests, not yet done, when each request was due; shape (n,)."""
     waited = np.zeros(len(m.requests), np.bool_)
     for window in m.windows:
         if not window.open_loop or window.most_in_flight is None:
             continue
-        mine = np.flatnonzero(m.requests.run == window.run)
-        due = m.requests.intended_ns[mine]
-        done = m.requests.done_ns[mine]
+        rows = np.flatnonzero(m.requests.run == window.run)
+        due = m.requests.intended_ns[rows]
+        done = m.requests.done_ns[rows]
         ended = np.searchsorted(np.sort(done[done != ABSENT]), due, side="right")
         ahead = np.argsort(np.argsort(due, kind="stable"), kind="stable") - ended
-        waited[mine] = ahead >= window.most_in_flight
+        waited[rows] = ahead >= window.most_in_flight
     return waited
 
 
 def _where_known(duration: Callable[[Int64, Int64], Int64], start: Int64, end: Int64) -> Float64:
     """The duration of each request, NaN where one of its ends is not known."""
-    known = (start != ABSENT) & (end != ABSENT)
-    return np.where(known, duration(np.where(known, start, 0), np.where(known, end, 0)), np.nan)
+    has_both = (start != ABSENT) & (end != ABSENT)
+    return np.where(has_both, duration(np.where(has_both, start, 0), np.where(has_both, end, 0)), np.nan)
 
 
 def _per_token(m: Measured, first_tokens: Int64) -> Float64:
+    """TPOT. first_tokens: k_1 of each request."""
     tokens, events = m.count_tokens(), m.tokens.events
     usable = (tokens != ABSENT) & latency.has_tpot(events, tokens, first_tokens)
     first_ns, last_ns = (np.where(usable, stamps, 0) for stamps in (m.tokens.first_ns, m.tokens.last_ns))

@@ -1,4 +1,4 @@
-"""Both passes over the records, put together: all that estimates and plots are made of. It is read by reading.py."""
+"""The data that estimates and plots are made of: both passes over the records, put together. reading.py reads it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["Measured"]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A campaign's records, read. Arrays have one place a request, ordered by run and place in the schedule."""
+    """A campaign's records, read. Arrays have one element per request, ordered by run and place in the schedule."""
 
-    manifest: Mapping[str, Any]  # as JSON, for the time until all its readers are typed
+    manifest: Mapping[str, Any]  # as JSON, until all its readers are typed
     facts: Manifest
     notes: tuple[Note, ...]
     partial: bool
@@ -38,7 +38,7 @@ class Measured:
 
     @property
     def answered(self) -> Bool:
-        """The requests that latencies are about: due in the window, and answered in full."""
+        """Whether latencies are about each request, shape (n,): due in the window, and answered in full."""
         return self.inside & self.requests.ok
 
     @property
@@ -47,22 +47,22 @@ class Measured:
 
     @property
     def counted(self) -> Measured:
-        """The same of the runs that estimates are over: those that came to their end, or all if none did."""
+        """The data of the runs that estimates are over: those that came to their end, or all if none did."""
         return self._of(counted(self.windows))
 
     @property
     def left_out(self) -> Measured:
-        """The same of the other runs. It has what they measured, except the gaps, which are of all runs."""
+        """The data of the other runs, except the gaps, which are of all runs."""
         whole = counted(self.windows)
         return self._of(tuple(window for window in self.windows if window not in whole))
 
     def _of(self, windows: tuple[Window, ...]) -> Measured:
-        mine = np.isin(self.requests.run, [window.run for window in windows])
-        return replace(self, windows=windows, inside=self.inside & mine)
+        in_runs = np.isin(self.requests.run, [window.run for window in windows])
+        return replace(self, windows=windows, inside=self.inside & in_runs)
 
     @property
     def confidence(self) -> float:
-        """Of the intervals."""
+        """The confidence of the intervals, in (0, 1)."""
         return confidence_of(self.facts)
 
     @property
@@ -70,11 +70,11 @@ class Measured:
         return self.partial or any(window.interrupted for window in self.windows)
 
     def count_tokens(self) -> Int64:
-        """The output tokens of each request as far as they are known; ABSENT where only events were counted."""
-        told = self.requests.counted_tokens()
+        """The output tokens of each request as far as they were counted; ABSENT where only events were counted."""
+        reported = self.requests.counted_tokens()
         counted = self.tokens.counted
-        return np.where(told, self.requests.output_tokens, counted)
+        return np.where(reported, self.requests.output_tokens, counted)
 
     def first_tokens(self) -> Int64:
-        """The tokens in each first event; where the server does not say, one."""
+        """The tokens in the first event of each request; 1 where the server does not report them."""
         return np.where(self.tokens.first_tokens == ABSENT, 1, self.tokens.first_tokens)

@@ -1,4 +1,4 @@
-"""The records of a directory, each part read once: whoever needs one asks the Reading, which keeps it.
+"""The records of a directory, each part read once and kept by a Reading.
 
 Requests are put in order of (run, seq) here, so that nothing downstream depends on the order in which records reached
 the disk: the same records give the same summary, byte by byte.
@@ -30,13 +30,13 @@ from loadgen.record import Int64
 
 __all__ = ["Reading", "measure", "reading_of"]
 
-SPARED_NOTED = 0.02  # of the answers: what MSER-5 takes from anything (METHODOLOGY 5.1) is no news
+SPARED_NOTED = 0.02  # of the answers: MSER-5 takes that share from any series (METHODOLOGY 5.1), so it is no news
 
 _Columns = TypeVar("_Columns", Requests, Tokens)
 
 
 class Reading:
-    """The records of one directory. What was read of them once is kept: memory grows with what was asked for."""
+    """The records of one directory. Each part that was read is kept, so memory grows with the parts in use."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -54,15 +54,15 @@ class Reading:
 
     @property
     def measured(self) -> Measured:
-        """What was measured in the runs of the primary arm."""
+        """The data of the primary arm's runs."""
         return self.of_runs(runs_of(self.facts, self.run_numbers))
 
     def of_arm(self, arm: str) -> Measured:
-        """What was measured in the runs of `arm`."""
+        """The data of the runs of `arm`."""
         return self.of_runs(runs_of(self.facts, self.run_numbers, arm))
 
     def of_runs(self, runs: Collection[int]) -> Measured:
-        """What was measured in `runs`, in ascending order."""
+        """The data of `runs`, in ascending order."""
         chosen = tuple(sorted(runs))
         if chosen not in self._measured:
             self._measured[chosen] = _measure(self.frame, self.run_numbers, chosen, EXACT)
@@ -75,30 +75,29 @@ class Reading:
 
 
 def reading_of(source: str | Path | Frame | Reading) -> Reading:
-    """The reading of a directory, or of what was read of one before. Raises NoRecordsError."""
+    """The reading of a directory or of its frame; a reading is returned as it is. Raises NoRecordsError."""
     if isinstance(source, Reading):
         return source
     return Reading(source if isinstance(source, Frame) else load(source))
 
 
 def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = None) -> Measured:
-    """What was measured, by two passes over `frame`: first what each request was, then its tokens.
+    """The data of some runs, by two passes over `frame`: first over requests, then over their tokens.
 
-    runs: of which runs, as `arms.runs_of` names them; None: of the primary arm. exact: how many gaps to keep as they
-    are.
+    runs: their numbers; None: the runs of the primary arm. exact: the number of gaps up to which each is kept.
     """
-    there = frame.run_numbers()
-    return _measure(frame, there, runs_of(frame.facts, there) if runs is None else runs, exact)
+    numbers = frame.run_numbers()
+    return _measure(frame, numbers, runs_of(frame.facts, numbers) if runs is None else runs, exact)
 
 
-def _measure(frame: Frame, there: Collection[int], chosen: Collection[int], exact: int) -> Measured:
-    if not set(there) <= set(chosen):
+def _measure(frame: Frame, numbers: Collection[int], chosen: Collection[int], exact: int) -> Measured:
+    if not set(numbers) <= set(chosen):
         frame = frame.only(chosen)
     requests = read_requests(frame)
     windows = windows_of(frame.facts, requests, chosen)
     samples = read_samples(frame.samples, chosen)
     m = _read(frame, requests, windows, exact, samples)
-    # Whether a run had settled is known only once its tokens were read; what is measured then is another window.
+    # Whether a run has settled is known only once its tokens are read; then its window may open later.
     judged = tuple(_settled(m, index) for index in range(len(windows)))
     if any(window.from_ns != asked.from_ns for window, asked in zip(judged, windows, strict=True)):
         return _read(frame, requests, judged, exact, samples)
@@ -106,22 +105,22 @@ def _measure(frame: Frame, there: Collection[int], chosen: Collection[int], exac
 
 
 def _settled(m: Measured, index: int) -> Window:
-    window, found = m.windows[index], settling.settled(m, index)
-    if found is None:
+    window, state = m.windows[index], settling.settled(m, index)
+    if state is None:
         return window
-    notes = [] if found.steady else [note(NoteCode.NO_STEADY_STATE)]
-    if found.cut:
-        from_s, asked_s = found.from_ns / 1e9, window.from_ns / 1e9
-        notes = [note(NoteCode.CUT_AS_WARM_UP, from_s=from_s, asked_s=asked_s, cut=found.cut)]
-    elif found.spared > SPARED_NOTED * (m.answered & (m.requests.run == window.run)).sum():
-        notes = [note(NoteCode.SPARED, spared=found.spared)]
+    notes = [] if state.steady else [note(NoteCode.NO_STEADY_STATE)]
+    if state.cut:
+        from_s, asked_s = state.from_ns / 1e9, window.from_ns / 1e9
+        notes = [note(NoteCode.CUT_AS_WARM_UP, from_s=from_s, asked_s=asked_s, cut=state.cut)]
+    elif state.spared > SPARED_NOTED * (m.answered & (m.requests.run == window.run)).sum():
+        notes = [note(NoteCode.SPARED, spared=state.spared)]
     return replace(
         window,
-        from_ns=found.from_ns,
+        from_ns=state.from_ns,
         asked_from_ns=window.from_ns,
-        cut=found.cut,
-        spared=found.spared,
-        steady=found.steady,
+        cut=state.cut,
+        spared=state.spared,
+        steady=state.steady,
         notes=(*window.notes, *notes),
     )
 

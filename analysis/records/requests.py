@@ -1,6 +1,6 @@
-"""What is known of each request without looking at its tokens: one array a column, one place a request.
+"""Each request without its tokens: one array per column, one element per request.
 
-First of the two passes over the records. It reads no event list, so it is quick, and what it finds (which requests
+First of the two passes over the records. It reads no event list, so it is quick, and its result (which requests
 count, over which window) decides what the second pass, tokens.py, has to gather.
 """
 
@@ -35,6 +35,8 @@ _COLUMNS = (*_INT64, *_NAMES, "status", "error")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """A kind of failure: the outcome, the status of the answer, if any, and the server's or the client's error text."""
+
     outcome: str
     status: int | None
     error: str
@@ -68,20 +70,20 @@ class Requests:
         return len(self.run)
 
     def ended(self, *outcomes: Outcome) -> Bool:
-        """Which requests ended in one of `outcomes`."""
+        """Whether each request ended in one of `outcomes`, shape (n,)."""
         wanted = [index for index, name in enumerate(self.outcomes) if name in outcomes]
-        found: Bool = np.isin(self.outcome, wanted)
-        return found
+        ended: Bool = np.isin(self.outcome, wanted)
+        return ended
 
     @property
     def ok(self) -> Bool:
         return self.ended(Outcome.OK)
 
     def counted_tokens(self) -> Bool:
-        """Which requests have a true output token count: not one made by counting events."""
+        """Whether each request has a true output token count, not one made by counting events; shape (n,)."""
         events = [index for index, name in enumerate(self.tokens_froms) if name in ("events", "")]
-        told: Bool = (self.output_tokens != ABSENT) & ~np.isin(self.tokens_from, events)
-        return told
+        counted: Bool = (self.output_tokens != ABSENT) & ~np.isin(self.tokens_from, events)
+        return counted
 
 
 class _Codes:
@@ -102,7 +104,7 @@ class _Codes:
 
 
 def read_requests(frame: Frame) -> Requests:
-    """Read every column that has one value a request."""
+    """The columns that have one value per request."""
     columns: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (*_INT64, *_NAMES)}
     codes = {name: _Codes() for name in _NAMES}
     failures: Counter[Failure] = Counter()

@@ -1,9 +1,9 @@
-"""What was sampled beside the runs, as series, and what a series says of an interval.
+"""The samples taken beside the runs, as series, and the value of a series in an interval.
 
-A gauge is known at the instants it was read and taken to hold until the next one, for two seconds at most: an
+A gauge is known at the instants it was read, and taken to hold until the next one, for two seconds at most: an
 interval's gauge is that of the samples in it and of the last one before. A counter's growth over an interval is bounded
 by the samples around it: it is taken between the last one before and the first one after, so that nothing that
-happened inside is missed; what happened just outside may be in it.
+happened inside is missed; it may include what happened just outside.
 """
 
 from __future__ import annotations
@@ -52,25 +52,25 @@ class Samples:
     _of_run: dict[int, list[Series]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for one in self.series:
-            self._of_run.setdefault(one.run, []).append(one)
+        for series in self.series:
+            self._of_run.setdefault(series.run, []).append(series)
 
     def find(
         self, names: str | Collection[str], run: int | None = None, labels: Mapping[str, str] = NO_LABELS
     ) -> list[Series]:
-        """The series called one of `names` that have these labels among theirs."""
+        """The series called one of `names` whose labels include `labels`."""
         wanted = (names,) if isinstance(names, str) else names
         return [
-            one
-            for one in (self.series if run is None else self._of_run.get(run, ()))
-            if one.name in wanted and labels.items() <= one.labels.items()
+            series
+            for series in (self.series if run is None else self._of_run.get(run, ()))
+            if series.name in wanted and labels.items() <= series.labels.items()
         ]
 
     def first_of(
         self, names: Sequence[str], run: int | None = None, labels: Mapping[str, str] = NO_LABELS
     ) -> list[Series]:
-        """The series of the first of `names` that there is: servers renamed what they tell now and then."""
-        return next((found for name in names if (found := self.find(name, run, labels))), [])
+        """The series of the first of `names` that was sampled: servers rename their metrics now and then."""
+        return next((series for name in names if (series := self.find(name, run, labels))), [])
 
 
 EMPTY = Samples()
@@ -103,7 +103,7 @@ def read_samples(paths: Iterable[Path], runs: Collection[int] | None = None) -> 
     for start, end in pairwise(bounds):
         place = order[start:end]
         source, name, labels, kind = (texts[t][c[start]] for t, c in zip(_TEXTS, sorted_codes[1:], strict=True))
-        told = Series(
+        part = Series(
             run=int(sorted_codes[0][start]),
             source=source,
             name=name,
@@ -112,54 +112,54 @@ def read_samples(paths: Iterable[Path], runs: Collection[int] | None = None) -> 
             at_ns=at_ns[place],
             values=values[place],
         )
-        series.append(told)
+        series.append(part)
     # Codes are in order of appearance, which may differ between a closed file and its segments.
-    series.sort(key=lambda one: (one.run, one.source, one.name, sorted(one.labels.items())))
+    series.sort(key=lambda item: (item.run, item.source, item.name, sorted(item.labels.items())))
     return Samples(tuple(series))
 
 
 def summed(series: Sequence[Series]) -> Series | None:
-    """The sum of series of one run over all their labels (the engines of a server); None of none.
+    """The sum of series of one run over all their labels (the engines of a server); None if there are none.
 
-    At an instant at which one of them was not read, it is what it last was.
+    At an instant at which a series was not read, its last value holds.
     """
     if not series:
         return None
     first = series[0]
     if len(series) == 1:
         return first
-    at_ns = np.unique(np.concatenate([one.at_ns for one in series]))
+    at_ns = np.unique(np.concatenate([part.at_ns for part in series]))
     total = np.zeros(len(at_ns))
-    for one in series:
-        place = np.searchsorted(one.at_ns, at_ns, side="right") - 1
-        total += np.where(place >= 0, one.values[np.maximum(place, 0)], 0.0)
+    for part in series:
+        place = np.searchsorted(part.at_ns, at_ns, side="right") - 1
+        total += np.where(place >= 0, part.values[np.maximum(place, 0)], 0.0)
     return Series(first.run, first.source, first.name, {}, first.counter, at_ns, total)
 
 
 def greatest(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """The greatest value known of each interval, shape (n,); NaN where none is. Needs starts <= ends."""
+    """The greatest value in each interval, shape (n,); NaN where none was sampled. Needs starts <= ends."""
     return _extreme(series, starts_ns, ends_ns, np.maximum)
 
 
 def least(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """The least value known of each interval, shape (n,); NaN where none is."""
+    """The least value in each interval, shape (n,); NaN where none was sampled."""
     return _extreme(series, starts_ns, ends_ns, np.minimum)
 
 
 def _extreme(series: Series, starts_ns: Int64, ends_ns: Int64, choose: np.ufunc) -> Float64:
     low, high = _within(series, starts_ns, ends_ns)
-    known = high > low
-    found = np.full(len(starts_ns), np.nan)
-    if known.any():
+    sampled = high > low
+    extremes = np.full(len(starts_ns), np.nan)
+    if sampled.any():
         # reduceat takes [low, high) from pairs of indices; the sentinel makes the last `high` a valid index.
         values = np.append(series.values, 0.0)
-        pairs = np.column_stack((low[known], high[known])).ravel()
-        found[known] = choose.reduceat(values, pairs)[::2]
-    return found
+        pairs = np.column_stack((low[sampled], high[sampled])).ravel()
+        extremes[sampled] = choose.reduceat(values, pairs)[::2]
+    return extremes
 
 
 def _within(series: Series, starts_ns: Int64, ends_ns: Int64) -> tuple[Int64, Int64]:
-    """Return [low, high) of the samples that tell of each interval: those in it and the last one before, if fresh."""
+    """[low, high): the indices of each interval's samples, which are those in it and the last one before, if fresh."""
     before = np.searchsorted(series.at_ns, starts_ns, side="right") - 1
     fresh = (before >= 0) & (starts_ns - series.at_ns[np.maximum(before, 0)] <= STALE_NS)
     low = np.where(fresh, before, before + 1)
@@ -168,9 +168,9 @@ def _within(series: Series, starts_ns: Int64, ends_ns: Int64) -> tuple[Int64, In
 
 
 def grown(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
-    """How much a counter grew from the last sample before each interval to the first after it, shape (n,).
+    """The growth of a counter from the last sample before each interval to the first after it, shape (n,).
 
-    A decrease is a restart of what counts, and counts from zero. NaN where a side has no sample within two seconds.
+    After a decrease the counter has restarted and counts from zero. NaN where a side has no sample within two seconds.
     """
     steps = np.diff(series.values)
     total = np.concatenate(([0.0], np.cumsum(np.where(steps < 0, series.values[1:], steps))))
@@ -178,6 +178,6 @@ def grown(series: Series, starts_ns: Int64, ends_ns: Int64) -> Float64:
     after = np.searchsorted(series.at_ns, ends_ns, side="left")
     last = len(series.at_ns) - 1
     low, high = np.maximum(before, 0), np.minimum(after, last)
-    known = (before >= 0) & (after <= last)
-    known &= (starts_ns - series.at_ns[low] <= STALE_NS) & (series.at_ns[high] - ends_ns <= STALE_NS)
-    return np.where(known, total[high] - total[low], np.nan)
+    bounded = (before >= 0) & (after <= last)
+    bounded &= (starts_ns - series.at_ns[low] <= STALE_NS) & (series.at_ns[high] - ends_ns <= STALE_NS)
+    return np.where(bounded, total[high] - total[low], np.nan)

@@ -1,4 +1,4 @@
-"""What of a campaign's settings its figures depend on, read from its manifest: the confidence, and when it stopped."""
+"""The settings in a campaign's manifest that its figures depend on: the confidence, and the rule that stopped it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Stopping(Struct, frozen=True, kw_only=True):
 
     within: float  # the relative half-width asked for
     runs: int  # 0 before the first look
-    half_width: dict[str, float | None]  # of each metric looked at, relative, at LOOK_CONFIDENCE
+    half_width: dict[str, float | None]  # of each checked metric, relative, at LOOK_CONFIDENCE
     reached: bool
 
 
@@ -26,7 +26,7 @@ def confidence_of(manifest: Manifest) -> float:
 
 
 def stopping(manifest: Manifest) -> Stopping | None:
-    """A campaign's last look; None if it did not decide by looks."""
+    """The last look of a campaign; None if it did not add runs until its intervals were narrow."""
     within = manifest.planned_design.until
     if within is None:
         return None

@@ -1,12 +1,13 @@
-"""Where each run has settled, and whether it stayed there: METHODOLOGY 5.1 and 5.2 applied to what was measured.
+"""Where each run has settled, and whether it stayed there: METHODOLOGY 5.1 and 5.2 applied to measured runs.
 
-The warm-up asked for is left out by phase, before this. MSER-5 then looks at TTFT and TPOT in order of issue and may
-open the window later, where what it would cut stands out by more than chance: a busy queue has a rush now and then,
-and cutting one that came early makes all figures too good. Both windows are told, and a cut that was not made. Where it
-finds no steady state nothing is cut, and the run is marked. The drift gate looks at what is left. Its tests are many
-(runs, and figures of each), so p values are multiplied by their number: a campaign of ten stationary runs is called
-drifting as rarely as one of one, which is once in a hundred times, and no more often where requests depend on each
-other. Level shifts are told with their time and void nothing: one that matters over the window is a drift as well.
+The warm-up that the profile asks for is left out before this. MSER-5 then takes TTFT and TPOT in order of issue and may
+open the window later, if the values it would cut differ from the rest by more than chance: a busy queue has a rush now
+and then, and cutting an early rush makes all figures too good. The report gives both windows, and a cut that was not
+made. Where MSER-5 finds no steady state nothing is cut, and the run is marked. The drift gate checks the rest. It makes
+many tests (runs, and figures of each), so p values are multiplied by their number: a campaign of ten stationary runs is
+called drifting as rarely as a campaign of one run, which is once in a hundred times, and no more often where requests
+depend on each other. Level shifts are reported with their time and void nothing: a shift that matters over the window
+is a drift as well.
 
 Not judged: bursts, MMPP arrivals and loads in stages, which change by design, and runs of fewer than 300 answers. At
 300 a tenth of the window holds thirty.
@@ -30,16 +31,16 @@ __all__ = ["LEAST", "Settled", "drifting", "settled", "shifted"]
 LEAST = 300  # answers of a run
 P99_LEAST = 1000  # a hundred in each tenth: with fewer its p99 is its greatest value
 P99_CHANGE = 0.15  # METHODOLOGY 5.2
-P = 0.01  # METHODOLOGY 5.2 asks 0.05, by which every twentieth campaign of a steady server would be void
-SHIFT_BINS = (30, 60)  # as few as can be judged, and as many as are needed
-SHIFT_ANSWERS = 30  # a bin
+P = 0.01  # METHODOLOGY 5.2 asks 0.05, which would void every twentieth campaign of a steady server
+SHIFT_BINS = (30, 60)  # the fewest that can be judged, and the most that are needed
+SHIFT_ANSWERS = 30  # per bin
 SHIFT_P = 0.01
 WATCHED = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What MSER-5 says of one run."""
+    """The result of MSER-5 for one run."""
 
     from_ns: int  # when the first request that is left was due
     cut: int  # answered requests before it
@@ -48,33 +49,33 @@ class Settled:
 
 
 def settled(m: Measured, index: int) -> Settled | None:
-    """Return where the run of `m.windows[index]` has settled; None if that is not judged."""
+    """The point where the run of `m.windows[index]` has settled; None if that is not judged."""
     window = m.windows[index]
-    mine = m.answered & (m.requests.run == window.run)
-    if not window.stationary or mine.sum() < LEAST:
+    of_run = m.answered & (m.requests.run == window.run)
+    if not window.stationary or of_run.sum() < LEAST:
         return None
     from_ns = spared_until = window.from_ns
     is_steady = True
     for name in WATCHED:
-        values, due = _series(m, name, mine)
+        values, due = _series(m, name, of_run)
         if len(values) < LEAST:
             continue
-        found = steady.mser(values)
-        if steady.stands_out(values, found.cut):
-            is_steady &= found.steady
-            from_ns = max(from_ns, int(due[found.cut]))
+        state = steady.mser(values)
+        if steady.stands_out(values, state.cut):
+            is_steady &= state.steady
+            from_ns = max(from_ns, int(due[state.cut]))
         else:
-            spared_until = max(spared_until, int(due[found.cut]))
+            spared_until = max(spared_until, int(due[state.cut]))
     if not is_steady:
         return Settled(window.from_ns, 0, 0, steady=False)
-    cut, wanted = ((m.requests.intended_ns[mine] < at).sum() for at in (from_ns, max(from_ns, spared_until)))
+    cut, wanted = ((m.requests.intended_ns[of_run] < at).sum() for at in (from_ns, max(from_ns, spared_until)))
     return Settled(from_ns, int(cut), int(wanted - cut), steady=True)
 
 
-def _series(m: Measured, name: str, mine: Bool) -> tuple[Float64, NDArray[np.int64]]:
-    """(the values, ns, when each request was due) in order of issue, where there is a value."""
+def _series(m: Measured, name: str, requests: Bool) -> tuple[Float64, NDArray[np.int64]]:
+    """(the values, ns, when each of these requests was due) in order of issue, where there is a value."""
     durations = latency.LATENCIES[name](m)
-    chosen = np.flatnonzero(mine & ~np.isnan(durations))
+    chosen = np.flatnonzero(requests & ~np.isnan(durations))
     chosen = chosen[np.argsort(m.requests.intended_ns[chosen], kind="stable")]
     return durations[chosen], m.requests.intended_ns[chosen]
 
@@ -83,57 +84,57 @@ def _series(m: Measured, name: str, mine: Bool) -> tuple[Float64, NDArray[np.int
 class _Trend:
     run: int
     figure: str
-    found: steady.Drift
+    drift: steady.Drift
     least_change: float
 
 
 def drifting(m: Measured) -> list[Note]:
-    """How each run drifts that does."""
+    """A note per run that drifts, with its worst trend."""
     trends = [trend for index in range(len(m.windows)) for trend in _trends(m, index)]
     worst: dict[int, _Trend] = {}
     for trend in trends:
-        if trend.found.p * len(trends) >= P or abs(trend.found.change) < trend.least_change:
+        if trend.drift.p * len(trends) >= P or abs(trend.drift.change) < trend.least_change:
             continue
-        if trend.run not in worst or trend.found.p < worst[trend.run].found.p:
+        if trend.run not in worst or trend.drift.p < worst[trend.run].drift.p:
             worst[trend.run] = trend
     return [_drift(trend, len(trends)) for trend in worst.values()]
 
 
 def _trends(m: Measured, index: int) -> list[_Trend]:
     window = m.windows[index]
-    mine = m.answered & (m.requests.run == window.run)
-    if not window.stationary or mine.sum() < LEAST:
+    of_run = m.answered & (m.requests.run == window.run)
+    if not window.stationary or of_run.sum() < LEAST:
         return []
     trends = []
     for name, label in WATCHED.items():
-        values, due = _series(m, name, mine)
+        values, due = _series(m, name, of_run)
         at = due.astype(np.float64)
         quantiles = [(0.5, "p50", steady.DRIFT_CHANGE, LEAST), (0.99, "p99", P99_CHANGE, P99_LEAST)]
         for q, stat, change, least in quantiles:
             if len(values) < least:
                 continue
             bins = steady.bin_quantiles(at, values, window.from_ns, window.to_ns + 1, q)
-            found = steady.drift(bins, change)
-            if found is None:
+            trend = steady.drift(bins, change)
+            if trend is None:
                 continue
-            if found.p < P:  # what is not even a trend of independent values needs no correction
+            if trend.p < P:  # what is not even a trend of independent values needs no correction
                 g = steady.trend_inefficiency(at, values, window.from_ns, window.to_ns + 1, bins)
-                found = replace(found, p=steady.correlated_p(found.p, g))
-            trends.append(_Trend(window.run, f"{label} {stat}", found, change))
+                trend = replace(trend, p=steady.correlated_p(trend.p, g))
+            trends.append(_Trend(window.run, f"{label} {stat}", trend, change))
     return trends
 
 
 def _drift(trend: _Trend, tests: int) -> Note:
-    moves = "rises" if trend.found.change > 0 else "falls"
-    share, p = abs(trend.found.change), min(1.0, trend.found.p * tests)
+    moves = "rises" if trend.drift.change > 0 else "falls"
+    share, p = abs(trend.drift.change), min(1.0, trend.drift.p * tests)
     return note(NoteCode.DRIFTING, figure=trend.figure, moves=moves, share=float(share), p=float(p)).of_run(trend.run)
 
 
 def shifted(m: Measured) -> list[Note]:
-    """Where the level of TTFT or TPOT shifted, for runs with thirty bins of thirty answers.
+    """Notes on shifts in the level of TTFT or TPOT, for runs with thirty bins of thirty answers.
 
     The place of a shift is chosen among all bins, so its p value is multiplied by their number: without that, one
-    stationary run in ten is said to have shifted.
+    stationary run in ten would be reported as shifted.
     """
     return [shift for index in range(len(m.windows)) for name in WATCHED for shift in _shifts(m, index, name)]
 

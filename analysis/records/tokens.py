@@ -1,7 +1,7 @@
-"""What the token stamps say: per request where its stream began and ended, and all gaps between tokens.
+"""The token stamps: when each request's stream began and ended, and all gaps between tokens.
 
 Second pass over the records. A batch's event lists are flattened into one array each and worked on whole; only a few
-integers a request are kept, and gaps go into a Distribution, so memory does not grow with the number of tokens.
+integers per request are kept, and gaps go into a Distribution, so memory does not grow with the number of tokens.
 
 Only events that bear tokens count (reasoning, content, tool). Such an event is *censored* when another one follows it
 in the same read: the read has one stamp, the last event's, so the earlier one came at that time or before. Gaps are
@@ -33,7 +33,7 @@ _COLUMNS = ("event_ns", "event_kind", "event_read", "event_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Per request, shape (n,), ns on the run's clock; ABSENT where there was no token event or nothing is known."""
+    """Per request, shape (n,), ns on the run's clock; ABSENT without a token event, or if not known."""
 
     first_ns: Int64
     first_least_ns: Int64  # the earliest the first token can have come; differs from first_ns if that is censored
@@ -41,8 +41,8 @@ class Tokens:
     events: Int64  # token-bearing events
     censored: Int64  # of these, followed by another in the same read
     first_tokens: Int64  # tokens in the first event
-    counted: Int64  # tokens told by the events; ABSENT if any did not tell
-    single: Int64  # events told to carry exactly one token; ABSENT likewise
+    counted: Int64  # tokens reported by the events; ABSENT if an event reported none
+    single: Int64  # events reported to carry exactly one token; ABSENT likewise
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Gaps:
     stamped: Distribution  # of the runs that estimates are over
     by_run: dict[int, Distribution]  # of every run; with one run, the same distribution
     by_endpoint: list[Distribution]  # empty with one endpoint
-    moved: dict[int, int] = field(default_factory=dict)  # bin: how many gaps even spreading adds to it (or takes away)
+    moved: dict[int, int] = field(default_factory=dict)  # bin: the gaps that even spreading adds (or takes away)
 
     def spread(self) -> tuple[list[int], list[int]]:
         """(bins, counts) of the gaps spread evenly within reads, ascending, no empty bin."""
@@ -66,7 +66,7 @@ class Gaps:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Tokens over time: how many fell into each of equal bins from the start of a run. For plots only."""
+    """Tokens over time: the number in each of equal bins from the start of a run. Only plots use it."""
 
     bin_ns: int
     tokens: dict[int, Int64]  # run: shape (SERIES_BINS,)
@@ -79,14 +79,14 @@ class _Flat:
     row: Int64
     ns: Int64
     read: Int64
-    tokens: Int64  # ABSENT where not told
+    tokens: Int64  # ABSENT where not reported
     before_ns: Int64  # stamp of the event before it in the answer, of any kind, if that came in an earlier read
 
 
 def read_tokens(
     frame: Frame, requests: Requests, wanted: Bool, exact: int = EXACT, pooled: Collection[int] | None = None
 ) -> tuple[Tokens, Gaps, Series]:
-    """Gather the token stamps of all requests, and the gaps of the `wanted` ones.
+    """The token stamps of all requests, the gaps of the `wanted` ones, and tokens over time.
 
     pooled: the runs whose gaps are put together; None: all.
     """
@@ -131,8 +131,8 @@ def _flatten(batch: pa.RecordBatch) -> _Flat:
     ns, kind, read = (_values(batch.column(name)) for name in _COLUMNS[:3])
     row = np.repeat(np.arange(batch.num_rows), lengths)
     tokens = np.full(len(ns), ABSENT, np.int64)
-    told = np.repeat(_lengths(batch.column("event_tokens")) == lengths, lengths)
-    tokens[told] = _values(batch.column("event_tokens"))[: int(told.sum())]
+    reported = np.repeat(_lengths(batch.column("event_tokens")) == lengths, lengths)
+    tokens[reported] = _values(batch.column("event_tokens"))[: int(reported.sum())]
     before = np.full(len(ns), ABSENT, np.int64)
     earlier = (row[1:] == row[:-1]) & (read[1:] != read[:-1])
     before[1:][earlier] = ns[:-1][earlier]
@@ -150,7 +150,7 @@ def _values(column: pa.Array) -> Int64:
 
 
 def _fill(columns: dict[str, Int64], rows: slice, flat: _Flat, requests: Requests) -> None:
-    """Write what the events of one batch say about its requests."""
+    """Write the columns of one batch's requests from its events."""
     size = rows.stop - rows.start
     events = np.bincount(flat.row, minlength=size)
     some = np.flatnonzero(events)
@@ -162,16 +162,16 @@ def _fill(columns: dict[str, Int64], rows: slice, flat: _Flat, requests: Request
     columns["first_ns"][at] = flat.ns[first]
     columns["last_ns"][at] = flat.ns[last]
     columns["first_tokens"][at] = flat.tokens[first]
-    untold = np.bincount(flat.row[flat.tokens == ABSENT], minlength=size)[some] > 0
+    unreported = np.bincount(flat.row[flat.tokens == ABSENT], minlength=size)[some] > 0
     counted = np.add.reduceat(np.where(flat.tokens == ABSENT, 0, flat.tokens), first) if len(first) else first
     single = np.add.reduceat((flat.tokens == 1).astype(np.int64), first) if len(first) else first
-    columns["counted"][at] = np.where(untold, ABSENT, counted)
-    columns["single"][at] = np.where(untold, ABSENT, single)
+    columns["counted"][at] = np.where(unreported, ABSENT, counted)
+    columns["single"][at] = np.where(unreported, ABSENT, single)
     columns["first_least_ns"][at] = _least_first(flat, first, last, requests, at)
 
 
 def _same_read(flat: _Flat) -> Bool:
-    """Return, for each token event but the last of the batch, whether the next one came in the same read."""
+    """Whether each token event of the batch came in the same read as the next one; shape (events - 1,)."""
     same: Bool = (flat.row[1:] == flat.row[:-1]) & (flat.read[1:] == flat.read[:-1])
     return same
 

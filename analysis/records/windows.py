@@ -1,8 +1,8 @@
-"""Which part of each run is measured, and which requests belong to it.
+"""The measured part of each run, and the requests that belong to it.
 
 A window opens after warm-up and closes at the last issue, before the drain. A request belongs to it by its *intended*
-time: one that was due inside but sent late, even after the window closed, stays in, for leaving it out would hide
-just the waits that a user feels (coordinated omission). Its completion may fall outside; throughput counts
+time: one that was due inside but sent late, even after the window closed, stays in, because leaving it out would
+hide just the waits that a user feels (coordinated omission). Its completion may fall outside; throughput counts
 completions inside, so the drain never enters its denominator.
 
 The manifest says where the windows are. That of a killed run does not, yet; then they are guessed from the records,
@@ -61,15 +61,15 @@ def windows_of(manifest: Manifest, requests: Requests, runs: Collection[int] | N
 
 def _window(run: int, entry: RunFacts | None, load: LoadFacts, requests: Requests) -> Window:
     made = entry or RunFacts(run=run, interrupted=True)
-    mine = requests.run == run
+    of_run = requests.run == run
     notes = []
     from_ns, to_ns = made.measured_from_ns, made.measured_to_ns
     if from_ns is None:
-        from_ns = _warm_until(load, requests, mine)
+        from_ns = _warm_until(load, requests, of_run)
         if from_ns:
             notes.append(note(NoteCode.START_GUESSED))
     if to_ns is None:
-        sent = requests.sent_ns[mine]
+        sent = requests.sent_ns[of_run]
         to_ns = int(sent.max()) if len(sent) and sent.max() != ABSENT else from_ns
         notes.append(note(NoteCode.END_GUESSED))
     arrivals = load.arrivals or ("closed" if load.rate_per_s is None else "poisson")
@@ -78,7 +78,7 @@ def _window(run: int, entry: RunFacts | None, load: LoadFacts, requests: Request
         run=run,
         from_ns=from_ns,
         to_ns=to_ns,
-        offered=made.offered or int(mine.sum()),
+        offered=made.offered or int(of_run.sum()),
         open_loop=arrivals != "closed" if made.open_loop is None else made.open_loop,
         concurrency_asked=load.concurrency if asked is None else asked,
         concurrency_reached=made.concurrency_reached,
@@ -90,12 +90,12 @@ def _window(run: int, entry: RunFacts | None, load: LoadFacts, requests: Request
     )
 
 
-def _warm_until(load: LoadFacts, requests: Requests, mine: Bool) -> int:
-    """Where the warm-up asked for ended: its seconds, or the moment the first request after it was due."""
+def _warm_until(load: LoadFacts, requests: Requests, of_run: Bool) -> int:
+    """The end of the warm-up that the profile asks for, ns: its seconds, or when the first request after it was due."""
     warm = int(load.warmup_s * 1e9)
     if not load.warmup_requests:
         return warm
-    due = requests.intended_ns[mine & (requests.seq >= load.warmup_requests)]
+    due = requests.intended_ns[of_run & (requests.seq >= load.warmup_requests)]
     return max(warm, int(due.min()) if len(due) else 0)
 
 
@@ -105,7 +105,7 @@ def counted(windows: tuple[Window, ...]) -> tuple[Window, ...]:
 
 
 def measured(windows: tuple[Window, ...], requests: Requests) -> Bool:
-    """Which requests belong to the window of their run: due inside it, and not left over for want of a run."""
+    """Whether each request belongs to the window of its run: due inside it, and sent; shape (n,)."""
     inside = np.zeros(len(requests), np.bool_)
     for window in windows:
         due = (requests.intended_ns >= window.from_ns) & (requests.intended_ns <= window.to_ns)
