@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.catalogue import RunVerdict
 from analysis.estimate import Figure, significant
 from analysis.figures.curves import Curve, Curves
 from analysis.figures.drawn import Drawn, Stage, Waterfall
 from analysis.figures.timeline import Timeline
 from analysis.report.document import Chart, Json
 from analysis.report.telemetry_charts import telemetry_charts
+from analysis.summary import Summary
 
 __all__ = ["charts_of"]
 
@@ -31,13 +32,12 @@ COUNTABLE = 5  # up to as many requests an axis has a tick for each
 
 Trace = dict[str, Json]
 Numbers = list[float | None]
-Summary = Any  # until it is typed
 
 
 def charts_of(drawn: Drawn, summary: Summary) -> list[Chart]:
     """The charts, in the order in which they are read. No percentiles where the verdict forbids them."""
     charts = []
-    if summary.verdict == "ok":
+    if summary.verdict is RunVerdict.OK:
         gap_name = "ITL" if summary.metrics.itl_ms else "event gap"
         series = [("TTFT", "ttft", drawn.ttft), (gap_name, "gap", drawn.gaps)]
         known = [(name, role, curves) for name, role, curves in series if curves]

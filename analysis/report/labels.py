@@ -1,15 +1,14 @@
-"""The words that several sections of a report share: labels of metrics, columns and verdicts."""
+"""Labels that several sections of a report share. Those of single metrics are in analysis/catalogue.py."""
 
 from __future__ import annotations
 
-from analysis import catalogue
+from analysis.catalogue import COMPARED, QUANTILES, Answer, RunVerdict
+from analysis.report.document import Tone
 from analysis.stats.quantiles import name_of
 
-__all__ = ["COMPARED", "LATENCIES", "RATES", "STATISTICS", "TOGETHER", "VERDICTS"]
+__all__ = ["ANSWERS", "COMPARED", "STATISTICS", "TOGETHER", "VERDICTS"]
 
-LATENCIES = {key: metric.label for key, metric in catalogue.LATENCIES.items()}
-RATES = {key: metric.label for key, metric in catalogue.RATES.items()}
-STATISTICS = {"mean": "mean"} | {name: name_of(q) for name, q in catalogue.QUANTILES.items()}
-COMPARED = catalogue.COMPARED
-VERDICTS = {verdict.value: verdict.upper() for verdict in catalogue.RunVerdict}
+STATISTICS = {"mean": "mean"} | {name: name_of(q) for name, q in QUANTILES.items()}
+VERDICTS = {verdict: verdict.value.upper() for verdict in RunVerdict}
+ANSWERS = {Answer.HELD: Tone.GOOD, Answer.FAILED: Tone.BAD, Answer.INCONCLUSIVE: Tone.WARN}
 TOGETHER = "concurrent runs, all agents"  # what the general figures are of, where agents ran alone as well

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from analysis.catalogue import LATENCIES, OF_RUNS, Answer, Basis, RunVerdict
 from analysis.report import numbers
 from analysis.report.document import (
     MARKDOWN,
@@ -37,11 +37,11 @@ from analysis.report.document import (
     Tiles,
     Tone,
 )
-from analysis.report.figures import figure_of
-from analysis.report.labels import LATENCIES, TOGETHER, VERDICTS
+from analysis.report.labels import ANSWERS, TOGETHER, VERDICTS
 from analysis.report.run_figures import latency_section, rate_section
 from analysis.report.run_words import asked_in_words, campaign_in_words, counted_runs, targets_in_words
 from analysis.report.sections import sections_of
+from analysis.summary import Summary
 
 __all__ = ["Extras", "run_document"]
 
@@ -50,9 +50,6 @@ ERRORS = 5
 RUNS = 10  # of the table in text
 STANDS_OUT = "! stands out from the other runs (robust z > 3.5); kept in every figure"
 ELSEWHERE = TEXT | MARKDOWN
-TONES = {"held": Tone.GOOD, "failed": Tone.BAD, "inconclusive": Tone.WARN}
-
-Summary = Any  # until it is typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +92,20 @@ def _headline(summary: Summary, extras: Extras) -> list[Block]:
     parts = [part for part in parts if part]
     interrupted = ["interrupted"] if summary.interrupted else []
     started = [f"started {_moment(extras.started)}"] if extras.started else []
-    word = VERDICTS.get(summary.verdict, summary.verdict)
+    word = "OK" if summary.verdict is RunVerdict.OK else summary.verdict.value
     return [
         *(Paragraph(target, tone=Tone.HEAD, only=TEXT) for target in targets_in_words(summary, versions=False)),
         Paragraph(" · ".join(parts), only=TEXT),
         Paragraph(" · ".join([*parts, *interrupted]), only=MARKDOWN),
         Paragraph(" · ".join([*parts, *started, *interrupted]), only=PAGE),
         Paragraph(Strong(f"Verdict: {summary.verdict}"), only=MARKDOWN),
-        Paragraph(word if word == "OK" else str(summary.verdict), tone=_tone(summary), only=PAGE),
+        Paragraph(word, tone=_tone(summary), only=PAGE),
         Bullets(summary.verdict_reasons, only=MARKDOWN | PAGE),
     ]
 
 
 def _tone(summary: Summary) -> Tone:
-    return Tone.GOOD if summary.verdict == "ok" else Tone.BAD
+    return Tone.GOOD if summary.verdict is RunVerdict.OK else Tone.BAD
 
 
 def _moment(iso: str) -> str:
@@ -120,16 +117,16 @@ def _moment(iso: str) -> str:
 
 def _tiles(summary: Summary) -> Tiles:
     metrics, requests, agents = summary.metrics, summary.requests, summary.agents
-    gap = "itl_ms" if metrics.itl_ms else "event_gap_ms"
+    gap, gaps = ("itl_ms", metrics.itl_ms) if metrics.itl_ms else ("event_gap_ms", metrics.event_gap_ms)
     failed = sum(requests.failed.values())
     share = f"{failed / (failed + requests.completed):.1%} failed" if failed else "none failed"
     leading = [Tile("TTFT p50", metrics.ttft_ms.p50, "ms"), Tile("TTFT p99", metrics.ttft_ms.p99, "ms")]
     if agents:
-        leading = [Tile(name, figure_of(agents[name])) for name in ("speedup", "efficiency")]
+        leading = [Tile("speedup", agents.speedup), Tile("efficiency", agents.efficiency)]
     return Tiles(
         [
             *leading,
-            Tile(f"{LATENCIES[gap]} p50", metrics.latency(gap).p50, "ms"),
+            Tile(f"{LATENCIES[gap].label} p50", gaps.p50, "ms"),
             Tile("output", metrics.output_tokens_per_s, "tokens/s"),
             Tile("requests", str(requests.completed), share),
         ]
@@ -220,9 +217,9 @@ def _objectives(summary: Summary) -> Section:
     rows = []
     for objective in summary.objectives:
         limit = f"{'≥' if objective.name.endswith('_min') else '≤'} {objective.limit:g}"
-        within = objective.basis == "within-run" and objective.verdict != "inconclusive"
+        within = objective.basis is Basis.WITHIN_RUN and objective.verdict is not Answer.INCONCLUSIVE
         verdict = f"{objective.verdict}: {objective.reason}" if objective.reason else str(objective.verdict)
-        tone = TONES[objective.verdict]
+        tone = ANSWERS[objective.verdict]
         rows.append(
             Row(
                 (
@@ -242,11 +239,12 @@ def _objectives(summary: Summary) -> Section:
     return Section("Objectives", [table], text_title="objectives")
 
 
-OF_RUNS = (
-    ("ttft_ms", "ttft_mean_ms", "TTFT mean, ms", "TTFT mean"),
-    ("tpot_ms", "tpot_mean_ms", "TPOT mean, ms", "TPOT mean"),
-    ("requests_per_s", "requests_per_s", "requests/s", "requests/s"),
-    ("output_tokens_per_s", "output_tokens_per_s", "tokens/s", "tokens/s"),
+# Figures of single runs in the table of runs, and their labels; in text the unit of a latency goes without saying.
+SIDE_BY_SIDE = (
+    ("ttft_mean_ms", "TTFT mean, ms", "TTFT mean"),
+    ("tpot_mean_ms", "TPOT mean, ms", "TPOT mean"),
+    ("requests_per_s", "requests/s", "requests/s"),
+    ("output_tokens_per_s", "tokens/s", "tokens/s"),
 )
 
 
@@ -254,8 +252,8 @@ def _runs(summary: Summary) -> Section:
     """What each run had: what an estimate over five runs hides, and one bad run in ten moves."""
     blocks: list[Block] = []
     if len(summary.per_run) > 1:
-        stands_out = any(metric in run.outlier_in for run in summary.per_run for metric, *_ in OF_RUNS)
-        advised = [("TTFT", summary.over_runs["ttft_ms"]), ("TPOT", summary.over_runs["tpot_ms"])]
+        stands_out = any(_metric(key) in run.outlier_in for run in summary.per_run for key, *_ in SIDE_BY_SIDE)
+        advised = [(LATENCIES[key].label, summary.over_runs[key]) for key in ("ttft_ms", "tpot_ms")]
         notes = [STANDS_OUT] if stands_out else []
         notes += [f"{label}: {side.components.advice}" for label, side in advised if side.components]
         blocks = [_run_table(summary), Bullets(notes, 2, tone=Tone.DIM)]
@@ -265,13 +263,13 @@ def _runs(summary: Summary) -> Section:
 
 def _run_table(summary: Summary) -> Table:
     columns = [Column("run", 20, Align.LEFT)]
-    columns += [Column(label, 12, text_label=short) for _, _, label, short in OF_RUNS]
+    columns += [Column(label, 12, text_label=short) for _, label, short in SIDE_BY_SIDE]
     columns += [Column("completed", 12), Column("window, s", only=PAGE)]
     rows = []
     for at, run in enumerate(summary.per_run):
         cells = [
-            Cell(numbers.five(getattr(run, key)), mark=Mark.STANDS_OUT if metric in run.outlier_in else None)
-            for metric, key, *_ in OF_RUNS
+            Cell(numbers.five(getattr(run, key)), mark=Mark.STANDS_OUT if _metric(key) in run.outlier_in else None)
+            for key, *_ in SIDE_BY_SIDE
         ]
         name = Cell(str(run.run), run.cut_short or "")
         only = ELSEWHERE | PAGE if at < RUNS else MARKDOWN | PAGE
@@ -279,9 +277,14 @@ def _run_table(summary: Summary) -> Table:
     if len(rows) > RUNS:
         more = f"  … and {len(rows) - RUNS} more"
         rows.append(Row((more, *[""] * (len(columns) - 1)), only=TEXT))
-    medians = [numbers.five(summary.over_runs[metric].median) for metric, *_ in OF_RUNS]
+    medians = [numbers.five(summary.over_runs[_metric(key)].median) for key, *_ in SIDE_BY_SIDE]
     rows.append(Row(("median", *medians, "", "")))
     return Table(columns, rows)
+
+
+def _metric(key: str) -> str:
+    """The metric whose values over the runs a figure of single runs is."""
+    return OF_RUNS[key].over_runs or key
 
 
 def _endpoints(summary: Summary) -> Section:
@@ -369,7 +372,7 @@ def _manifest(extras: Extras) -> Section:
 
 
 def _verdict(summary: Summary) -> Section:
-    word = VERDICTS.get(summary.verdict, summary.verdict)
+    word = VERDICTS[summary.verdict]
     if summary.interrupted:
         word += ", interrupted: what was measured until then"
     return Section(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from analysis.estimate import Figure
+from analysis.catalogue import LATENCIES, RATES
+from analysis.estimate import Figure, NoteCode
+from analysis.figures.metrics import LatencyFigures
 from analysis.report import numbers
 from analysis.report.document import (
     EVERYWHERE,
@@ -26,16 +27,16 @@ from analysis.report.document import (
     Table,
     Tone,
 )
-from analysis.report.labels import LATENCIES, RATES, STATISTICS
+from analysis.report.labels import STATISTICS
 from analysis.stats.intervals import ENOUGH_RUNS, LEAST_RUNS
+from analysis.summary import Summary
 
 __all__ = ["latency_section", "rate_section"]
 
 LABEL, WIDTH = 13, 15
 IN_TEXT = ("mean", "p50", "p90", "p99")
 
-Summary = Any  # until it is typed
-Latency = Any
+Labelled = tuple[str, LatencyFigures]
 
 
 def latency_section(summary: Summary) -> Section:
@@ -45,7 +46,8 @@ def latency_section(summary: Summary) -> Section:
     metrics = summary.metrics
     # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
     hidden = "event_gap_ms" if metrics.itl_ms else "itl_ms"
-    shown = [(label, metrics.latency(key)) for key, label in LATENCIES.items() if key != hidden]
+    latencies = [(metric.label, metrics.latency(key)) for key, metric in LATENCIES.items() if key != hidden]
+    shown = [(label, latency) for label, latency in latencies if latency]
     columns = [Column("ms", LABEL, Align.LEFT)]
     columns += [Column(label, WIDTH, only=_media(name)) for name, label in STATISTICS.items()]
     columns += [Column(name, only=PAGE) for name in ("min", "max", "sd")]
@@ -58,7 +60,7 @@ def _media(name: str) -> Media:
     return EVERYWHERE if name in IN_TEXT else MARKDOWN | PAGE
 
 
-def _latency(label: str, latency: Latency) -> Iterator[Row]:
+def _latency(label: str, latency: LatencyFigures) -> Iterator[Row]:
     figures = [latency.statistic(name) for name in STATISTICS]
     extremes = [_four(value) for value in (latency.min, latency.max, latency.sd)]
     n = latency.mean.n
@@ -80,71 +82,68 @@ def _count(n: int) -> str:
 
 # What a mark in the table already says needs no list of places.
 LEGEND = {
-    "no interval from": "",  # in its own words
-    "few runs": "few runs: intervals of 3 or 4 runs are right, and wide; ask for --runs 5",
-    "within-run": "intervals of percentiles are within-run: of these requests, not of a new run",
-    "survivors only": "latencies are those of answered requests only",
-    "few tail samples": "* few tail samples: fewer than ten are expected beyond it",
-    "fewer than one is expected beyond it": "≥ alone: fewer than one request is expected beyond that percentile",
-    "no upper limit below": "≥ below a value: too few requests for an upper limit",
+    NoteCode.NO_INTERVAL: "means and gaps have {note}",
+    NoteCode.FEW_RUNS: "few runs: intervals of 3 or 4 runs are right, and wide; ask for --runs 5",
+    NoteCode.WITHIN_RUN: "intervals of percentiles are within-run: of these requests, not of a new run",
+    NoteCode.SURVIVORS_ONLY: "latencies are those of answered requests only",
+    NoteCode.FEW_TAIL_SAMPLES: "* few tail samples: fewer than ten are expected beyond it",
+    NoteCode.BEYOND_DATA: "≥ alone: fewer than one request is expected beyond that percentile",
+    NoteCode.NO_UPPER_LIMIT: "≥ below a value: too few requests for an upper limit",
 }
-WITH_FAILURES = "with failures as +∞: "
-SILENT = ("no data", WITH_FAILURES)
-TOLD_BY_RUNS = ("within-run", "few runs", "no interval from")
+SILENT = (NoteCode.NO_DATA, NoteCode.WITH_FAILURES, NoteCode.WITH_FAILURES_INFINITE)
+OF_RUNS = (NoteCode.WITHIN_RUN, NoteCode.FEW_RUNS, NoteCode.NO_INTERVAL)  # said of all figures at once
+INFINITE = "+∞"
 
 
 def _with_failures(figure: Figure) -> str:
     """The percentile with failed requests as slower than any other, where it was noted."""
-    return next((note.removeprefix(WITH_FAILURES) for note in figure.notes if note.startswith(WITH_FAILURES)), "")
+    if figure.has(NoteCode.WITH_FAILURES_INFINITE):
+        return INFINITE
+    noted = figure.note(NoteCode.WITH_FAILURES)
+    return "" if noted is None else f"{noted.data['ms']:.4g}"
 
 
-def _notes(summary: Summary, shown: list[tuple[str, Latency]]) -> list[Block]:
+def _notes(summary: Summary, shown: Sequence[Labelled]) -> list[Block]:
     """What stands under the table: text names the places of notes, Markdown lists them, the page folds them away."""
     confidence = summary.metrics.ttft_ms.mean.confidence
-    over_runs = (
-        [f"±, a..b: {100 * confidence:.3g} % intervals over runs, where a new one would lie"] if confidence else []
-    )
+    over_runs = f"±, a..b: {100 * (confidence or 0):.3g} % intervals over runs, where a new one would lie"
     kind = f"{100 * confidence:.3g} %, over runs" if confidence else "95 %, within-run"
     legend = f"† fewer than ten samples are expected beyond it. Intervals are {kind}."
-    listed = dict.fromkeys(
-        note
-        for _, latency in shown
-        for name in STATISTICS
-        for note in latency.statistic(name).notes
-        if note != "no data"
-    )
-    placed = dict.fromkeys(
-        f"{label} {STATISTICS[name]}: {note}"
+    placed = [
+        (f"{label} {STATISTICS[name]}", note)
         for label, latency in shown
         for name in STATISTICS
-        for note in latency.statistic(name).notes
-        if note not in ("within-run", "no data", "few runs") and "no interval from" not in note
-    )
-    details = Details("Notes on single figures", [Bullets(list(placed))], only=PAGE)
+        for note in latency.statistic(name).note_codes
+        if note.code is not NoteCode.NO_DATA
+    ]
+    single = dict.fromkeys(f"{place}: {note.sentence}" for place, note in placed if note.code not in OF_RUNS)
     return [
-        Bullets([*over_runs, *_placed(shown)], 2, tone=Tone.DIM, only=TEXT),
+        Bullets([*([over_runs] if confidence else []), *_placed(shown)], 2, tone=Tone.DIM, only=TEXT),
         Paragraph(legend, only=MARKDOWN),
-        Bullets(list(listed), only=MARKDOWN),
+        Bullets(list(dict.fromkeys(note.sentence for _, note in placed)), only=MARKDOWN),
         Paragraph(_about_intervals(summary), tone=Tone.DIM, only=PAGE),
-        *([details] if placed else []),
+        *([Details("Notes on single figures", [Bullets(list(single))], only=PAGE)] if single else []),
     ]
 
 
-def _placed(shown: list[tuple[str, Latency]]) -> list[str]:
+def _placed(shown: Sequence[Labelled]) -> list[str]:
     """Each distinct note once, with the figures it is about unless the table marks them."""
-    where: dict[str, dict[str, list[str]]] = {}
     legend: dict[str, None] = {}
+    where: dict[str, dict[str, list[str]]] = {}
+    refusals: dict[str, None] = {}  # of all percentiles
     for label, latency in shown:
         for name in IN_TEXT:
-            for note in latency.statistic(name).notes:
-                marked = [key for key in LEGEND if key in note]
-                legend |= dict.fromkeys(LEGEND[key] or f"means and gaps have {note}" for key in marked)
-                if not marked and not note.startswith(SILENT):
-                    where.setdefault(note, {}).setdefault(label, []).append(name)
-    lines = list(legend)
-    for note, labels in where.items():
+            for note in latency.statistic(name).note_codes:
+                if note.code in LEGEND:
+                    legend[LEGEND[note.code].format(note=note.sentence)] = None
+                elif note.code is NoteCode.NO_PERCENTILE:
+                    refusals[note.sentence] = None
+                elif note.code not in SILENT:
+                    where.setdefault(note.sentence, {}).setdefault(label, []).append(name)
+    lines = [*legend, *refusals]
+    for sentence, labels in where.items():
         places = "; ".join(f"{label} {', '.join(names)}" for label, names in labels.items())
-        lines.append(note if note.startswith("no percentile") else f"{note} ({places})")
+        lines.append(f"{sentence} ({places})")
     return lines
 
 
@@ -171,7 +170,7 @@ def rate_section(summary: Summary) -> Section:
     """The rates; empty where no request completed."""
     if not summary.requests.completed:
         return Section("Throughput", [])
-    rates = [(label, summary.metrics.rate(key)) for key, label in RATES.items()]
+    rates = [(metric.label, summary.metrics.rate(key)) for key, metric in RATES.items()]
     if summary.metrics.goodput_per_s.value is None:
         rates.pop()
     columns = [
@@ -181,15 +180,15 @@ def rate_section(summary: Summary) -> Section:
         Column("n", only=MARKDOWN | PAGE),
     ]
     rows = [Row((label, rate, numbers.interval(rate), str(rate.n))) for label, rate in rates]
-    everything = dict.fromkeys(note for _, rate in rates for note in rate.notes)
-    telling = [note for note in everything if not note.startswith(TOLD_BY_RUNS)]
+    notes = [note for _, rate in rates for note in rate.note_codes]
+    single = dict.fromkeys(note.sentence for note in notes if note.code not in OF_RUNS)
     return Section(
         "Throughput",
         [
             Table(columns, rows, Doubts(Place.HIDDEN)),
             *_goodput(summary),
-            Bullets(telling, 2, tone=Tone.DIM, only=TEXT | PAGE),
-            Bullets(list(everything), only=MARKDOWN),
+            Bullets(list(single), 2, tone=Tone.DIM, only=TEXT | PAGE),
+            Bullets(list(dict.fromkeys(note.sentence for note in notes)), only=MARKDOWN),
         ],
         text_title="",
     )
@@ -199,6 +198,6 @@ def _goodput(summary: Summary) -> list[Block]:
     goodput = summary.goodput
     if not goodput or goodput.attainment.value is None:
         return []
-    terms = ", ".join(f"{LATENCIES[name]} ≤ {limit:g} ms" for name, limit in goodput.terms.items())
+    terms = ", ".join(f"{LATENCIES[name].label} ≤ {limit:g} ms" for name, limit in goodput.terms.items())
     share = f"{goodput.attainment.value:.1%} of the requests offered had {terms}"
     return [Paragraph(f"goodput: {share}", 2, only=TEXT), Paragraph(f"{share}.", tone=Tone.DIM, only=PAGE)]

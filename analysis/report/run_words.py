@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
-from analysis.agents.section import AgentsSection
 from analysis.estimate import Figure
 from analysis.report.agents import agents_in_words
 from analysis.report.labels import COMPARED
 from analysis.report.numbers import REFUSED, five
+from analysis.summary import Summary
+from loadgen.manifest import LoadFacts
 
 __all__ = ["asked_in_words", "campaign_in_words", "counted_runs", "targets_in_words"]
-
-Summary = Any  # until it is typed
 
 
 def targets_in_words(summary: Summary, *, versions: bool) -> list[str]:
@@ -30,12 +26,10 @@ def counted_runs(runs: int) -> str:
 
 def asked_in_words(summary: Summary) -> str:
     """What was asked for, a load or agents, in one phrase; empty if that is not known."""
-    if summary.agents:
-        return agents_in_words(msgspec.convert(summary.agents, AgentsSection))
-    return _load_in_words(summary.load)
+    return agents_in_words(summary.agents) if summary.agents else _load_in_words(summary.load)
 
 
-def _load_in_words(load: Any) -> str:
+def _load_in_words(load: LoadFacts | None) -> str:
     if not load:
         return ""
     arrivals = load.arrivals or ("poisson" if load.rate_per_s else "closed")

@@ -9,43 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
-
-from analysis.agents.section import AgentsSection
-from analysis.probes.slots import SlotsResult
 from analysis.report.agents import agents_sections
 from analysis.report.document import Section
-from analysis.report.slots import slots_sections
 from analysis.report.telemetry import energy_sections, telemetry_sections
-from analysis.telemetry.consumption import EnergySection
-from analysis.telemetry.section import TelemetrySection
+from analysis.summary import Summary
 
 __all__ = ["PARTS", "Part", "sections_of"]
-
-Content = Any  # the part of the summary; typed where it is made
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How one key of the summary is shown. leading: before the general figures."""
+    """The sections of one key of the summary; none where it is unset. leading: before the general figures."""
 
-    sections: Callable[[Content], list[Section]]
+    sections: Callable[[Summary], list[Section]]
     leading: bool = False
 
 
 PARTS = {
-    "agents": Part(lambda content: agents_sections(msgspec.convert(content, AgentsSection)), leading=True),
-    "slots": Part(lambda content: slots_sections(msgspec.convert(content, SlotsResult))),
-    "telemetry": Part(lambda content: telemetry_sections(msgspec.convert(content, TelemetrySection))),
-    "energy": Part(lambda content: energy_sections(msgspec.convert(content, EnergySection))),
+    "agents": Part(lambda summary: agents_sections(summary.agents) if summary.agents else [], leading=True),
+    "telemetry": Part(lambda summary: telemetry_sections(summary.telemetry) if summary.telemetry else []),
+    "energy": Part(lambda summary: energy_sections(summary.energy) if summary.energy else []),
 }
 
 
-def sections_of(summary: Any, *, leading: bool) -> Iterator[Section]:
+def sections_of(summary: Summary, *, leading: bool) -> Iterator[Section]:
     """The sections of what `summary` has, in the order of PARTS, the leading or the other ones."""
-    for key, part in PARTS.items():
-        content = getattr(summary, key)
-        if part.leading == leading and content:
-            yield from part.sections(content)
+    for part in PARTS.values():
+        if part.leading == leading:
+            yield from part.sections(summary)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from analysis import html_report, load, markdown_report, terminal_report, to_json
+from analysis import html_report, load, markdown_report, summarise, terminal_report, to_json
 from analysis.agents.section import agents_section
 from analysis.estimate import NoteCode
 from analysis.report.agents import agents_sections
@@ -21,7 +21,6 @@ from analysis.report.markdown import as_markdown
 from analysis.report.text import as_text
 from analysis.stats import planning
 from tests.analysis.agent_runs import campaign, one_after_the_other
-from tests.analysis.handmade import mapping_of
 
 WOBBLE = (1.0, 1.01, 0.99, 1.005, 0.995)
 CALLS = ((100.0, 10.0, 41), (200.0, 10.0, 21))
@@ -125,9 +124,9 @@ def test_a_stretch_that_was_told_says_nothing_of_what_could_have_been(shared):
 
 
 def test_summary_and_every_report_have_the_section(shared):
-    summary = mapping_of(shared)
-    assert summary["agents"]["speedup"]["value"] == pytest.approx(4 / 3)
-    assert summary["runs"] == 5  # of the concurrent arm
+    summary = summarise(shared)
+    assert summary.agents.speedup.value == pytest.approx(4 / 3)
+    assert summary.runs == 5  # of the concurrent arm
     assert "CONTENTION" in terminal_report(summary)
     for text in (terminal_report(summary), markdown_report(summary)):
         assert "2 agents" in text.partition("Agents")[0]  # the head line says what was asked
@@ -143,7 +142,7 @@ def test_summary_and_every_report_have_the_section(shared):
         "Gaps between tokens, together against alone",
     ):
         assert title in page, title
-    assert to_json(summary) == to_json(mapping_of(shared))
+    assert to_json(summary) == to_json(summarise(shared))
 
 
 def test_markdown_is_a_section_with_its_tables(shared):

@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from msgspec import Struct, structs
 
 import analysis
-from analysis.agents.section import AgentsSection
+from analysis.catalogue import METRICS
 from analysis.compare.compare import compare
 from analysis.compare.sides import read_side
 from analysis.estimate import Note
@@ -31,7 +31,6 @@ from analysis.report.agents import agents_sections
 from analysis.report.charts import charts_of
 from analysis.report.comparison import comparison_document
 from analysis.report.document import Document
-from analysis.report.figures import attributes
 from analysis.report.html import as_page
 from analysis.report.markdown import as_markdown
 from analysis.report.matrix import matrix_document
@@ -43,7 +42,6 @@ from analysis.report.text import as_text
 from analysis.suites.matrix import summarise_matrix
 from analysis.suites.runtimes import summarise_runtimes
 from analysis.telemetry.consumption import EnergySection
-from analysis.telemetry.section import TelemetrySection
 from tests.analysis.handmade import directory, request, run
 from tests.analysis.report.samples import SLOTS
 from tests.analysis.sampled import rows, write
@@ -56,8 +54,8 @@ HOSTILE = (
 VISIBLE = "<script>alert(1)</script>[x](http://evil)"
 # Words that are no enumeration, and keys by which a value has its place.
 OURS = {
-    *("found", "at-least", "agrees", "disagrees", "polluted", "nvml", "host", "ttft_ms", "output_tokens_per_s"),
-    *("tpot_ms", "speedup<1.5", "source", "reason"),
+    *("found", "at-least", "agrees", "disagrees", "polluted", "nvml", "host", "speedup<1.5", "source", "reason"),
+    *METRICS,
 }
 
 
@@ -91,12 +89,8 @@ def run_report(tmp_path: Path) -> Document:
     )
     summary = analysis.summarise(path)
     m = analysis.measure(analysis.load(path))
-    summary |= {key: poisoned(summary[key]) for key in ("notes", "verdict_reasons", "halted")}
-    for key in ("targets", "errors", "missing_runs"):
-        summary[key] = [{name: poisoned(value) for name, value in entry.items()} for entry in summary[key]]
-    summary["endpoints"] = {poisoned(name): endpoint for name, endpoint in summary["endpoints"].items()}
-    charts = charts_of(drawn_of(m), attributes(summary))
-    return run_document(attributes(summary), Extras(charts, "2026" + HOSTILE, [("host", HOSTILE)]))
+    charts = charts_of(drawn_of(m), summary)
+    return run_document(poisoned(summary), Extras(charts, "2026" + HOSTILE, [("host", HOSTILE)]))
 
 
 def telemetry(tmp_path: Path) -> Document:
@@ -106,8 +100,7 @@ def telemetry(tmp_path: Path) -> Document:
     facts = {"interval_s": 0.5, "absent": absent, "notes": ["a note"]}
     path = directory(tmp_path / "run", [request(0, [40])], runs=[run(measured=(0, 2000))], telemetry=facts)
     write(path / "telemetry.parquet", sampled)
-    section = msgspec.convert(analysis.summarise(path)["telemetry"], TelemetrySection)
-    return Document("", telemetry_sections(poisoned(section)))
+    return Document("", telemetry_sections(poisoned(analysis.summarise(path).telemetry)))
 
 
 def energy(_: Path) -> Document:
@@ -123,8 +116,7 @@ def slots(_: Path) -> Document:
 
 
 def agents(_: Path) -> Document:
-    section = msgspec.convert(analysis.summarise(FIXTURES / "agents")["agents"], AgentsSection)
-    return Document("", agents_sections(poisoned(section)))
+    return Document("", agents_sections(poisoned(analysis.summarise(FIXTURES / "agents").agents)))
 
 
 def comparison(_: Path) -> Document:

@@ -76,7 +76,9 @@ def test_texts_of_servers_and_manifests_are_escaped_everywhere(tmp_path):
     rows += [request(i, [i + 5, i + 9], endpoint=EVIL if i % 2 else "b", outcome="ok") for i in range(20)]
     rows += [request(0, outcome=EVIL)]
     targets = [{"name": EVIL, "url": EVIL, "model": EVIL}]
-    path = directory(tmp_path, rows, targets=targets, host={"name": EVIL}, workload={"x": EVIL}, objectives={EVIL: 1})
+    path = directory(
+        tmp_path, rows, targets=targets, host={"system": EVIL}, workload={"source": EVIL}, objectives={EVIL: 1}
+    )
     text = analysis.html_report(path)
     page = Page(text)
     assert len(page.scripts) == 3

@@ -1,11 +1,12 @@
 import pytest
+from msgspec import structs
 
 import analysis
 from analysis.figures.drawn import drawn_of
 from analysis.report import sections
 from analysis.report.charts import charts_of
 from analysis.report.document import PAGE, Chart, Paragraph, Section
-from tests.analysis.handmade import directory, mapping_of, request
+from tests.analysis.handmade import directory, request
 from tests.analysis.report.samples import EVIL, GOLDEN, reports
 
 
@@ -38,15 +39,16 @@ def test_a_servers_words_do_not_become_markup(tmp_path):
 
 
 def test_a_section_is_shown_in_every_report_where_the_summary_has_its_key(tmp_path, monkeypatch):
-    def weather(content):
+    def weather(summary):
         chart = Chart("Sky", "", [{"x": [1], "y": [2], "role": "gap"}], {})
-        return [Section("Weather", [Paragraph(f"sky {content['sky']}")]), Section("", [chart], only=PAGE)]
+        sections = [Section("Weather", [Paragraph("sky <blue>")]), Section("", [chart], only=PAGE)]
+        return sections if summary.halted == "rain" else []
 
     monkeypatch.setitem(sections.PARTS, "weather", sections.Part(weather))
     path = directory(tmp_path, [request(10 * i, [10 * i + 5], output=1) for i in range(30)])
-    summary = mapping_of(path)
+    summary = analysis.summarise(path)
     assert "Weather" not in analysis.terminal_report(summary)
-    summary["weather"] = {"sky": "<blue>"}
+    summary = structs.replace(summary, halted="rain")
     assert "\nWeather\nsky <blue>\n" in analysis.terminal_report(summary)
     assert "## Weather\n\nsky \\<blue\\>\n" in analysis.markdown_report(summary)
     page = analysis.html_report(path, summary)

@@ -1,14 +1,15 @@
 import pytest
 
 import analysis
-from analysis.report import figures
-from tests.analysis.handmade import directory, mapping_of, request
+from analysis.estimate import Figure
+from analysis.report import numbers
+from tests.analysis.handmade import directory, request
 from tests.analysis.report.samples import GOLDEN, reports
 
 
 def test_reports_are_those_of_tests_golden(tmp_path, request):
     for name, path in reports(tmp_path):
-        text = analysis.terminal_report(mapping_of(path))
+        text = analysis.terminal_report(analysis.summarise(path))
         golden = GOLDEN / f"terminal-{name}.txt"
         if request.config.getoption("--refresh-golden"):
             golden.write_text(text)
@@ -17,7 +18,7 @@ def test_reports_are_those_of_tests_golden(tmp_path, request):
 
 def test_no_line_is_wider_than_eighty_columns(tmp_path):
     for name, path in reports(tmp_path):
-        for line in analysis.terminal_report(mapping_of(path)).splitlines():
+        for line in analysis.terminal_report(analysis.summarise(path)).splitlines():
             assert len(line) <= 80, (name, line)
 
 
@@ -25,7 +26,7 @@ def test_colour_only_adds_escape_sequences(tmp_path):
     import re
 
     for _, path in reports(tmp_path):
-        summary = mapping_of(path)
+        summary = analysis.summarise(path)
         coloured = analysis.terminal_report(summary, colour=True)
         assert "\x1b[" in coloured
         assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == analysis.terminal_report(summary)
@@ -33,7 +34,7 @@ def test_colour_only_adds_escape_sequences(tmp_path):
 
 def test_a_servers_text_cannot_steer_the_terminal(tmp_path):
     rows = [request(0, outcome="http_error", status=500, error="\x1b[2Jgone\nverdict: OK\r" + "x" * 500)]
-    text = analysis.terminal_report(mapping_of(directory(tmp_path, rows)))
+    text = analysis.terminal_report(analysis.summarise(directory(tmp_path, rows)))
     assert "\x1b" not in text
     assert "\r" not in text
     assert "\nverdict: OK" not in text
@@ -57,10 +58,9 @@ def test_a_servers_text_cannot_steer_the_terminal(tmp_path):
     ],
 )
 def test_figures_have_the_digits_their_doubt_leaves(value, low, high, expected):
-    estimate = {"value": value, "low": low, "high": high}
-    assert (figures.value(estimate), figures.interval(estimate)) == expected
+    figure = Figure(value, low, high, 0.95, 100)
+    assert (numbers.value(figure), numbers.interval(figure)) == expected
 
 
 def test_an_interval_that_does_not_fit_loses_decimals():
-    estimate = {"value": 10234.5678, "low": 10234.1, "high": 10235.9}
-    assert figures.interval(estimate, 14) == "10234..10236"
+    assert numbers.interval(Figure(10234.5678, 10234.1, 10235.9, 0.95, 100), 14) == "10234..10236"

@@ -180,7 +180,7 @@ def test_summary_puts_the_servers_queue_beside_what_its_clients_saw(tmp_path):
     assert host["gauges"]['cpu_busy_ratio{core="each"}'] == {"min": 0.1, "mean": 0.35, "max": 0.8, "n": 4}
     assert host["sampling_gap_s"] == {"p50": 1, "max": 1}
     assert (section["absent"], section["notes"], section["interval_s"]) == (telemetry["absent"], ["n"], 0.5)
-    text = " ".join(analysis.terminal_report(summary).split())
+    text = " ".join(analysis.terminal_report(analysis.summarise(tmp_path)).split())
     assert "mean wait in its queue 50 ms" in text
     assert "50% of 10 requests waited while its queue was not empty" in text
     assert "no GPU sampled: no driver" in text
@@ -288,11 +288,12 @@ def test_energy_is_told_arm_by_arm(tmp_path):
     assert energy["joules_per_output_token"]["value"] == pytest.approx(7.5, rel=1e-3)
     assert list(energy["arms"]) == ["alone:a", "alone:b"]
     assert energy["arms"]["alone:a"]["joules_per_output_token"]["value"] == pytest.approx(10, rel=1e-3)
-    text = " ".join(analysis.terminal_report(summary).split())
+    text = " ".join(analysis.terminal_report(analysis.summarise(tmp_path)).split())
     assert "arm together: 7.5" in text
     assert "arm alone:a: 10" in text
     assert "arm alone:b: not told: a window of 5 s: energy needs 10 s or more" in text
-    whole = " ".join((analysis.html_report(tmp_path, summary) + analysis.markdown_report(summary)).split())
+    reports = analysis.html_report(tmp_path) + analysis.markdown_report(analysis.summarise(tmp_path))
+    whole = " ".join(reports.split())
     assert whole.count("alone:b: not told") == 2
 
 
