@@ -65,7 +65,7 @@ def seal(directory: Path, manifest: Manifest | SuiteManifest, name: str = MANIFE
     there = [*directory.iterdir(), *(directory / ARTIFACTS).rglob("*")]
     names = sorted({path.relative_to(directory).as_posix() for path in there if path.is_file()} - {name})
     sha256 = {name: file_sha256(directory / name) for name in names}
-    # Of the manifest as it stands with this entry blank, so that a change to it shows as well. It stays the last entry.
+    # The checksum of the manifest with this entry blank, so that a change to it shows as well. It stays the last entry.
     open_ = manifest.with_(sha256=UNSET, manifest_sha256=UNSET).to_json()
     blank = {**open_, "sha256": sha256, "manifest_sha256": BLANK_SHA256}
     own = hashlib.sha256(_pretty(blank).encode()).hexdigest()

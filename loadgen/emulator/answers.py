@@ -100,7 +100,7 @@ class Generation:
         raise NotImplementedError
 
     def whole(self, job: Job) -> Reply:
-        """The answer in one piece, for a request that did not ask for a stream."""
+        """The answer in one piece, for a request without streaming."""
         raise NotImplementedError
 
     def failure(self, message: str) -> list[bytes]:

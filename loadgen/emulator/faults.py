@@ -65,7 +65,7 @@ def _fault(name: str, arg: str) -> Fault:
 
 
 def from_header(value: bytes) -> Fault | None:
-    """The fault a request asks for; "none" shields it from those given by rate."""
+    """The fault that a request names; "none" shields it from those given by rate."""
     name, _, arg = value.decode("latin-1").strip().partition("=")
     return None if name == "none" else _fault(name, arg)
 

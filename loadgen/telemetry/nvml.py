@@ -2,7 +2,7 @@
 
 Figures that a board does not support are found once, when the source is opened, and left out after that. Power is the
 instantaneous field where there is one, since the older query is an average over a second on most boards; the manifest
-says which it was.
+states which it was.
 """
 
 from __future__ import annotations

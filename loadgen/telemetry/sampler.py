@@ -234,7 +234,7 @@ class Sampler:
             return await opening()
         except Absent as absent:
             self._absent.append({"source": name, "reason": str(absent)})
-            # Most machines have no GPU of either make: that is no surprise unless one was asked for by name.
+            # Most machines have no GPU of either make: that is no surprise unless one was requested by name.
             if not absent.expected and name in ("server", "exporter", self._settings.gpu):
                 self.surprises.append(str(absent))
             return None

@@ -1,4 +1,4 @@
-"""The metrics and states that servers under load report, and exporters beside them, asked for over HTTP.
+"""The metrics and states that servers under load report, and exporters beside them, read over HTTP.
 
 vLLM, SGLang and llama.cpp have /metrics, llama.cpp also /slots, Ollama and LM Studio a list of what is loaded. The
 first answer decides whether there is such a source: a page for people, a 404 or another format is reported once and not
@@ -25,7 +25,7 @@ __all__ = ["open_exporter", "open_server"]
 
 TIMEOUT_S = 5.0
 QUICK = ("/metrics", "/slots")
-STATUS_EVERY_S = 1.0  # lists of models change rarely, and their makers did not expect to be asked often
+STATUS_EVERY_S = 1.0  # lists of models change rarely, and servers were not made to answer for them often
 ACCEPT = "text/plain;version=0.0.4, application/json;q=0.5"
 
 Decode = Callable[[Reply], Sequence[Value]]
@@ -85,7 +85,7 @@ class _Route:
         try:
             return await self.ask()
         except _Refused as refused:
-            # A server that is overloaded, restarting or behind a gateway may say 503 for a while.
+            # A server that is overloaded, restarting or behind a gateway may answer 503 for a while.
             raise Missed(str(refused)) from None
 
     async def ask(self) -> Look:

@@ -1,7 +1,7 @@
-"""One connection and the one exchange it carries, whatever stamps its reads.
+"""One connection and the one exchange it carries, for every tier that stamps its reads.
 
 `Connection` holds what the kernel and the callback tier share: sending, TLS over memory buffers, what to do when the
-peer closes. A tier subclass brings bytes in (`_take`) and says what its stamps are (`stamps_ns`).
+peer closes. A tier subclass brings bytes in (`_take`) and converts its stamps to ns (`stamps_ns`).
 The stamp of a TLS read is that of the ciphertext which completed the plaintext.
 """
 
@@ -114,7 +114,7 @@ class Connection(ABC):
             ciphertext = await arrived.get()
             while not arrived.empty():  # a server may send more behind its last flight (early tickets)
                 ciphertext += arrived.get_nowait()
-            answer = tls.handshake(ciphertext)  # first: it may hold an alert that says why the server left
+            answer = tls.handshake(ciphertext)  # first: it may hold an alert with the reason why the server left
             if self.closed:
                 raise ssl.SSLError("the server closed the connection during the handshake")
             self._write(answer)

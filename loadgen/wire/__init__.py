@@ -22,7 +22,7 @@ class Ask:
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     prompt_ids: list[int] | None = None  # token ids, for servers that take them (vLLM completions)
-    input_tokens: int | None = None  # the length the workload aimed at; None if it does not say
+    input_tokens: int | None = None  # the length the workload aimed at; None if it has none
     output_tokens: int | None = None  # the cap to request; None leaves it to the server
     session: str | None = None
     turn: int | None = None
@@ -73,4 +73,4 @@ class Decoded:
     server_prompt_eval_ns: int | None = None
     server_eval_ns: int | None = None
     server_queue_ns: int | None = None
-    text: str | None = None  # joined answer text, only when asked for (sessions need it)
+    text: str | None = None  # joined answer text, only where the caller wants it (sessions need it)

@@ -77,7 +77,7 @@ system faster, and a table of risks with at least two rows.""",
 class AgentsWork:
     """See `Workload`; requests are numbered agent by agent: seq = agent * calls_each + call.
 
-    `hear` takes the answers that later calls need, in the run's process and before they are asked for.
+    `hear` takes the answers that later calls need, in the run's process and before those calls are made.
     """
 
     def __init__(
