@@ -6,7 +6,7 @@ from analysis.records.frame import Frame, NoRecordsError, load
 from analysis.records.measured import Measured
 from analysis.records.reading import Reading, measure, reading_of
 from analysis.report.reports import html_report, markdown_report, terminal_report
-from analysis.summary import Summary, as_mapping, summarise, to_json
+from analysis.summary import Summary, summarise
 
 __all__ = [
     "Estimate",
@@ -15,7 +15,6 @@ __all__ = [
     "NoRecordsError",
     "Reading",
     "Summary",
-    "as_mapping",
     "html_report",
     "load",
     "markdown_report",
@@ -23,6 +22,5 @@ __all__ = [
     "reading_of",
     "summarise",
     "terminal_report",
-    "to_json",
     "write_trace",
 ]

@@ -7,10 +7,10 @@ this again and compares. What older schemas say otherwise stands in CHANGED, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -55,14 +55,13 @@ __all__ = [
     "Source",
     "Summary",
     "Target",
-    "as_mapping",
     "follows",
+    "json_text",
     "measured_of",
     "not_compared",
     "opened",
     "schema_of",
     "summarise",
-    "to_json",
 ]
 
 SCHEMA = "loadgen.summary/2"
@@ -135,7 +134,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> str:
         """The text of summary.json."""
-        return _text(msgspec.to_builtins(self))
+        return json_text(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Summary:
@@ -156,12 +155,12 @@ def summarise(source: Source) -> Summary:
     instrument = instrument_of(m)
     judged = judge(m, instrument)
     context = Context(instrument, judged.verdict)
-    terms = terms_of(m.facts.objectives)
+    terms = terms_of(m.manifest.objectives)
     met = good(m, terms)
     metrics = metrics_of(m.counted, context, met)
     side = side_by_side(m, met)
     due, balances = arrivals(m), littles_law(m)
-    checked = order.early_late(m.facts, m.runs, side, m.counted.runs)
+    checked = order.early_late(m.manifest, m.runs, side, m.counted.runs)
     notes = _notes(m, instrument, due, balances, checked)
     summary = Summary(
         verdict=judged.verdict,
@@ -170,9 +169,9 @@ def summarise(source: Source) -> Summary:
         interrupted=m.interrupted,
         runs=len(m.windows),
         left_out=tuple(LeftOut(run=window.run, why=window.cut_short) for window in m.left_out.windows),
-        missing_runs=arms.missing_runs(m.facts),
-        halted=None if m.facts.halted is UNSET else m.facts.halted,
-        stopping=stopping(m.facts),
+        missing_runs=arms.missing_runs(m.manifest),
+        halted=None if m.manifest.halted is UNSET else m.manifest.halted,
+        stopping=stopping(m.manifest),
         requests=requests_of(m),
         window_s=significant(sum(window.seconds for window in m.windows)),
         metrics=metrics,
@@ -191,9 +190,9 @@ def summarise(source: Source) -> Summary:
         littles_law=balances,
         notes=sentences(notes),
         note_codes=notes,
-        targets=tuple(map(_target, m.facts.targets)),
-        load=m.facts.load,
-        workload=m.facts.workload or UNSET,
+        targets=tuple(map(_target, m.manifest.targets)),
+        load=m.manifest.load,
+        workload=m.manifest.workload or UNSET,
         endpoints=endpoints_of(m.counted, context) if len(m.requests.endpoints) > 1 else UNSET,
     )
     return _with_sections(summary, m, reading)
@@ -222,7 +221,7 @@ def _notes(
 def _with_sections(summary: Summary, m: Measured, reading: Reading | None) -> Summary:
     """`summary` with the sections of what stood beside, which only some campaigns have."""
     agents: AgentsSection | UnsetType = UNSET
-    if reading is not None and m.facts.crew:
+    if reading is not None and m.manifest.crew:
         agents = agents_section(reading, summary.verdict.value if summary.verdict.forbids_percentiles else None)
     energy = energy_of(m) if reading is None else energy_of_arms(reading, m)
     telemetry = telemetry_of(m)
@@ -267,21 +266,9 @@ def measured_of(source: Source) -> Measured:
 # --- as text, and against a text of before ---------------------------------------------------------------------------
 
 
-def _text(plain: object) -> str:
-    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_json(summary: Summary | Mapping[str, Any]) -> str:
-    """The text of summary.json; of a mapping until what many campaigns show is typed too."""
-    return summary.to_json() if isinstance(summary, Summary) else _text(summary)
-
-
-def as_mapping(summary: Summary | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The summary as JSON has it, for readers that are not typed yet. It goes with the last of them."""
-    if not isinstance(summary, Summary):
-        return summary
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(summary))
-    return plain
+def json_text(section: Struct) -> str:
+    """The text of a JSON file that holds `section`."""
+    return json.dumps(msgspec.to_builtins(section), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 class _Schema(Struct, frozen=True):

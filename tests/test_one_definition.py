@@ -31,7 +31,7 @@ def seen(tmp_path: Path) -> Figures:
     agents = shutil.copytree(MADE / "agents", tmp_path / "agents")
     run = shutil.copytree(MADE / "five", tmp_path / "five")
     shutil.copytree(MADE / "five-b", tmp_path / "five-b")
-    summary = json.loads(analysis.to_json(analysis.summarise(agents)))
+    summary = json.loads(analysis.summarise(agents).to_json())
     collector = summary["agents"]["per_agent"]["collector"]["concurrent"]
     compared = json.loads(run_here("compare", tmp_path / "five", tmp_path / "five-b", "--json").out)
     text, page = run_here("report", run).out, run_here("report", run, "--format", "html").out

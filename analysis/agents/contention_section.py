@@ -119,7 +119,7 @@ class _Compared:
 
 def contention_of(frame: Frame, calls: Calls, together: Sequence[Run], confidence: float) -> Contention:
     """The contention among `calls`; together: the concurrent runs that came to their end with all calls answered."""
-    busy, facts = busy_beside(calls), frame.facts
+    busy, facts = busy_beside(calls), frame.manifest
     evidence = Evidence(
         calls=calls,
         busy=busy,

@@ -76,7 +76,7 @@ def agents_section(source: Frame | Reading, void: str | None = None) -> AgentsSe
     void: the verdict that makes the campaign's figures void, said beside each of them; None where there is none.
     """
     reading = reading_of(source)
-    frame, facts = reading.frame, reading.facts
+    frame, facts = reading.frame, reading.manifest
     names = tuple(agent.name for agent in facts.crew)
     confidence = confidence_of(facts)
     calls = reading.calls

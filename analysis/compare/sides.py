@@ -108,13 +108,13 @@ def read_side(directory: str | Path, arm: str | None = None) -> Side:
     Raises NoRecordsError, and ValueError for an arm that is not there.
     """
     frame = load(directory)
-    names = arms.arms(frame.facts)
+    names = arms.arms(frame.manifest)
     if arm is not None and arm not in names:
         raise ValueError(f"{directory}: no arm named {arm!r}; there is {', '.join(names) or 'only one'}")
-    m = measure(frame, runs=arms.runs_of(frame.facts, frame.run_numbers(), arm))
-    facts = frame.facts
+    m = measure(frame, runs=arms.runs_of(frame.manifest, frame.run_numbers(), arm))
+    facts = frame.manifest
     own = tuple(run for run in facts.runs if run.run in m.runs)
-    named = arm or (arms.primary(frame.facts) if len(names) > 1 else None)
+    named = arm or (arms.primary(frame.manifest) if len(names) > 1 else None)
     return Side(str(directory), named, facts.with_(runs=own), summarise(m), work_of(m.counted, frame))
 
 

@@ -55,7 +55,7 @@ def arrivals(m: Measured) -> tuple[Arrivals, ...] | None:
 
 
 def _arrivals(m: Measured, window: Window) -> Arrivals:
-    load = m.facts.load or LoadFacts()
+    load = m.manifest.load or LoadFacts()
     asked = load.rate_per_s if window.stationary else None
     due = np.sort(m.requests.intended_ns[m.requests.run == window.run])
     due = due[(due >= window.from_ns) & (due <= window.to_ns)]

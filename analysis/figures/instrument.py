@@ -85,7 +85,7 @@ class Judgement:
 
 def instrument_of(m: Measured) -> Instrument:
     """The instrument's state over the measured windows."""
-    facts = m.facts.measured_by
+    facts = m.manifest.measured_by
     calibration = facts.calibration or Calibration()
     events = int(m.tokens.events[m.inside].sum())
     censored = int(m.tokens.censored[m.inside].sum())
@@ -110,7 +110,7 @@ def beyond_calibration(m: Measured) -> list[Note]:
 
     Streams and rate are those of all workers together, because they share the machine.
     """
-    calibration = m.facts.measured_by.calibration or Calibration()
+    calibration = m.manifest.measured_by.calibration or Calibration()
     streams, rate = calibration.streams, calibration.tokens_per_s
     if not streams or not rate:
         return []

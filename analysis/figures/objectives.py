@@ -95,7 +95,7 @@ def good(m: Measured, terms: Terms) -> Bool | None:
 
 def decide(m: Measured, metrics: Figures, verdict: RunVerdict) -> tuple[Decided, ...]:
     """Every objective with its value and its verdict, in the order stated."""
-    return tuple(_decided(m, name, limit, metrics, verdict) for name, limit in m.facts.objectives.items())
+    return tuple(_decided(m, name, limit, metrics, verdict) for name, limit in m.manifest.objectives.items())
 
 
 def _decided(m: Measured, name: str, limit: float, metrics: Figures, verdict: RunVerdict) -> Decided:
@@ -155,7 +155,7 @@ def _answer(m: Measured, objective: Objective, limit: float, metrics: Figures) -
 
 
 def _least_rate(m: Measured, metric: str, limit: float, metrics: Figures) -> _Outcome:
-    met = good(m, terms_of(m.facts.objectives))
+    met = good(m, terms_of(m.manifest.objectives))
     runs = [run for run in throughput.of_runs(m, met).get(metric, []) if run is not None]
     return _Outcome(metrics.rate(metric), _by_runs(runs, limit, at_least=True), Basis.RUNS)
 

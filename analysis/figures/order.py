@@ -102,10 +102,10 @@ def _ratio(late: Values, early: Values) -> Estimate:
 
 def control(reading: Reading) -> Control | None:
     """The repeated control: its first run and its last; None if there was none or an end is missing."""
-    named = reading.facts.planned_design.control
+    named = reading.manifest.planned_design.control
     if named is None:
         return None
-    runs = runs_of(reading.facts, (), CONTROL + named)
+    runs = runs_of(reading.manifest, (), CONTROL + named)
     if len(runs) != 2:
         return None
     m = reading.of_runs(runs)

@@ -65,8 +65,8 @@ def _row(m: Measured, verdict: RunVerdict, index: int, side: Mapping[str, OverRu
     due, succeeded = int((of_run & m.inside & ~forgiven(m)).sum()), int((of_run & m.answered).sum())
     return RunRow(
         run=window.run,
-        block=arms.block_of(m.facts, window.run),
-        arm=arms.arm_of(m.facts, window.run),
+        block=arms.block_of(m.manifest, window.run),
+        arm=arms.arm_of(m.manifest, window.run),
         offered=window.offered,
         completed=int((of_run & m.requests.ok).sum()),
         window_s=significant(window.seconds),

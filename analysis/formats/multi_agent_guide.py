@@ -43,7 +43,7 @@ UNKNOWN_ON_A_CLIENT = ("average_gpu_utilization", "peak_gpu_memory_gb", "peak_gp
 def write_artifacts(directory: Path, reading: Reading | None = None) -> None:
     """Write the artifacts of a campaign of agents. reading: of the directory, if there is one. Raises OSError."""
     reading = reading_of(directory if reading is None else reading)
-    calls, manifest, folder = reading.calls, reading.facts, directory / ARTIFACTS
+    calls, manifest, folder = reading.calls, reading.manifest, directory / ARTIFACTS
     folder.mkdir(exist_ok=True)
     numbers = {facts.run: facts.block + 1 for facts in manifest.runs if facts.block is not None}
     runs = [

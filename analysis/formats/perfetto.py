@@ -58,7 +58,7 @@ def _events(frame: Frame, requests: Requests, zeros: Mapping[int, int], director
 
 def _zeros(frame: Frame, requests: Requests) -> dict[int, int]:
     """Return where each run's zero lies on the trace's axis, in ns."""
-    starts = {run.run: run.start_ns for run in frame.facts.runs if run.start_ns is not None}
+    starts = {run.run: run.start_ns for run in frame.manifest.runs if run.start_ns is not None}
     first, zeros, end = min(starts.values(), default=0), {}, 0
     for run in sorted({*starts, *np.unique(requests.run).tolist()}):
         zeros[run] = starts[run] - first if run in starts else end

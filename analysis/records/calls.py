@@ -98,7 +98,7 @@ def agents_of(manifest: Manifest) -> tuple[str, ...]:
 
 def read_calls(frame: Frame) -> Calls:
     """Read the calls of solo and concurrent arms. Runs that did not come to their end are left out."""
-    manifest = frame.facts
+    manifest = frame.manifest
     names = agents_of(manifest)
     kinds = _runs(manifest)
     requests = read_requests(frame)

@@ -8,10 +8,9 @@ row. A killed run has no records.parquet; its journal segments are read instead,
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -35,8 +34,7 @@ class Frame:
     """The records of a run's directory, not read yet."""
 
     files: tuple[Path, ...]
-    manifest: Mapping[str, Any]  # as JSON, until all its readers are typed
-    facts: Manifest  # an empty one where there is none
+    manifest: Manifest  # an empty one where there is none
     notes: tuple[Note, ...] = ()
     partial: bool = False  # read from journal segments: the run did not close
     runs: frozenset[int] | None = None  # only the records of these; None: of all
@@ -68,22 +66,22 @@ class Frame:
 def load(directory: str | Path) -> Frame:
     """The records in `directory`. Raises NoRecordsError if no run ever wrote there."""
     directory = Path(directory)
-    plain, facts, notes = _manifest(directory / MANIFEST)
+    manifest, notes = _manifest(directory / MANIFEST)
     records = directory / RECORDS
     journal = directory / JOURNAL
     if records.is_file() and _readable(records):
         if any(journal.glob("*.parquet")):
             notes.append(note(NoteCode.JOURNAL_NOT_READ))
-        return Frame((records,), plain, facts, tuple(notes), samples=_samples(directory))
+        return Frame((records,), manifest, tuple(notes), samples=_samples(directory))
     if records.is_file():
         notes.append(note(NoteCode.RECORDS_UNREADABLE))
     segments = sorted(journal.glob("*.parquet"))
-    if not segments and not plain:
+    if not segments and manifest == Manifest():
         raise NoRecordsError(f"{directory}: neither records.parquet nor journal/*.parquet nor manifest.json in it")
     readable = tuple(path for path in segments if _readable(path))
     notes.append(note(NoteCode.NOT_CLOSED, segments=len(readable)))
     notes += [note(NoteCode.SEGMENT_UNREADABLE, name=path.name) for path in segments if path not in readable]
-    return Frame(readable, plain, facts, tuple(notes), partial=True, samples=_samples(directory))
+    return Frame(readable, manifest, tuple(notes), partial=True, samples=_samples(directory))
 
 
 def _samples(directory: Path) -> tuple[Path, ...]:
@@ -94,21 +92,20 @@ def _samples(directory: Path) -> tuple[Path, ...]:
     return tuple(path for path in sorted((directory / SAMPLES).glob("*.parquet")) if _readable(path))
 
 
-def _manifest(path: Path) -> tuple[Mapping[str, Any], Manifest, list[Note]]:
-    """The manifest, as JSON and as facts, and notes on its faults. One that cannot be read counts as empty."""
+def _manifest(path: Path) -> tuple[Manifest, list[Note]]:
+    """The manifest and notes on its faults. One that cannot be read counts as empty."""
     try:
         plain = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return {}, Manifest(), [note(NoteCode.NO_MANIFEST)]
+        return Manifest(), [note(NoteCode.NO_MANIFEST)]
     except ValueError:
-        return {}, Manifest(), [note(NoteCode.MANIFEST_NOT_JSON)]
+        return Manifest(), [note(NoteCode.MANIFEST_NOT_JSON)]
     if not isinstance(plain, dict):
-        return {}, Manifest(), [note(NoteCode.MANIFEST_NOT_OBJECT)]
+        return Manifest(), [note(NoteCode.MANIFEST_NOT_OBJECT)]
     try:
-        facts = Manifest.from_json({key: value for key, value in plain.items() if value is not None})
+        return Manifest.from_json({key: value for key, value in plain.items() if value is not None}), []
     except msgspec.ValidationError as error:
-        return {}, Manifest(), [note(NoteCode.MANIFEST_FAULTY, fault=str(error))]
-    return plain, facts, []
+        return Manifest(), [note(NoteCode.MANIFEST_FAULTY, fault=str(error))]
 
 
 def _readable(path: Path) -> bool:

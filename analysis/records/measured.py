@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,8 +22,7 @@ __all__ = ["Measured"]
 class Measured:
     """A campaign's records, read. Arrays have one element per request, ordered by run and place in the schedule."""
 
-    manifest: Mapping[str, Any]  # as JSON, until all its readers are typed
-    facts: Manifest
+    manifest: Manifest
     notes: tuple[Note, ...]
     partial: bool
     windows: tuple[Window, ...]
@@ -63,7 +60,7 @@ class Measured:
     @property
     def confidence(self) -> float:
         """The confidence of the intervals, in (0, 1)."""
-        return confidence_of(self.facts)
+        return confidence_of(self.manifest)
 
     @property
     def interrupted(self) -> bool:

@@ -43,9 +43,9 @@ class Reading:
         self._measured: dict[tuple[int, ...], Measured] = {}
 
     @property
-    def facts(self) -> Manifest:
+    def manifest(self) -> Manifest:
         """The directory's manifest."""
-        return self.frame.facts
+        return self.frame.manifest
 
     @cached_property
     def run_numbers(self) -> tuple[int, ...]:
@@ -55,11 +55,11 @@ class Reading:
     @property
     def measured(self) -> Measured:
         """The data of the primary arm's runs."""
-        return self.of_runs(runs_of(self.facts, self.run_numbers))
+        return self.of_runs(runs_of(self.manifest, self.run_numbers))
 
     def of_arm(self, arm: str) -> Measured:
         """The data of the runs of `arm`."""
-        return self.of_runs(runs_of(self.facts, self.run_numbers, arm))
+        return self.of_runs(runs_of(self.manifest, self.run_numbers, arm))
 
     def of_runs(self, runs: Collection[int]) -> Measured:
         """The data of `runs`, in ascending order."""
@@ -87,14 +87,14 @@ def measure(frame: Frame, exact: int = EXACT, runs: Collection[int] | None = Non
     runs: their numbers; None: the runs of the primary arm. exact: the number of gaps up to which each is kept.
     """
     numbers = frame.run_numbers()
-    return _measure(frame, numbers, runs_of(frame.facts, numbers) if runs is None else runs, exact)
+    return _measure(frame, numbers, runs_of(frame.manifest, numbers) if runs is None else runs, exact)
 
 
 def _measure(frame: Frame, numbers: Collection[int], chosen: Collection[int], exact: int) -> Measured:
     if not set(numbers) <= set(chosen):
         frame = frame.only(chosen)
     requests = read_requests(frame)
-    windows = windows_of(frame.facts, requests, chosen)
+    windows = windows_of(frame.manifest, requests, chosen)
     samples = read_samples(frame.samples, chosen)
     m = _read(frame, requests, windows, exact, samples)
     # Whether a run has settled is known only once its tokens are read; then its window may open later.
@@ -132,7 +132,6 @@ def _read(frame: Frame, requests: Requests, windows: tuple[Window, ...], exact: 
     order = np.lexsort((requests.seq, requests.run))
     return Measured(
         manifest=frame.manifest,
-        facts=frame.facts,
         notes=_notes(frame, windows),
         partial=frame.partial,
         windows=windows,

@@ -33,8 +33,8 @@ def html_report(source: Source, summary: Summary | None = None) -> str:
     source = opened(source)
     m = measured_of(source)
     summary = summarise(source) if summary is None else summary
-    started = next((run.wall_start for run in m.facts.runs if run.wall_start), None)
-    return as_page(run_document(summary, Extras(charts_of(drawn_of(m), summary), started, _parts(m.facts))))
+    started = next((run.wall_start for run in m.manifest.runs if run.wall_start), None)
+    return as_page(run_document(summary, Extras(charts_of(drawn_of(m), summary), started, _parts(m.manifest))))
 
 
 def _parts(manifest: Manifest) -> list[tuple[str, str]]:

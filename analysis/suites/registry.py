@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from analysis.report.document import Document
@@ -19,6 +18,7 @@ from analysis.report.matrix import matrix_document
 from analysis.report.runtimes import runtimes_document
 from analysis.suites.matrix import MatrixSummary, summarise_matrix
 from analysis.suites.runtimes import RuntimesSummary, summarise_runtimes
+from analysis.summary import json_text
 from loadgen.suite_manifest import MATRIX, RUNTIMES, SWEEP, MatrixManifest, RuntimesManifest
 
 __all__ = ["SUITES", "Suite", "Summarised", "kind_of"]
@@ -33,10 +33,9 @@ class Summarised:
     summary: Struct
     document: Document
 
-    def to_json(self) -> dict[str, Any]:
-        """The plain JSON types of the summary."""
-        plain: dict[str, Any] = msgspec.to_builtins(self.summary)
-        return plain
+    def to_json(self) -> str:
+        """The text of summary.json."""
+        return json_text(self.summary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,13 +72,13 @@ def energy_of_arms(reading: Reading, m: Measured) -> EnergySection | None:
     reading: of the whole campaign. Runs of different arms drew power for different work and are never put together.
     """
     section = energy_of(m)
-    names = arms.arms(m.facts)
+    names = arms.arms(m.manifest)
     if section is None or len(names) < 2:
         return section
-    first = arms.primary(m.facts)
+    first = arms.primary(m.manifest)
     others = {}
     for name in names:
-        chosen = arms.runs_of(m.facts, reading.run_numbers, name)
+        chosen = arms.runs_of(m.manifest, reading.run_numbers, name)
         if name != first and chosen:
             unsampled = EnergySection(refused="no board was sampled in its runs")
             others[name] = energy_of(reading.of_runs(chosen)) or unsampled
@@ -169,7 +169,7 @@ def _boards(m: Measured) -> tuple[list[_Board], str | None]:
     far = [one for one in found if "exporter" in one.labels]
     near = [one for one in found if "exporter" not in one.labels]
     # Beside a server on this machine an exporter would report the same boards again.
-    chosen = near or far if servers_are_here(m.facts) else far
+    chosen = near or far if servers_are_here(m.manifest) else far
     if found and not chosen:
         return [], "the boards sampled are this machine's, the server is on another: name its exporter"
     grouped: dict[str, tuple[list[Series], list[Series]]] = {}

@@ -144,7 +144,7 @@ class TelemetrySection(Struct, frozen=True):
 
 def telemetry_of(m: Measured) -> TelemetrySection | None:
     """The section; None where nothing was to be sampled."""
-    facts = m.facts.telemetry
+    facts = m.manifest.telemetry
     sampled = facts if facts is not UNSET else None
     if sampled is None and not m.samples.series:
         return None

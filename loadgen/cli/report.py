@@ -78,7 +78,6 @@ def _show(directory: Path, summary: Summary, form: Format) -> None:
 
 def _report_suite(suite: Suite, form: Format, *, pages: bool) -> int:
     """Print what many campaigns show together, of what there is. Writes nothing."""
-    import analysis
     from analysis.report.markdown import as_markdown
     from analysis.report.text import as_text
 
@@ -91,7 +90,7 @@ def _report_suite(suite: Suite, form: Format, *, pages: bool) -> int:
         reason = " ".join(str(error).split())
         raise Stop(Exit.USAGE, f"{directory}: cannot be read: {reason}; see loadgen verify {directory}") from None
     if form is Format.JSON:
-        typer.echo(analysis.to_json(summarised.to_json()), nl=False)
+        typer.echo(summarised.to_json(), nl=False)
     else:
         typer.echo((as_markdown if form is Format.MARKDOWN else as_text)(summarised.document), nl=False)
     return Exit.OK

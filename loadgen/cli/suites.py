@@ -89,7 +89,6 @@ def suite_in(directory: Path) -> Suite | None:
 
 def publish(suite: Suite) -> Summarised:
     """Write what stands at the top and seal it; what it shows is returned. Raises OSError."""
-    import analysis
     from analysis.report.html import as_page
     from analysis.report.markdown import as_markdown
     from loadgen.campaign.rundir import seal
@@ -99,7 +98,7 @@ def publish(suite: Suite) -> Summarised:
     directory = suite.directory
     manifest = suite.manifest()
     summarised = suite.summarised()
-    write_text(directory / SUMMARY, analysis.to_json(summarised.to_json()))
+    write_text(directory / SUMMARY, summarised.to_json())
     if suite.kind.keeps_report:
         write_text(directory / "report.md", as_markdown(summarised.document))
         write_text(directory / "report.html", as_page(replace(summarised.document, title=suite.kind.kind)))
@@ -114,7 +113,6 @@ def publish(suite: Suite) -> Summarised:
 
 def show(directory: Path, *, json_: bool, quiet: bool) -> None:
     """Write and seal the top of a directory of many campaigns, and print it."""
-    import analysis
     from analysis.report.text import as_text
 
     suite = suite_in(directory)
@@ -126,7 +124,7 @@ def show(directory: Path, *, json_: bool, quiet: bool) -> None:
     except ValueError as error:
         raise Stop(Exit.VOID, f"{directory}: a file in it was changed: {error}") from None
     if json_:
-        typer.echo(analysis.to_json(summarised.to_json()), nl=False)
+        typer.echo(summarised.to_json(), nl=False)
     elif not quiet:
         typer.echo(as_text(summarised.document), nl=False)
         typer.echo(f"\n{directory}/{'report.html' if suite.kind.keeps_report else 'summary.json'}")

@@ -73,7 +73,6 @@ def _of_campaign(directory: Path) -> _Checked:
 
 def _of_suite(suite: Suite) -> _Checked:
     """The same of a directory of many, those below included."""
-    import analysis
 
     directory, checked = suite.directory, _Checked([], 0)
     manifest = _manifest(directory, suite.name)
@@ -93,7 +92,7 @@ def _of_suite(suite: Suite) -> _Checked:
         elif was_measured:
             checked.wrong.append(f"{place}/{MANIFEST}: missing")
     checked.wrong += _changed(directory, suite.name, manifest)
-    if not checked.wrong and not _follows(directory, analysis.to_json(suite.summarised().to_json()), checked):
+    if not checked.wrong and not _follows(directory, suite.summarised().to_json(), checked):
         checked.wrong.append(f"summary.json: does not follow from the directories below and {suite.name}")
     checked.files += len(manifest.of_files) + 1
     return checked

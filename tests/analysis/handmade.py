@@ -144,4 +144,4 @@ def plain(section: object) -> Any:
 
 def mapping_of(source: Any) -> dict[str, Any]:
     """The summary as JSON has it, for tests of readers that are not typed yet."""
-    return dict(analysis.as_mapping(analysis.summarise(source)))
+    return dict(plain(analysis.summarise(source)))

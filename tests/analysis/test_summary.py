@@ -39,11 +39,11 @@ def test_the_summary_has_the_keys_scripts_rely_on(tmp_path):
 def test_the_same_records_give_the_same_bytes_in_any_order_and_number_of_files(tmp_path):
     rows = [row | {"seq": i + 1} for i, row in enumerate(chat(endpoints=("a", "b")))]
     whole = directory(tmp_path / "whole", rows, **OPEN)
-    text = analysis.to_json(analysis.summarise(whole))
-    assert analysis.to_json(analysis.summarise(whole)) == text
+    text = analysis.summarise(whole).to_json()
+    assert analysis.summarise(whole).to_json() == text
     np.random.default_rng(9).shuffle(rows)
     shuffled = directory(tmp_path / "shuffled", rows, **OPEN)
-    assert analysis.to_json(analysis.summarise(shuffled)) == text
+    assert analysis.summarise(shuffled).to_json() == text
     for index in range(3):
         write(shuffled / "journal" / f"000-{index:06d}.parquet", rows[index::3])
     (shuffled / "records.parquet").unlink()

@@ -32,7 +32,7 @@ def test_a_summary_is_of_the_primary_arm(tmp_path):
 
 def test_another_arm_is_measured_by_its_runs(tmp_path):
     frame = analysis.load(campaign(tmp_path))
-    runs = arms.runs_of(frame.facts, frame.run_numbers(), "solo")
+    runs = arms.runs_of(frame.manifest, frame.run_numbers(), "solo")
     assert runs == (0, 3, 4)
     assert analysis.summarise(analysis.measure(frame, runs=runs)).metrics.ttft_ms.mean.value == 100
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from analysis import html_report, load, markdown_report, summarise, terminal_report, to_json
+from analysis import html_report, load, markdown_report, summarise, terminal_report
 from analysis.agents.section import agents_section
 from analysis.estimate import NoteCode
 from analysis.report.agents import agents_sections
@@ -142,7 +142,7 @@ def test_summary_and_every_report_have_the_section(shared):
         "Gaps between tokens, together against alone",
     ):
         assert title in page, title
-    assert to_json(summary) == to_json(summarise(shared))
+    assert summary.to_json() == summarise(shared).to_json()
 
 
 def test_markdown_is_a_section_with_its_tables(shared):

@@ -39,7 +39,7 @@ def test_the_markdown_of_an_old_directory_is_what_it_was(name: str) -> None:
 def test_the_summary_of_an_old_directory_has_the_keys_and_values_it_had(name: str) -> None:
     kind = kind_of(FIXTURES / name)
     assert kind is not None
-    summary = without_codes(json.loads(json.dumps(kind.summarised(FIXTURES / name).to_json())))
+    summary = without_codes(json.loads(kind.summarised(FIXTURES / name).to_json()))
     was = json.loads((FIXTURES / name / "summary.json").read_text(encoding="utf-8"))
     assert summary.pop("schema") != was.pop("schema")  # codes stand beside the sentences since
     assert summary == was

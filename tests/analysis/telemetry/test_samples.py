@@ -141,7 +141,7 @@ def test_idle_boards_low_clock_is_no_drop(tmp_path):
 def summary_of(path: Path, told: list[Row], requests: list[Row], **manifest: Any) -> dict[str, Any]:
     directory(path, requests, **manifest)
     write(path / "telemetry.parquet", told)
-    plain: dict[str, Any] = json.loads(analysis.to_json(analysis.summarise(path)))
+    plain: dict[str, Any] = json.loads(analysis.summarise(path).to_json())
     return plain
 
 
