@@ -1,7 +1,7 @@
-"""How far values of one run depend on each other: METHODOLOGY 4.5. n of them are worth n/g independent ones.
+"""The dependence between values of one run: METHODOLOGY 4.5. n of them are worth n/g independent ones.
 
-A queue remembers: at 80 % load a request's wait is still felt by those a hundred places behind it. What looks for a
-change inside a run has to know that, or takes a rush for one.
+At 80 % load a request's wait still affects those a hundred places behind it in the queue. A test for a change inside a
+run must allow for that, or it takes a rush for a change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Float64 = NDArray[np.float64]
 
 
 def inefficiency(values: Float64) -> float:
-    """Return g >= 1 of `values`, shape (n,), in order: the mean's variance is g times that of independent ones.
+    """The inefficiency g >= 1 of `values`, shape (n,), in order: the mean varies g times as if they were independent.
 
     g = 1 + 2 sum rho_k, over the lags of the initial monotone positive sequence (Geyer 1992). 1 where nothing varies.
     """
@@ -24,7 +24,7 @@ def inefficiency(values: Float64) -> float:
 
 
 def bin_inefficiency(values: Float64, length: float) -> float:
-    """Return g >= 1 of the means of successive bins of `length` values: near 1 where bins outlast the dependence."""
+    """The inefficiency g >= 1 of means of successive bins of `length` values: near 1 if bins outlast the dependence."""
     g, rho = _summed(values)
     lags = np.arange(1, min(round(length), len(rho)))
     within = 1 + 2 * float(((1 - lags / length) * rho[lags]).sum())
@@ -43,5 +43,5 @@ def _summed(values: Float64) -> tuple[float, Float64]:
     rho = covariances / covariances[0]
     pairs = rho[::2] + rho[1::2]
     ends = np.flatnonzero(pairs <= 0)
-    kept = int(ends[0]) if len(ends) else len(pairs)
-    return max(1.0, 2 * float(np.minimum.accumulate(pairs[:kept]).sum()) - 1), rho[: 2 * kept]
+    pairs_summed = int(ends[0]) if len(ends) else len(pairs)
+    return max(1.0, 2 * float(np.minimum.accumulate(pairs[:pairs_summed]).sum()) - 1), rho[: 2 * pairs_summed]

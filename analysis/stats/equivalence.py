@@ -1,7 +1,7 @@
-"""From an interval to a verdict: two one-sided tests against a margin, the four verdicts, and p over a family.
+"""The verdict on a difference: two one-sided tests against a margin, the four verdicts, and p over a family.
 
-METHODOLOGY 7.3, 7.4 and 7.6. A margin is what nobody would mind, declared before one looks: a ratio within
-[1/(1 + m), 1 + m]. That a difference was not found is no verdict; that it lies inside the margin is one.
+METHODOLOGY 7.3, 7.4 and 7.6. A margin is a difference that does not matter, declared before the data are seen: a ratio
+within [1/(1 + m), 1 + m]. "No difference found" is no verdict; "inside the margin" is one.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Margin:
 
     @staticmethod
     def of_ratio(m: float) -> Margin:
-        """Return [1/(1 + m), 1 + m] as logarithms. Raises ValueError unless 0 < m < infinity."""
+        """The margin [1/(1 + m), 1 + m], as logarithms. Raises ValueError unless 0 < m < infinity."""
         return Margin.of_points(math.log1p(m) if m > 0 else m)
 
     @staticmethod
     def of_points(points: float) -> Margin:
-        """Return [-points, points]."""
+        """The margin [-points, points]. Raises ValueError unless 0 < points < infinity."""
         if not (points > 0 and math.isfinite(points)):
             raise ValueError(f"a margin must be > 0, got {points:g}")
         return Margin(-points, points)
@@ -61,7 +61,7 @@ class Tost:
 
 
 def tost(difference: Difference, margin: Margin, alpha: float = ALPHA) -> Tost:
-    """Test whether `difference` lies inside `margin`; the error at the margin is at most alpha."""
+    """The test of whether `difference` lies inside `margin`; the error at the margin is at most alpha."""
     low, high = difference.at(1 - 2 * alpha)
     above, below = difference.value - margin.low, margin.high - difference.value
     p = max(_one_sided(above, difference), _one_sided(below, difference))
@@ -77,7 +77,7 @@ def _one_sided(distance: float, difference: Difference) -> float:
 def decide(p: float, test: Tost, alpha: float = ALPHA) -> ComparisonVerdict:
     """The verdict. p: two-sided, of no difference, adjusted if it belongs to a family.
 
-    p below alpha is the same as an interval of confidence 1 - alpha that excludes no difference.
+    p is below alpha exactly when the interval of confidence 1 - alpha excludes zero difference.
     """
     if p < alpha:
         return ComparisonVerdict.NEGLIGIBLE if test.passes else ComparisonVerdict.DIFFERENT

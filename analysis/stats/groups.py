@@ -1,8 +1,8 @@
-"""More than two sets of run values: do they differ at all, which ones, and by their order alone.
+"""Tests of more than two sets of run values: whether any differ, which pairs differ, and a test by ranks alone.
 
-METHODOLOGY 7.5. The overall test is Alexander and Govern's, which does not suppose equal variances; all pairs are
-Games and Howell's, likewise; Dunnett's compares each with one of them and does suppose equal variances. Kruskal and
-Wallis's, on ranks, is printed beside the first. Values are logarithms where the ratio is what matters.
+METHODOLOGY 7.5. The overall test is Alexander and Govern's, which does not suppose equal variances; nor does the
+test of all pairs, Games and Howell's. Dunnett's compares each with a baseline and does suppose equal variances. Kruskal
+and Wallis's, on ranks, is printed beside the first. Values are logarithms where the ratio is what matters.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Pair:
 
 
 def alexander_govern(groups: Groups) -> Test | None:
-    """Test equal means of groups of unequal variances; None where a group does not vary, which it cannot weigh."""
+    """Test equal means of groups of unequal variances; None if a group does not vary, because it then has no weight."""
     arrays = _checked(groups)
     if min(float(array.std()) for array in arrays) == 0:
         return None
-    found = scipy_stats().alexandergovern(*arrays)
-    return Test(float(found.statistic), float(found.pvalue))
+    result = scipy_stats().alexandergovern(*arrays)
+    return Test(float(result.statistic), float(result.pvalue))
 
 
 def kruskal(groups: Groups) -> Test | None:
@@ -60,8 +60,8 @@ def kruskal(groups: Groups) -> Test | None:
     arrays = _checked(groups)
     if len(set(np.concatenate(arrays).tolist())) == 1:
         return None
-    found = scipy_stats().kruskal(*arrays)
-    return Test(float(found.statistic), float(found.pvalue))
+    result = scipy_stats().kruskal(*arrays)
+    return Test(float(result.statistic), float(result.pvalue))
 
 
 def all_pairs(groups: Groups, confidence: float = CONFIDENCE, *, equal_variances: bool = False) -> list[Pair]:
@@ -72,12 +72,12 @@ def all_pairs(groups: Groups, confidence: float = CONFIDENCE, *, equal_variances
     """
     arrays = _checked(groups)
     with np.errstate(divide="ignore", invalid="ignore"):  # by the spread of such a pair
-        found = scipy_stats().tukey_hsd(*arrays, equal_var=equal_variances)
-        ends = found.confidence_interval(confidence)
+        result = scipy_stats().tukey_hsd(*arrays, equal_var=equal_variances)
+        ends = result.confidence_interval(confidence)
     pairs = []
     for a, b in itertools.combinations(range(len(arrays)), 2):
         difference = float(arrays[a].mean() - arrays[b].mean())
-        p, low, high = float(found.pvalue[a, b]), float(ends.low[a, b]), float(ends.high[a, b])
+        p, low, high = float(result.pvalue[a, b]), float(ends.low[a, b]), float(ends.high[a, b])
         if math.isnan(p):
             p, low, high = float(difference == 0), difference, difference
         pairs.append(Pair(a, b, difference, p, low, high))
@@ -85,19 +85,19 @@ def all_pairs(groups: Groups, confidence: float = CONFIDENCE, *, equal_variances
 
 
 def dunnett(groups: Groups, baseline: int, confidence: float = CONFIDENCE) -> list[Pair]:
-    """Each group minus groups[baseline], p and interval adjusted for so many comparisons; b is the baseline."""
+    """Each group minus groups[baseline], p and interval adjusted for the number of comparisons; b is the baseline."""
     arrays = _checked(groups)
     others = [place for place in range(len(arrays)) if place != baseline]
-    found = scipy_stats().dunnett(
+    result = scipy_stats().dunnett(
         *(arrays[place] for place in others),
         control=arrays[baseline],
         random_state=np.random.default_rng(DUNNETT_SEED),
     )
-    ends = found.confidence_interval(confidence)
+    ends = result.confidence_interval(confidence)
     middle = float(arrays[baseline].mean())
     return [
         Pair(place, baseline, float(arrays[place].mean()) - middle, float(p), float(low), float(high))
-        for place, p, low, high in zip(others, found.pvalue, ends.low, ends.high, strict=True)
+        for place, p, low, high in zip(others, result.pvalue, ends.low, ends.high, strict=True)
     ]
 
 

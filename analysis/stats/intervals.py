@@ -1,11 +1,11 @@
-"""From samples to intervals. The only place that knows what the unit of replication is: the run.
+"""Intervals from samples. This is the only module that defines the unit of replication: the run.
 
-An interval says where the figure of a new run, or of many, would lie. Requests of one run are not independent and
-share whatever was particular to that run, so neither they nor tokens are the unit (METHODOLOGY 14: intervals over
-pooled requests covered 52 to 90 % instead of 95). A mean-like figure has one value a run, and t over their logarithms
-gives its interval. A percentile is that of all requests; its interval is the hull of what the percentiles of single
-runs say, by the same t, and of the order statistics of all requests. From one or two runs nothing can be said of a new
-one: means get no interval, percentiles keep their order statistics, labelled within-run.
+An interval is where the figure of a new run, or of many, would lie. Requests of one run are not independent and share
+the conditions of that run, so neither they nor tokens are the unit (METHODOLOGY 14: intervals over
+pooled requests covered 52 to 90 % instead of 95). A mean-like figure has one value per run, and t over their logarithms
+gives its interval. A percentile is that of all requests; its interval is the hull of the t interval over the
+percentiles of single runs and of the order statistics of all requests. One or two runs are no evidence about a new run:
+means get no interval, percentiles keep their order statistics, labelled within-run.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ __all__ = [
 Ends = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
-LEAST_RUNS = 3  # METHODOLOGY 4.2: with fewer nothing is known of how runs differ
+LEAST_RUNS = 3  # METHODOLOGY 4.2: with fewer the differences between runs are not known
 ENOUGH_RUNS = 5  # with fewer the interval is right, and very wide
 FEW_RUNS = note(NoteCode.FEW_RUNS)
 
 
 def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
-    """Return t such that a t variable of `df` degrees lies in [-t, t] with probability `confidence`."""
+    """The t such that a t variable of `df` degrees lies in [-t, t] with probability `confidence`."""
     return float(special.stdtrit(df, (1 + confidence) / 2))
 
 
 def t_half_width(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> float:
-    """Return t s/sqrt(n) of independent values, n >= 2."""
+    """The half-width t s/sqrt(n) of the mean of independent values, n >= 2."""
     array = np.asarray(values, dtype=np.float64)
     return t_quantile(len(array) - 1, confidence) * float(array.std(ddof=1)) / math.sqrt(len(array))
 
@@ -66,7 +66,7 @@ def t_interval(values: Sequence[float] | Float64, confidence: float = CONFIDENCE
 
 
 def log_t_half_width(values: Sequence[float] | Float64, confidence: float = CONFIDENCE) -> float | None:
-    """Return h such that the geometric mean of independent values > 0 lies in (/exp(h), *exp(h)); None if it has none.
+    """The h such that the geometric mean g of independent values > 0 lies in [g/exp(h), g*exp(h)]; None without one.
 
     This is t s/sqrt(n) over the logarithms, n >= 3.
     """
@@ -76,9 +76,9 @@ def log_t_half_width(values: Sequence[float] | Float64, confidence: float = CONF
 
 
 def centre(values: Sequence[float]) -> float:
-    """Return what the runs say together: the geometric mean of their values; the mean, where one is not positive.
+    """The geometric mean of the runs' values; their mean if a value is not positive.
 
-    The geometric one lies in the middle of its log-t interval, and ratios of it are the ratios that compare prints.
+    The geometric mean lies in the middle of its log-t interval, and its ratios are the ratios that compare prints.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.min() == array.max():
@@ -87,30 +87,30 @@ def centre(values: Sequence[float]) -> float:
 
 
 def about(value: float, runs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The interval that the values of n >= 3 runs put about `value`: log-t, or t where one is not positive.
+    """The interval about `value` from the values of n >= 3 runs: log-t, or t if a value is not positive.
 
-    A run of which `value` is infinite (its failures outnumber what the percentile leaves out) leaves no limit on
-    either side, unless all runs are like that.
+    A run whose value is infinite (more of its requests failed than lie above the percentile) leaves no limit on either
+    side, unless all runs are like that.
     """
-    if any(math.isinf(one) for one in runs) or math.isinf(value):
-        return (math.inf if all(math.isinf(one) for one in runs) else -math.inf), math.inf
+    if any(math.isinf(run) for run in runs) or math.isinf(value):
+        return (math.inf if all(math.isinf(run) for run in runs) else -math.inf), math.inf
     half = log_t_half_width(runs, confidence) if value > 0 else None
     if half is None:
         plain = t_half_width(runs, confidence)
         low = value - plain
         return (max(0.0, low) if min(*runs, value) >= 0 else low), value + plain  # no duration is negative
-    # 30 is a factor of 10^13: beyond it nothing is known, and exp overflows soon after.
+    # 30 is a factor of 10^13: a wider interval says nothing, and exp overflows soon after.
     factor = math.exp(min(half, 30.0))
     return value / factor, value * factor
 
 
 def no_interval(runs: int) -> Note:
-    """The note that so few runs have no interval."""
+    """The note that this number of runs has no interval."""
     return note(NoteCode.NO_INTERVAL, runs=runs, s="" if runs == 1 else "s", enough=ENOUGH_RUNS)
 
 
 def over_runs(runs: Sequence[float], n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """A mean-like figure with its interval. runs: its value in each run; n: how many samples are behind them."""
+    """A mean-like figure with its interval. runs: its value in each run; n: the number of samples in them."""
     if not runs:
         return Estimate(None, n=n, notes=(note(NoteCode.NO_DATA),))
     value = centre(runs)
@@ -126,7 +126,7 @@ def few(runs: int) -> tuple[Note, ...]:
 
 
 def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE) -> Ends:
-    """The interval of the q-quantile of `data`, n >= 1: the hull of order statistics and of what runs say.
+    """The interval of the q-quantile of `data`, n >= 1: the hull of order statistics and of `about` over the runs.
 
     runs: the same data run by run, three runs or more that hold any. A side that n samples cannot limit is None.
     """
@@ -160,7 +160,7 @@ def percentile(
 
 
 def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = CONFIDENCE) -> Estimate:
-    """Return k/n with Wilson's interval; with the shares of three runs or more, the hull of it and of t over them."""
+    """The share k/n with Wilson's interval; with three runs' shares or more, the hull of it and of t over them."""
     if n == 0:
         return Estimate(None, notes=(note(NoteCode.NO_DATA),))
     z = float(special.ndtri((1 + confidence) / 2))
@@ -177,7 +177,7 @@ def proportion(k: int, n: int, runs: Sequence[float] = (), confidence: float = C
 
 
 def with_instrument(estimate: Estimate, halfwidth: float | None) -> Estimate:
-    """Widen each side by the instrument's own half-width (GUM quadrature); mark what is less than ten of them.
+    """The estimate, each side widened by the instrument's half-width (GUM quadrature), marked if below ten half-widths.
 
     halfwidth: in the unit of the estimate; None if the instrument was not calibrated. Nothing is subtracted.
     """

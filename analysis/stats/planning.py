@@ -1,7 +1,7 @@
-"""How many runs, and what that many can show: METHODOLOGY 4.1 and 6.
+"""The number of runs, and the effects that this number can show: METHODOLOGY 4.1 and 6.
 
-Runs may be added until the interval is narrow enough only if one looks at fixed numbers of runs and pays for looking
-with 97 % in place of 95 %: checking after every run at 95 % covered 87 to 93 %. Effects are in standard deviations of
+Runs may be added until the interval is narrow enough only if it is checked at fixed numbers of runs (a *look*) and at
+97 % in place of 95 %: checking after every run at 95 % covered 87 to 93 %. Effects are in standard deviations of
 the log run values (unpaired) or of the log ratios (paired).
 """
 
@@ -40,19 +40,19 @@ MOST_RUNS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the runs so far say about going on. Widths are relative to the figure, at LOOK_CONFIDENCE."""
+    """The interval's width so far, and whether to add runs. Widths are relative to the figure, at LOOK_CONFIDENCE."""
 
     runs: int
-    half_width: float | None  # None: no look at so many runs
+    half_width: float | None  # None: no look with this number of runs
     reached: bool  # narrow enough
-    next_look: int | None  # run until there are so many; None: stop and report with LOOK_CONFIDENCE
+    next_look: int | None  # the number of runs to have then; None: stop and report at LOOK_CONFIDENCE
 
 
 def look(values: Sequence[float], within: float) -> Look:
-    """Whether the run values, one figure a run, settle it to `within` (0.05 for 5 %), or how many runs to have.
+    """The look after these values of one figure, one per run: whether their interval is within `within` (0.05 for 5 %).
 
     The width is the wider side of the log-t interval; with a value of zero or below, that of the t interval over the
-    mean. Between looks there is no width, so that nobody stops there.
+    mean. Between looks there is no width, so that no campaign stops there.
     """
     n = len(values)
     later = next((at for at in LOOKS if at > n), None)
@@ -77,21 +77,21 @@ def _relative_half_width(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Detectable:
-    """What an inconclusive comparison could have seen, with probability POWER."""
+    """The least effect that an inconclusive comparison could have found, with probability POWER."""
 
     least: float  # in the scale of the difference: of logarithms for a ratio
-    runs_needed: int | None  # a side, to find what was wanted; None: more than a million
-    runs: int  # there were, on the smaller side
+    runs_needed: int | None  # per side, to find the wanted effect; None: more than a million
+    runs: int  # of the comparison, on its smaller side
 
     def seen(self, scale: Callable[[float], float] = math.exp) -> Seen:
-        """The same as a summary holds it. scale: from that of the difference to the printed one."""
+        """The form that a summary holds. scale: from the scale of the difference to the printed one."""
         least = significant(scale(self.least))
         assert least is not None
         return Seen(power=POWER, least=least, runs_needed=self.runs_needed, runs=self.runs)
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """What an inconclusive comparison could have seen, in the scale that is printed: a ratio, or points."""
+    """The least effect that an inconclusive comparison could have found, in the printed scale: a ratio, or points."""
 
     power: float
     least: float
@@ -102,10 +102,10 @@ class Seen(Struct, frozen=True, kw_only=True):
 def detectable(
     difference: Difference, n: int, other: int | None, wanted: float, size: float = SIZE
 ) -> Detectable | None:
-    """Return what runs that differ as these do can find; None where they do not differ.
+    """The effect that runs which differ as these do can find; None where they do not differ.
 
-    n: pairs, or with `other` the runs of the one side beside those of the other. wanted: a difference that is worth
-    finding. size: of the two-sided test; that of a one-sided one is half of it, and one of k is to have a k-th.
+    n: pairs, or with `other` the runs of one side, `other` those of the other. wanted: a difference that is worth
+    finding. size: of the two-sided test; a one-sided test has half of it, and each of k tests a k-th.
     """
     worth = n if other is None else n * other / (n + other)
     sd = difference.se * math.sqrt(worth)  # of log ratios, or of the run values, as one would for both sides
@@ -119,7 +119,7 @@ def detectable(
 def power(effect: float, n: int, other: int | None = None, size: float = SIZE) -> float:
     """The probability that a two-sided t test of `size` finds an effect, and finds it on the right side.
 
-    effect: in SDs. n: pairs, or with `other` the runs of the one arm beside those of the other.
+    effect: in SDs. n: pairs, or with `other` the runs of one arm, `other` those of the other.
     """
     df, worth = (n - 1, n) if other is None else (n + other - 2, n * other / (n + other))
     # The upper tail only: nct.cdf(-t) returned NaN at moderate noncentrality.
@@ -139,7 +139,7 @@ def minimum_detectable(n: int, other: int | None = None, target: float = POWER, 
 
 
 def runs_needed(effect: float, *, paired: bool, target: float = POWER, size: float = SIZE) -> int | None:
-    """The least number of pairs, or of runs an arm, that find `effect` (in SDs); None: more than a million."""
+    """The least number of pairs, or of runs per arm, that find `effect` (in SDs); None: more than a million."""
 
     def enough(n: int) -> bool:
         return power(effect, n, None if paired else n, size) >= target

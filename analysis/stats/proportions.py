@@ -18,13 +18,13 @@ CONFIDENCE = 0.95
 
 
 def newcombe(k: int, n: int, k0: int, n0: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return k/n - k0/n0 of two independent sets, with Newcombe's interval (1998, method 10).
+    """The difference k/n - k0/n0 of two independent sets, with Newcombe's interval (1998, method 10).
 
     The gaps from each rate to the ends of its Wilson interval are added as roots of sums of squares. n, n0 > 0.
     """
-    one = intervals.proportion(k, n, confidence=confidence)
-    other = intervals.proportion(k0, n0, confidence=confidence)
-    a, b = _ends(one), _ends(other)
+    rate = intervals.proportion(k, n, confidence=confidence)
+    rate_0 = intervals.proportion(k0, n0, confidence=confidence)
+    a, b = _ends(rate), _ends(rate_0)
     difference = a[1] - b[1]
     low = difference - math.hypot(a[1] - a[0], b[2] - b[1])
     high = difference + math.hypot(a[2] - a[1], b[1] - b[0])

@@ -1,11 +1,11 @@
-"""Quantiles and what n samples can say about them.
+"""Quantiles, and their intervals as far as n samples have them.
 
 The headline is type 7 (linear between order statistics, Hyndman & Fan 1996). Its interval is made of order
 statistics: X_(l) and X_(u) bracket the q-quantile with a probability that depends on n and q alone, whatever the
 distribution, as long as the samples are independent. Which (l, u) comes from the binomial distribution, and so does
 the refusal: where (1-q) is too small for n there is no upper limit, and the interval is open above.
 
-A `Sorted` is all this needs of the data; an array and a histogram both are one (distribution.py).
+The data are a `Sorted`: an array, or a histogram (distribution.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONFIDENCE = 0.95
 
 
 class Sorted(Protocol):
-    """n values that can be asked for by rank."""
+    """n values by rank."""
 
     @property
     def n(self) -> int: ...
@@ -162,5 +162,5 @@ def quantile(data: Sorted, q: float, confidence: float = CONFIDENCE) -> Estimate
 
 
 def name_of(q: float) -> str:
-    """Return how people write it: 0.5 -> p50, 0.999 -> p99.9."""
+    """The common name of the q-quantile: 0.5 -> p50, 0.999 -> p99.9."""
     return f"p{100 * q:.6g}"

@@ -2,7 +2,8 @@
 
 METHODOLOGY 7.2. Nothing is assumed of the values' distribution, and every p is exact: counted over all the ways in
 which the values could have been dealt, ties included, never approximated. With few runs such a p cannot become small;
-`least_p` says how small. A rank-sum tests P(A < B), not means: where it disagrees with the ratio, both are shown.
+`least_p` gives the least possible. A rank-sum tests P(A < B), not means: where it disagrees with the ratio, both are
+shown.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def least_p_sign_flip(n: int) -> float:
 
 
 def _doubled_midranks(values: Float64) -> NDArray[np.int64]:
-    """Return twice the mean rank of each value, so that ties stay whole numbers."""
+    """Twice the mean rank of each value, so that ties stay whole numbers."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     doubled: NDArray[np.int64] = (2 * last - count + 1)[place]
@@ -140,7 +141,7 @@ def _doubled_midranks(values: Float64) -> NDArray[np.int64]:
 
 
 def _rank_sum_counts(doubled: Sequence[int], chosen: int) -> Float64:
-    """Return in how many ways `chosen` of the doubled ranks add up to each sum 0, 1, 2, ..."""
+    """The number of ways in which `chosen` of the doubled ranks add up to each sum 0, 1, 2, ..."""
     if len(doubled) > MOST_RUNS:
         raise ValueError(f"no exact rank test of {len(doubled)} runs; at most {MOST_RUNS} in all")
     ways = np.zeros((chosen + 1, sum(doubled) + 1))

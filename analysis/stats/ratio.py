@@ -99,7 +99,7 @@ def paired(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) 
 
 
 def welch(minuend: Values, subtrahend: Values, confidence: float = CONFIDENCE) -> Difference:
-    """Return mean(minuend) - mean(subtrahend) with Welch-Satterthwaite degrees. Raises ValueError below two values."""
+    """The difference mean(minuend) - mean(subtrahend) by Welch-Satterthwaite. Raises ValueError below two values."""
     a, b = _values(minuend, "minuend"), _values(subtrahend, "subtrahend")
     var_a, var_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
     total = var_a + var_b

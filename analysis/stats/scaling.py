@@ -1,8 +1,8 @@
-"""How throughput goes with the number of clients: laws, their fits, the knee, and Little's law as a check on our books.
+"""Throughput by the number of clients: laws, their fits, the knee, and Little's law as a check on the accounts.
 
-Two families. The whole-system law says X(N), the throughput at N in flight: Gunther's universal scalability law
-(METHODOLOGY 10). Per-agent laws say eta(N), what is left of one agent's rate when N share the server
-(SYSTEMS 1.9). A fit that the data cannot carry is refused in words: a peak far beyond what was tried is no finding.
+Two families. The whole-system law gives X(N), the throughput at N in flight: Gunther's universal scalability law
+(METHODOLOGY 10). Per-agent laws give eta(N), the share of its rate that one agent keeps when N share the server
+(SYSTEMS 1.9). A fit without enough data is refused with a note: a peak far beyond the levels tried is no finding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Int64 = NDArray[np.int64]
 CONFIDENCE = 0.95
 LEAST_LEVELS = 6
 LEAST_SPAN = 16  # largest level over smallest
-LEAST_RUNS = 3  # a level
+LEAST_RUNS = 3  # per level
 FURTHEST_PEAK = 2  # times the largest level tried: beyond it the peak's interval covered 76 %
 KNEE_SHARE = 0.9
 HALF = 0.5
@@ -69,7 +69,7 @@ def usl_peak(gamma: float, alpha: float, beta: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Usl:
-    """A fitted law. gamma: throughput of one; alpha, beta without a unit. Each has its interval or says why not."""
+    """A fitted law. gamma: throughput of one; alpha, beta without a unit. Each has its interval or a note why not."""
 
     gamma: Estimate
     alpha: Estimate
@@ -79,21 +79,21 @@ class Usl:
 
 
 def fit_usl(levels: Sequence[float], rates: Sequence[float], confidence: float = CONFIDENCE) -> Usl:
-    """Fit X(N) to run values: `levels`, shape (points,), and the throughput at each, one point a run, all > 0.
+    """X(N) fitted to run values: `levels`, shape (points,), and the throughput at each, one point per run, all > 0.
 
     Least squares on log X with log parameters; t intervals of points - 3 degrees, N* by the delta method on log N*.
     Refused: fewer than 6 levels or less than a factor 16 between them. Without intervals: fewer than 3 runs at some
-    level. Without a peak: N* beyond twice the largest level, where it is the noise's invention.
+    level. Without a peak: N* beyond twice the largest level, where noise alone makes one.
     """
     n, x = np.asarray(levels, np.float64), np.asarray(rates, np.float64)
     tried, runs = np.unique(n, return_counts=True)
     reason = _unfit(tried, x)
     if reason:
         return _refused_usl(reason, len(n))
-    found = _fit_log(n, x)
-    if found is None:
+    fit = _fit_log(n, x)
+    if fit is None:
         return _refused_usl(note(NoteCode.NO_FIT), len(n))
-    logs, covariance = found
+    logs, covariance = fit
     gamma, alpha, beta = np.exp(logs).tolist()
     few = int(runs.min()) < LEAST_RUNS
     t = t_quantile(len(n) - 3, confidence)
@@ -112,7 +112,7 @@ def fit_usl(levels: Sequence[float], rates: Sequence[float], confidence: float =
     level, rate = usl_peak(gamma, alpha, beta)
     largest = float(tried[-1])
     if not level <= FURTHEST_PEAK * largest:
-        best = float(max(x[n == one].mean() for one in tried))
+        best = float(max(x[n == level_tried].mean() for level_tried in tried))
         plateau = note(NoteCode.PLATEAU, largest=largest, best=best)
         return Usl(*estimates, refused(plateau, len(n)), refused(plateau, len(n)))
     by_level = (0.0, -alpha / (2 * (1 - alpha)), -0.5) if alpha < 1 else (0.0, 0.0, 0.0)
@@ -152,9 +152,9 @@ def _fit_log(n: Float64, x: Float64) -> tuple[Float64, Float64] | None:
     first = math.log(float(np.median(x[n == n.min()])) / float(n.min()))
     best: Any = None
     for alpha, beta in ((0.1, 1e-3), (0.01, 1e-5), (0.5, 1e-4)):
-        found = optimize.least_squares(residuals, (first, math.log(alpha), math.log(beta)), xtol=1e-14, ftol=1e-14)
-        if found.success and (best is None or found.cost < best.cost):
-            best = found
+        fit = optimize.least_squares(residuals, (first, math.log(alpha), math.log(beta)), xtol=1e-14, ftol=1e-14)
+        if fit.success and (best is None or fit.cost < best.cost):
+            best = fit
     if best is None:
         return None
     spread = 2 * best.cost / (len(n) - 3)
@@ -192,7 +192,7 @@ def knee(levels: Sequence[float], rates: Sequence[float], latencies: Sequence[fl
 
 
 def little_gap(starts_ns: Int64, ends_ns: Int64, from_ns: int, to_ns: int) -> float | None:
-    """Return |N - X R| / N over a window: N in flight on average, X ended in it per time, R their mean time inside.
+    """The distance |N - X R| / N over a window: N mean in flight, X ended in it per time, R their mean time inside.
 
     Above LITTLE_GAP the window cuts requests off, or the system is not in balance. None if nothing was in flight.
     """
@@ -204,19 +204,19 @@ def little_gap(starts_ns: Int64, ends_ns: Int64, from_ns: int, to_ns: int) -> fl
     return abs(area - float((ends_ns - starts_ns)[ended].sum())) / area
 
 
-# --- what is left of one agent's rate --------------------------------------------------------------------------------
+# --- the rate that one agent keeps -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class EtaFit:
-    """A law of one parameter fitted to eta(N); r_squared: against the mean of eta, as the sources have it."""
+    """A law of one parameter fitted to eta(N); r_squared: against the mean of eta, as in the sources."""
 
     parameter: Estimate
     r_squared: float | None
 
 
 def efficiency(per_agent: dict[int, float]) -> dict[int, float]:
-    """Return eta(N) = an agent's rate among N / its rate alone. per_agent: the rate by N; must have N = 1."""
+    """The efficiency eta(N) = an agent's rate among N / its rate alone. per_agent: the rate by N; must have N = 1."""
     if 1 not in per_agent:
         raise ValueError("no rate of one agent alone: eta has no base")
     return {n: rate / per_agent[1] for n, rate in sorted(per_agent.items())}
@@ -240,7 +240,7 @@ def fit_eta_power(eta: dict[int, float]) -> EtaFit:
 def _fit_eta(
     eta: dict[int, float], law: Callable[[Float64, float], Float64], start: float, limits: tuple[float, float]
 ) -> EtaFit:
-    n, values = np.array(sorted(eta), np.float64), np.array([eta[one] for one in sorted(eta)])
+    n, values = np.array(sorted(eta), np.float64), np.array([eta[level] for level in sorted(eta)])
     informing = int((n > 1).sum())
     if informing < 2:
         return EtaFit(refused(note(NoteCode.ONE_LEVEL_ABOVE_ONE), len(n)), None)
@@ -250,11 +250,11 @@ def _fit_eta(
         difference: Float64 = law(n, float(parameter[0])) - values
         return difference
 
-    found = optimize.least_squares(residuals, (start,), bounds=([limits[0]], [limits[1]]), xtol=1e-14, ftol=1e-14)
-    value, squares = float(found.x[0]), float((found.fun**2).sum())
+    fit = optimize.least_squares(residuals, (start,), bounds=([limits[0]], [limits[1]]), xtol=1e-14, ftol=1e-14)
+    value, squares = float(fit.x[0]), float((fit.fun**2).sum())
     total = float(((values - values.mean()) ** 2).sum())
     r_squared = 1 - squares / total if total > 0 else None
     # eta(1) = 1 by definition and holds no information: it is no degree of freedom.
-    error = math.sqrt(squares / (informing - 1) / max(float((found.jac**2).sum()), 1e-300))
+    error = math.sqrt(squares / (informing - 1) / max(float((fit.jac**2).sum()), 1e-300))
     half = t_quantile(informing - 1) * error
     return EtaFit(Estimate(value, value - half, value + half, CONFIDENCE, len(n)), r_squared)

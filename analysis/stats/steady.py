@@ -1,8 +1,8 @@
-"""Has it settled, does it drift, did its level shift? METHODOLOGY 5.1, 5.2 and 11.6.
+"""Tests of a run's steadiness: has it settled, does it drift, did its level shift? METHODOLOGY 5.1, 5.2 and 11.6.
 
-Three questions with an answer each, because none sees what the others do. MSER-5 finds where a start-up transient ends,
+Three questions with a test each, because no test answers them all. MSER-5 finds where a start-up transient ends,
 and is blind to drift. The trend over ten bins finds drift, and is blind to a step that comes back. Energy statistics
-find steps, at places not known before. Nothing here cuts or drops anything: callers do, and print what they did.
+find steps, at places not known before. This module cuts and drops nothing: callers do, and report it.
 
 Values are latencies or rates, positive, in any unit; changes are shares of the level.
 """
@@ -40,7 +40,7 @@ Float64 = NDArray[np.float64]
 
 MSER_BATCH = 5
 CUT_STEP = 0.05  # of the level that is left
-CUT_P = 0.001  # n_eff; not 0.01, for the cut was chosen among all places
+CUT_P = 0.001  # n_eff; not 0.01, because the cut was chosen among all places
 CUT_WORTH = 16  # independent values, at least, in what is left
 CUT_STRETCHES_P = 0.002
 CUT_STRETCHES = 8  # of what is left, at least
@@ -91,14 +91,14 @@ class Shift:
 
 
 def mser(values: Float64, batch: int = MSER_BATCH) -> WarmUp:
-    """How many of the first `values`, shape (n,), in order of issue, no NaN, belong to the warm-up (MSER-5).
+    """The warm-up at the start of `values`, shape (n,), in order of issue, no NaN, by MSER-5.
 
     The cut minimises the squared standard error of what is left, over batch means and within the first half (White
     1997; Spratt 1998). The last n mod `batch` values take no part. Fewer than two batches: nothing is cut, not steady.
 
     From independent values it cuts next to nothing; from the sojourn times of a steady M/M/1 queue at 80 % load it cuts
-    5 % of 4800 (rushes early on, so that what is left is too quick: mean -3 %, p99 -6 %; simulated). So ask
-    `stands_out` before believing it.
+    5 % of 4800 (rushes early on, so that what is left is too quick: mean -3 %, p99 -6 %; simulated). So check
+    it with `stands_out`.
     """
     m = len(values) // batch
     if m < 2:
@@ -116,15 +116,16 @@ def mser(values: Float64, batch: int = MSER_BATCH) -> WarmUp:
 def stands_out(values: Float64, cut: int) -> bool:
     """Whether the first `cut` of `values` differ from the rest by more than chance, dependence included.
 
-    values: as of `mser`, >= 0. Three things are asked: a step of 5 % in the mean; a t test over logarithms with n/g
+    values: as of `mser`, >= 0. Three conditions must hold: a step of 5 % in the mean; a t test over logarithms with n/g
     values for n, g from the rest (p < 0.001); and that the rest itself does not wander that far, by t over its
     stretches as long as the cut, or an eighth of it where that is shorter (p < 0.002). The second alone calls up to 8 %
-    of steady queues a warm-up, because g of so few values is too small; the third looks at what the queue really did.
+    of steady queues a warm-up, because g of that few values is too small; the third compares with the queue's real
+    wandering.
 
     Simulated, 1000 seeds: of steady M/M/1 queues of 400 to 4800 requests at 50 to 90 % load 3 % stand out at most, of
     independent values 0.2 %. Of transients from three times the level that decay over the first 5 or 10 %, 97 % do
     (lognormal, sigma 0.3, 400 requests); of those from twice the level 78 to 98 %, and all with 2000 requests. In front
-    of a queue at 80 % load a start twelve times as slow is found in 70 %: less looks like any other rush.
+    of a queue at 80 % load a start twelve times as slow is found in 70 %: a smaller factor is like any other rush.
     """
     head, rest = values[:cut], values[cut:]
     if len(head) == 0 or len(rest) < 2 * CUT_STRETCHES:
@@ -160,12 +161,12 @@ def _beyond(difference: float, scatter: float, df: float, p: float) -> bool:
 def bin_quantiles(at: Float64, values: Float64, start: float, end: float, q: float = 0.5) -> Float64:
     """The q-quantile in each of ten equal bins of [start, end): shape (10,); NaN where a bin holds nothing.
 
-    at: shape (n,), when each value was, in the unit of `start`; values outside the window are left out.
+    at: shape (n,), the time of each value, in the unit of `start`; values outside the window are left out.
     """
     inside = (at >= start) & (at < end) & ~np.isnan(values)
     place = ((at[inside] - start) * DRIFT_BINS / (end - start)).astype(np.intp)
-    kept = values[inside]
-    parts = [kept[place == index] for index in range(DRIFT_BINS)]
+    chosen = values[inside]
+    parts = [chosen[place == index] for index in range(DRIFT_BINS)]
     return np.array([np.quantile(part, q) if len(part) else np.nan for part in parts])
 
 
@@ -202,11 +203,12 @@ def correlated_p(p: float, inefficiency: float) -> float:
 
 
 def trend_inefficiency(at: Float64, values: Float64, start: float, end: float, bins: Float64) -> float:
-    """How much more the trend over `bins`, quantiles of [start, end), varies than if bins were independent.
+    """The factor by which the trend over `bins`, quantiles of [start, end), varies more than if bins were independent.
 
-    at, values: as of `bin_quantiles`, in order of `at`. Ten bins cannot tell; the values in them can: whether each is
-    above the Theil-Sen line through the bins is the series that a quantile depends on, without its trend. At most 1.5,
-    as of a queue at 95 % load in bins of 500: beyond it the trend is curved rather than the values dependent.
+    at, values: as of `bin_quantiles`, in order of `at`. Ten bins are too few to estimate it; the values in them are
+    enough: whether each is above the Theil-Sen line through the bins is the series that a quantile depends on, without
+    its trend. At most 1.5, as of a queue at 95 % load in bins of 500: beyond it the trend is curved rather than the
+    values dependent.
     """
     inside = (at >= start) & (at < end) & ~np.isnan(values)
     index = np.flatnonzero(~np.isnan(bins))
@@ -247,17 +249,17 @@ def shifts(bins: Float64) -> tuple[Shift, ...] | None:
     (p < 0.01) and their means are 5 % apart: a t test in place of permutations, so that the same data give the same
     answer (Hunter, arXiv 2301.03034). At the end each is tested again between its final neighbours, worst first.
 
-    A place that was chosen by looking makes p too good: of steady windows, 5 % show a shift where bins scatter by 5 %,
-    and 16 to 19 % where they scatter by 10 or 20 % (60 bins, simulated). Take wider bins where that matters.
+    A place that was chosen from the data makes p too good: of steady windows, 5 % show a shift where bins scatter by 5
+    %, and 16 to 19 % where they scatter by 10 or 20 % (60 bins, simulated). Take wider bins where that matters.
     """
     if len(bins) < SHIFT_LEAST_BINS:
         return None
     edges = sorted({0, len(bins), *_splits(bins, 0)})
     while True:
-        found = [_shift(bins, *around) for around in zip(edges, edges[1:], edges[2:], strict=False)]
-        refuted = [shift for shift in found if not _accepted(shift)]
+        candidates = [_shift(bins, *around) for around in zip(edges, edges[1:], edges[2:], strict=False)]
+        refuted = [shift for shift in candidates if not _accepted(shift)]
         if not refuted:
-            return tuple(found)
+            return tuple(candidates)
         edges.remove(max(refuted, key=lambda shift: shift.p).at)
 
 

@@ -1,7 +1,7 @@
-"""Where the doubt comes from: runs that differ, or requests within them. METHODOLOGY 4.1.
+"""The components of a mean's variance: differences between runs, and between requests within them. METHODOLOGY 4.1.
 
-One-way random effects: Var(mean) = s2_run / n + s2_req / (n m) for n runs of m requests. More requests a run shrink
-only the second term, so the shares tell what to add. Give logarithms of latencies for shares of relative spread.
+One-way random effects: Var(mean) = s2_run / n + s2_req / (n m) for n runs of m requests. More requests per run shrink
+only the second term, so the shares show which to add. Give logarithms of latencies for shares of relative spread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Components:
     run: float  # of the runs' true means; 0 where the runs differ no more than their requests explain
     request: float  # of requests within a run
     runs: int
-    requests: float  # a run; where they are unequal, what they are worth in the mean squares
+    requests: float  # per run; where they are unequal, their weight in the mean squares
 
     @property
     def run_share(self) -> float | None:
