@@ -31,6 +31,7 @@ __all__ = [
     "AgentFacts",
     "AgentsSpec",
     "ArmFacts",
+    "BoardFact",
     "Calibration",
     "CampaignSpecFacts",
     "DesignFacts",
@@ -44,6 +45,7 @@ __all__ = [
     "Planned",
     "ProfileFacts",
     "RunFacts",
+    "SourceFact",
     "StageFacts",
     "TargetFacts",
     "TargetSpecFacts",
@@ -68,6 +70,8 @@ ARTIFACTS = "artifacts"  # a folder: the files of the multi-agent guide and the 
 CONTROL = "control:"  # before an arm's name: its repetition at the start (block -1) and at the end
 
 Planned = tuple[int, str]  # (block, arm)
+BoardFact = bool | int | float | str | list[str] | dict[str, str] | None  # of a GPU
+SourceFact = bool | int | float | str | list[dict[str, BoardFact]] | None  # of what was sampled
 Lengths = dict[str, int | float | dict[str, int | float] | None]  # {kind of distribution: its parameters}, tokens
 
 
@@ -188,8 +192,8 @@ class ProfileFacts(Struct, frozen=True, kw_only=True):
     text: str = "{}"
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> ProfileFacts:
-        """The facts of a resolved profile. Raises msgspec.ValidationError."""
+    def from_json(cls, plain: object) -> ProfileFacts:
+        """The facts of a resolved profile in plain JSON types. Raises msgspec.ValidationError."""
         facts = msgspec.convert(plain, cls)
         return msgspec.structs.replace(facts, text=json.dumps(plain, ensure_ascii=False))
 
@@ -337,8 +341,8 @@ class TelemetryFacts(Struct, frozen=True, kw_only=True):
     """The sources sampled beside the runs, and those that were not and why. A source's facts depend on its kind."""
 
     interval_s: float | None = None
-    sources: tuple[dict[str, Any], ...] = ()
-    absent: tuple[dict[str, Any], ...] = ()
+    sources: tuple[dict[str, SourceFact], ...] = ()
+    absent: tuple[dict[str, str], ...] = ()  # source and reason
     notes: tuple[str, ...] = ()
 
 
@@ -387,17 +391,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
     manifest_sha256: str | UnsetType = UNSET  # of this file with this entry blank
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The manifest that `plain` holds. Raises msgspec.ValidationError where a value has another type."""
-        profile = plain.get("profile")
-        manifest = msgspec.convert({key: value for key, value in plain.items() if key != "profile"}, cls)
+    def from_json(cls, plain: object) -> Self:
+        """The manifest that plain JSON types hold. Raises msgspec.ValidationError where a value has another type."""
+        manifest = msgspec.convert(plain, cls)
+        profile = plain.get("profile") if isinstance(plain, Mapping) else None
         return manifest if profile is None else manifest.with_(profile=ProfileFacts.from_json(profile))
 
     def to_json(self) -> dict[str, Any]:
         """The plain JSON types of manifest.json, in the order of the fields."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        plain["profile"] = None if self.profile is None else json.loads(self.profile.text)
-        return plain
+        profile = None if self.profile is None else json.loads(self.profile.text)
+        return {**msgspec.to_builtins(self), "profile": profile}
 
     def with_(self, **changes: object) -> Self:
         """The same manifest with other values in some fields."""

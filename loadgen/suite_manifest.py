@@ -65,17 +65,16 @@ class SuiteManifest(Struct, frozen=True, kw_only=True):
     manifest_sha256: str | UnsetType = UNSET
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The manifest that `plain` holds. Raises msgspec.ValidationError where a value has another type."""
-        profile = plain.get("profile")
-        manifest = msgspec.convert({key: value for key, value in plain.items() if key != "profile"}, cls)
+    def from_json(cls, plain: object) -> Self:
+        """The manifest that plain JSON types hold. Raises msgspec.ValidationError where a value has another type."""
+        manifest = msgspec.convert(plain, cls)
+        profile = plain.get("profile") if isinstance(plain, Mapping) else None
         return manifest if profile is None else manifest.with_(profile=ProfileFacts.from_json(profile))
 
     def to_json(self) -> dict[str, Any]:
         """The plain JSON types of the file."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        plain["profile"] = None if self.profile is None else json.loads(self.profile.text)
-        return plain
+        profile = None if self.profile is None else json.loads(self.profile.text)
+        return {**msgspec.to_builtins(self), "profile": profile}
 
     def with_(self, **changes: object) -> Self:
         """The same manifest with other values in some fields."""

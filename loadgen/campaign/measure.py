@@ -28,7 +28,7 @@ from loadgen.engine.share import Job, Running
 from loadgen.engine.tally import Tally
 from loadgen.errors import NotCleared, Unreachable, WorkerDied
 from loadgen.fleet.local import run_workers
-from loadgen.manifest import ARTIFACTS, JOURNAL, SAMPLES, InstrumentFacts, Planned, RunFacts, TelemetryFacts
+from loadgen.manifest import ARTIFACTS, JOURNAL, SAMPLES, InstrumentFacts, Planned, RunFacts
 from loadgen.probes import sizing
 from loadgen.servers.discover import ask_again
 from loadgen.servers.isolation import clear
@@ -324,7 +324,7 @@ async def _start_sampling(campaign: Campaign) -> None:
     if sampler is None:
         return
     campaign.sampler = sampler
-    campaign.manifest = campaign.manifest.with_(telemetry=msgspec.convert(sampler.describe(), TelemetryFacts))
+    campaign.manifest = campaign.manifest.with_(telemetry=sampler.describe())
     for reason in sampler.surprises:
         campaign.say(f"not sampled: {reason}")
 
@@ -334,7 +334,7 @@ async def _stop_sampling(campaign: Campaign) -> Exception | None:
     if campaign.sampler is None:
         return None
     try:
-        telemetry = msgspec.convert(await campaign.sampler.stop(), TelemetryFacts)
+        telemetry = await campaign.sampler.stop()
     except Exception as error:
         return error
     campaign.manifest = campaign.manifest.with_(telemetry=telemetry)

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 class _Checksums(msgspec.Struct, frozen=True):
-    """What a manifest that was sealed holds of the other files and of itself; UNSET where it was not."""
+    """The checksums in a sealed manifest: those of the other files and its own; UNSET where it is not sealed."""
 
     sha256: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
     manifest_sha256: str | msgspec.UnsetType | None = msgspec.UNSET

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app, push_to_gateway
 
@@ -62,7 +63,7 @@ def serve(exporter: Exporter, port: int, host: str = "127.0.0.1") -> WSGIServer:
     plain = make_wsgi_app(registry(exporter))
     native = make_wsgi_app(registry(exporter, native=True))
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         final = exporter.over and environ["REQUEST_METHOD"] == "GET"
         app = native if "openmetrics-text; version=2" in environ.get("HTTP_ACCEPT", "").replace(";v", "; v") else plain
         return _Sent(app(environ, start_response), lambda: exporter.note_scrape(final=final))

@@ -8,14 +8,12 @@ of it (METHODOLOGY 3.7). Nothing is ever subtracted from a result; later runs on
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -224,9 +222,9 @@ def store(calibrations: Sequence[Calibration]) -> Path:
     path, key = _path(), _host_key()
     known = _read(path)
     tiers = known.setdefault(key, {})
-    tiers.update({made.tier: msgspec.to_builtins(made) for made in calibrations})
+    tiers.update({str(made.tier): msgspec.Raw(msgspec.json.encode(made)) for made in calibrations})
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")
     return path
 
 
@@ -239,14 +237,14 @@ def stored(tier: str) -> Calibration | None:
         return None
     kept = _read(_path()).get(_host_key(), {}).get(tier)
     try:
-        return None if kept is None else msgspec.convert(kept, Calibration)
+        return None if kept is None else msgspec.json.decode(kept, type=Calibration)
     except msgspec.ValidationError:  # of another version
         return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, dict[str, msgspec.Raw]]:
+    """The JSON of each calibration, by host and tier; empty where the file is missing or of another kind."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, msgspec.Raw]])
+    except (FileNotFoundError, msgspec.DecodeError):
         return {}
-    return known if isinstance(known, dict) else {}

@@ -14,9 +14,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from loadgen.clock import now_ns
+from loadgen.manifest import SourceFact
 
 __all__ = ["Absent", "Look", "Lost", "Missed", "Source", "Value", "blocking", "labelled"]
 
@@ -69,7 +70,7 @@ class Source:
 
     name: str
     read: Callable[[], Awaitable[Look]]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, SourceFact] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] = _nothing
     at_most_every_s: float = 0.0
 

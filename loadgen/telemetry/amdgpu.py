@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from loadgen.manifest import BoardFact
 from loadgen.telemetry import Absent, Lost, Source, Value, blocking, labelled
 
 __all__ = ["open_amdgpu"]
@@ -56,7 +56,7 @@ def _content(path: Path) -> str | None:
         return None
 
 
-def _readers(device: Path, index: int) -> tuple[list[Reader], dict[str, Any]]:
+def _readers(device: Path, index: int) -> tuple[list[Reader], dict[str, BoardFact]]:
     here = labelled(gpu=index)
     hwmon = next(iter(sorted((device / "hwmon").glob("hwmon*"))), device / "hwmon")
     # The first file of each line that the board has is read.
@@ -82,7 +82,7 @@ def _readers(device: Path, index: int) -> tuple[list[Reader], dict[str, Any]]:
     if "gpu_sm_clock_hertz" not in files and _active_clock(_content(dpm) or "") is not None:
         readers.append(_clock(dpm, here))
         files["gpu_sm_clock_hertz"] = dpm.name
-    facts = {
+    facts: dict[str, BoardFact] = {
         "gpu": index,
         "name": _content(device / "product_name") or f"device {_content(device / 'device') or 'unknown'}",
         "power": {"power1_input": "instant", "power1_average": "as the driver averages it"}.get(

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from loadgen.manifest import BoardFact
 from loadgen.telemetry import Absent, Lost, Missed, Source, Value, blocking, labelled
 from loadgen.telemetry.throttle import throttle_values
 
@@ -75,22 +76,23 @@ def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, Any]]:
+def _readers(handle: Any, index: int) -> tuple[list[Reader], dict[str, BoardFact]]:
     """The functions that read one board, and the facts that do not change."""
     import pynvml
 
-    facts: dict[str, Any] = {
+    unsupported: list[str] = []
+    facts: dict[str, BoardFact] = {
         "gpu": index,
         "name": _text(pynvml.nvmlDeviceGetName(handle)),
         "power": None,
         "energy_counter": False,
-        "unsupported": [],
+        "unsupported": unsupported,
     }
     readers: list[Reader] = []
     for what, alternatives in WANTED.items():
         reads = next((reader for reader in alternatives if _works(reader, handle, index)), None)
         if reads is None:
-            facts["unsupported"].append(what)
+            unsupported.append(what)
             continue
         readers.append(partial(reads, handle, index))
         if what == "power":

@@ -18,9 +18,9 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from loadgen.clock import NS_PER_S, now_ns
+from loadgen.manifest import SourceFact, TelemetryFacts
 from loadgen.profile import Telemetry
 from loadgen.servers.endpoint import Endpoint
 from loadgen.telemetry import Absent, Look, Lost, Missed, Source
@@ -169,7 +169,7 @@ class Sampler:
         self._looks = Looks(settings.interval_s, self._log, on_look)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed: BaseException | None = None
-        self._sources: list[dict[str, Any]] = []
+        self._sources: list[dict[str, SourceFact]] = []
         self._absent: list[dict[str, str]] = []
 
     def begin(self, run: int, zero_ns: int) -> None:
@@ -180,16 +180,16 @@ class Sampler:
         """Read no source while `paused`: another campaign has its turn, and samples of its own."""
         self._looks.paused = paused
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> TelemetryFacts:
         """The manifest's `telemetry`: the sources that are sampled, and those that are not and why."""
-        return {
-            "interval_s": self._settings.interval_s,
-            "sources": list(self._sources),
-            "absent": list(self._absent),
-            "notes": self._looks.notes(),
-        }
+        return TelemetryFacts(
+            interval_s=self._settings.interval_s,
+            sources=tuple(self._sources),
+            absent=tuple(self._absent),
+            notes=tuple(self._looks.notes()),
+        )
 
-    async def stop(self) -> dict[str, Any]:
+    async def stop(self) -> TelemetryFacts:
         """The final `describe()`, after a last read and with everything on disk. Raises the error of the thread."""
         if self._loop is not None and self.thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has just ended by itself

@@ -7,7 +7,7 @@ ratio. With a system text, the prefixes go in front of it and, like it, come on 
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -72,14 +72,13 @@ class Synthetic:
         head = self._unique.at(seq) if self._unique is not None else None
         output = self._output.at(seq) if self._output is not None else None
         if self._system is not None:
-            return Ask(None, self._messages(head, body), None, tokens, output)
+            return Ask(None, self._messages(self._system, head, body), None, tokens, output)
         if self._shared is not None:
             return Ask(f"{self._shared} {head} {body}", None, None, tokens, output)
         return Ask(f"{head} {body}" if head is not None else body, None, None, tokens, output)
 
-    def _messages(self, head: str | None, body: str) -> list[dict[str, Any]]:
+    def _messages(self, system: str, head: str | None, body: str) -> list[dict[str, str]]:
         """The messages: a unique prefix goes before the system text, or after a shared one before it."""
-        system = self._system
         if self._shared is not None:
             system, body = f"{self._shared}\n\n{system}", f"{head} {body}"
         elif head is not None:

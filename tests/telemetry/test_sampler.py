@@ -117,9 +117,9 @@ async def test_samples_lie_on_the_clock_of_the_run_at_the_rate_asked_for(tmp_pat
     assert times[-1] <= lasted_ns
     # One look a place of the grid at most, and one when it is stopped.
     assert 4 <= sum(time >= 0 for time in times) <= lasted_ns / (0.05 * NS_PER_S) + 2
-    assert [source["source"] for source in told["sources"]] == ["host", "process", "server"]
-    assert told["interval_s"] == 0.05
-    assert told["absent"] == told["notes"] == []
+    assert [source["source"] for source in told.sources] == ["host", "process", "server"]
+    assert told.interval_s == 0.05
+    assert told.absent == told.notes == ()
 
 
 def looked_at(
@@ -190,14 +190,14 @@ async def test_what_is_absent_is_told_once_and_the_rest_is_sampled(tmp_path: Pat
     sampler = await start_sampler(settings(gpu="amdgpu"), [endpoint("http://127.0.0.1:1")], tmp_path / "log")
     assert sampler is not None
     sampler.begin(0, now_ns())
-    await until(lambda: bool(sampler.describe()["notes"]))
+    await until(lambda: bool(sampler.describe().notes))
     told = await sampler.stop()
-    if "amdgpu" in [source["source"] for source in told["sources"]]:
+    if "amdgpu" in [source["source"] for source in told.sources]:
         pytest.skip("this machine has an AMD GPU")
-    assert [one["source"] for one in told["absent"]] == ["amdgpu"]
-    assert len(told["notes"]) == 1  # however often it was asked
-    assert told["notes"][0].startswith("a: ")
-    assert told["notes"][0].endswith("looks without an answer (connection refused)")
+    assert [one["source"] for one in told.absent] == ["amdgpu"]
+    assert len(told.notes) == 1  # however often it was asked
+    assert told.notes[0].startswith("a: ")
+    assert told.notes[0].endswith("looks without an answer (connection refused)")
 
 
 async def test_stopping_leaves_no_thread_and_an_unused_sampler_can_be_stopped(tmp_path: Path):
@@ -217,7 +217,7 @@ async def test_disk_that_takes_no_more_is_a_note_and_no_failure(tmp_path: Path):
     sampler.begin(0, now_ns() + NS_PER_S)
     (tmp_path / "log").rmdir()
     told = await sampler.stop()
-    assert told["notes"] == ["samples are missing: No such file or directory"]
+    assert told.notes == ("samples are missing: No such file or directory",)
 
 
 def run(directory: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
