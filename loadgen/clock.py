@@ -39,7 +39,7 @@ now_ns = time.monotonic_ns
 cpu_ns = time.process_time_ns
 
 BRACKETED_READS = 200
-JUMP_NS = 50_000  # METHODOLOGY 3.3: a larger change of the offset voids the tier
+JUMP_NS = 50_000  # docs/methodology.md#kernel-stamps: a larger change of the offset voids the tier
 
 
 def wall_iso() -> str:

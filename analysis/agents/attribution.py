@@ -1,4 +1,6 @@
-"""The cause of a flagged call's slowness, as far as its record and those beside it show it. METHODOLOGY 11.5.
+"""The cause of a flagged call's slowness, as far as its record and those beside it show it.
+
+See docs/methodology.md#causes.
 
 Each finding gets one cause, the most specific one whose share of the excess is at least half: what the server says
 itself first (load, queue, prompt evaluation), then what was sampled beside it (cache pressure, clocks), then what the

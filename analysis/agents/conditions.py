@@ -1,7 +1,7 @@
 """What was sampled while calls were out, as signs of what slowed them down: queue, cache, clocks, lost segments.
 
 A sign is circumstantial. It is left out for an agent that has it when alone, because then it is no difference between
-alone and together. How far apart the samples were goes with each sign. METHODOLOGY 11.5.
+alone and together. How far apart the samples were goes with each sign. docs/methodology.md#causes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Did agents slow each other down, how much, when, and by what? METHODOLOGY 11.
+"""Did agents slow each other down, how much, when, and by what?
+
+See docs/methodology.md#contention.
 
 The verdict is over runs: the stretch of service TTFT and TPOT, concurrent against measured solo, with a one-sided
 lower bound above 1.05. Flags on single calls say where to look; they are held to a false discovery rate of 5 % and
@@ -54,7 +56,7 @@ BOUNDS = 0.90  # two one-sided bounds of 95 %
 FALSE_DISCOVERIES = 0.05
 TAIL_P = 0.05
 LEAST_BASELINE = 10  # solo calls of an agent: with fewer the spread of the spread drowns everything
-WANTED_CALLS, WANTED_RUNS = 30, 5  # METHODOLOGY 11.1, of the solo baseline
+WANTED_CALLS, WANTED_RUNS = 30, 5  # docs/methodology.md#the-verdict, of the solo baseline
 LENGTHS_DIFFER = 1.1  # longest over shortest prompt, from which TTFT is fitted to the prompt's length
 FIT_LEAST = 10
 PAIRS_FROM = 500  # calls: Theil and Sen look at every pair
@@ -132,7 +134,7 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The limits of earlier tools (SYSTEMS 1.5)."""
+    """The limits of earlier tools (docs/agents.md#rules-of-earlier-tools)."""
 
     speedup_below: tuple[float, ...] = (1.5,)
     delta_ttft_above_s: tuple[float, ...] = (3.0, 10.0)

@@ -14,7 +14,7 @@ from analysis.formats.guide_grades import grade
 
 __all__ = ["GUIDE_RULE", "Grades", "grades_of"]
 
-GUIDE_RULE = "speedup<1.5"  # SYSTEMS 1.5: what the guide calls contended
+GUIDE_RULE = "speedup<1.5"  # docs/agents.md#rules-of-earlier-tools: what the guide calls contended
 
 
 class Grades(Struct, frozen=True, kw_only=True):

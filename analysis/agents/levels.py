@@ -17,7 +17,7 @@ __all__ = ["Burst", "Levels", "Shift", "Timeline", "levels_of"]
 TIMELINES_SHOWN = 10
 TIMELINE_BINS = 240
 SHIFT_BINS = 1000  # the search for level shifts takes memory with the square of them
-BURST_BINS = 3  # METHODOLOGY 11.6: what is shorter is an event and no level
+BURST_BINS = 3  # docs/methodology.md#bursts-and-shifts: what is shorter is an event and no level
 
 
 class Timeline(Struct, frozen=True, kw_only=True):

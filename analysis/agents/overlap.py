@@ -1,7 +1,8 @@
 """Who was busy beside whom: the intervals in which agents of a run overlapped, and the gaps inside and outside them.
 
-Gap stretch takes gaps wholly inside such an interval against gaps wholly outside (METHODOLOGY 11.2); those that cross
-its ends belong to neither. The events are read once more here, a batch at a time, and only sums are kept.
+Gap stretch takes gaps wholly inside such an interval against gaps wholly outside (docs/methodology.md#gap-stretch);
+those that cross its ends belong to neither. The events are read once more here, a batch at a time, and only sums are
+kept.
 """
 
 from __future__ import annotations

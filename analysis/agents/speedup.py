@@ -1,8 +1,8 @@
 """What running agents together gained: speedup, and the parts it is made of.
 
-METHODOLOGY 9. For agents i = 1..n: T_i wall time alone, D_i wall time while the others run, W makespan of the
-concurrent run. Speedup S = sum T / W needs measured solo runs; without them only the overlap O = sum D / W is known,
-which is no speedup: two agents that take turns on one GPU have O = 2 and S = 1.
+docs/methodology.md#speedup-of-agents. For agents i = 1..n: T_i wall time alone, D_i wall time while the others run, W
+makespan of the concurrent run. Speedup S = sum T / W needs measured solo runs; without them only the overlap O = sum D
+/ W is known, which is no speedup: two agents that take turns on one GPU have O = 2 and S = 1.
 
     S = O / stretch      E = S / n = balance / stretch      S* = sum T / max T      E* = S / S* = max T / W
 
@@ -35,7 +35,7 @@ __all__ = [
     "tokens_unknown",
 ]
 
-UNEQUAL = 0.02  # METHODOLOGY 7.8, of the output tokens of an agent, concurrent against solo
+UNEQUAL = 0.02  # docs/methodology.md#fairness, of the output tokens of an agent, concurrent against solo
 TOLERANCE = 1e-9
 
 Compare = Callable[[Float64, Float64, float], Estimate]  # numerators, denominators, confidence

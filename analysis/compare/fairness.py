@@ -1,4 +1,6 @@
-"""What two sides of a comparison had in common, and what not: METHODOLOGY 7.8.
+"""What two sides of a comparison had in common, and what not.
+
+See docs/methodology.md#fairness.
 
 A ratio says that two directories differ, never why. So everything known that could be the reason is set side by side:
 software, model, options, load, prompts, tokens. One fact is a gate: where the mean answers differ in length by more

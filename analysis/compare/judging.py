@@ -36,7 +36,7 @@ from analysis.stats.ratio import Difference
 
 __all__ = ["Finding", "change", "compared", "finding", "judge"]
 
-FEW_TAIL = 10  # METHODOLOGY 16: expected beyond a percentile
+FEW_TAIL = 10  # docs/methodology.md#what-is-printed: expected beyond a percentile
 SURVIVORS = 0.99
 ENOUGH_RUNS = 5
 

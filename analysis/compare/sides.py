@@ -1,7 +1,7 @@
 """The two sides of a comparison: what each run says of each metric, and which runs are set against which.
 
 A side is a run's directory, or one arm of one. The unit is the run: each metric has one value in each run, the very
-value that summary.json lists, and never a request (METHODOLOGY 7.2: testing pooled requests finds everything
+value that summary.json lists, and never a request (docs/methodology.md#ratios: testing pooled requests finds everything
 significant). Runs that did not come to their end are left out, for what they would have become is not known.
 """
 

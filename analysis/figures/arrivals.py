@@ -2,7 +2,8 @@
 
 The schedule is drawn before the run and never bent to land on its mean, so a single schedule may well be off: that
 of a Poisson process usually has a rate within 3 sqrt(rate/T) of the wanted rate, and a note marks those that have not
-(METHODOLOGY 2.6). The dispersion, variance over mean of counts in bins of one second, is 1 for a Poisson process.
+(docs/methodology.md#is-the-client-the-bottleneck). The dispersion, variance over mean of counts in bins of one second,
+is 1 for a Poisson process.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from loadgen.record import Int64, Outcome
 
 __all__ = ["Error", "Instrument", "Judgement", "Spread", "beyond_calibration", "instrument_of", "judge"]
 
-# METHODOLOGY 2.6 and 5.3.
+# docs/methodology.md#is-the-client-the-bottleneck.
 SLIP_NS = 1e6
 SLIP_SHARE_OF_TTFT = 0.1
 UNSENT_SHARE = 0.01
@@ -36,7 +36,7 @@ CPU_SHARE = 0.8
 CENSORED_SHARE = 0.05
 CALIBRATED_FACTOR = 2.0  # of the calibration's load; up to it the errors are given without a note
 GROWTH_BINS = 10
-CLOCK_JUMP_US = 50.0  # METHODOLOGY 3.3
+CLOCK_JUMP_US = 50.0  # docs/methodology.md#kernel-stamps
 GROWTH_FROM = 0.2  # of the window; before that any queue grows from nothing
 GROWTH_SHARE = 0.02
 GROWTH_P = 0.05

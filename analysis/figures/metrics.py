@@ -39,7 +39,7 @@ __all__ = [
     "request_latencies",
 ]
 
-ITL_ONE_TOKEN_SHARE = 0.95  # METHODOLOGY 3.5
+ITL_ONE_TOKEN_SHARE = 0.95  # docs/methodology.md#tokens-that-share-a-read
 ITL_CENSORED_SHARE = 0.01
 CENSORED_MARK = 0.01
 PAIR_APART = 0.01  # two extremes of a percentile further apart than this are both noted

@@ -2,10 +2,11 @@
 
 The run is the unit. With three runs or more an objective is held if its figure, at the bad end of its interval, is
 within the limit (one-sided, 5 %), and failed if it is beyond it at the good end; for a percentile that is the hull of
-METHODOLOGY 4.4. From one or two runs a percentile or an error rate can still be decided for these runs alone, and the
-answer says `within-run`: "p99 <= L" is a statement about how many requests exceed L, held if their number would be
-improbably low (5 %) with one in a hundred exceeding L, and failed if it would be improbably high. So 299 requests with
-none over the limit hold a p99, and 20 decide nothing. Means and rates are not decided by fewer than three runs.
+docs/methodology.md#percentiles. From one or two runs a percentile or an error rate can still be decided for these runs
+alone, and the answer says `within-run`: "p99 <= L" is a statement about how many requests exceed L, held if their
+number would be improbably low (5 %) with one in a hundred exceeding L, and failed if it would be improbably high. So
+299 requests with none over the limit hold a p99, and 20 decide nothing. Means and rates are not decided by fewer than
+three runs.
 
 A failed request exceeds every limit. A request that the client cancelled exceeds the limits that it had already
 outlasted, and is no evidence on others.

@@ -3,7 +3,7 @@
 A server that warms up, throttles or fills its cache changes from run to run; a comparison of arms that were not
 interleaved would take that for an effect. The check is on the runs of the arm that the summary is about, in order of
 execution: the later half against the earlier one (a middle run belongs to neither), Welch's t on logarithms. Drift is
-called as METHODOLOGY 5.2 does: significant at 5 %, and a change of 5 % or more.
+called as docs/methodology.md#drift-and-level-shifts does: significant at 5 %, and a change of 5 % or more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The runs side by side: the value of each, their median, the outliers, and the components of variance.
 
-An estimate over five runs hides the value of each, and one bad run in ten moves it (METHODOLOGY 4.2). So the
+An estimate over five runs hides the value of each, and one bad run in ten moves it (docs/methodology.md#means). So the
 values are always listed. A run that stands out is marked and stays in every figure: the tail is the object of study,
 and dropping what does not fit makes any interval look narrow (section 12). A run that did not come to its end is listed
 with its values, and is in no median and no estimate.

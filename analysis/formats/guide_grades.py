@@ -1,4 +1,4 @@
-"""The multi-agent guide's grades of overlap efficiency, contended runs and variation (SYSTEMS 1.7)."""
+"""The multi-agent guide's grades of overlap efficiency, contended runs and variation (docs/agents.md#artifacts)."""
 
 from __future__ import annotations
 

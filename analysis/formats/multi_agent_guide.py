@@ -1,9 +1,12 @@
-"""The files of the multi-agent guide for a campaign, with the guide's fields and their meanings (SYSTEMS 1.7).
+"""The files of the multi-agent guide for a campaign, with the guide's fields and their meanings.
+
+See docs/agents.md#artifacts.
 
 The guide is a set of benchmarks of two agents, the collector and the insight agent, whose tools read these files; of
 more agents, the first two take these places. They are written beside the run's own files, in `artifacts/`, from the
-records alone. Null is "not measurable". What the guide calls speedup and efficiency is overlap (METHODOLOGY 9): the
-measured ones are in the campaign's summary.json. Deltas are the insight agent's figure minus the collector's.
+records alone. Null is "not measurable". What the guide calls speedup and efficiency is overlap
+(docs/methodology.md#speedup-of-agents): the measured ones are in the campaign's summary.json. Deltas are the insight
+agent's figure minus the collector's.
 
 The guide's TTFT, in every key with `ttft` of its own, counts from the sending of a call. Beside it stand two keys of
 ours: `ttft_service_ms`, the same by its name here, and `ttft_intended_ms`, from when the call was due.

@@ -1,9 +1,9 @@
 """The delay of a server's small writes, from pairs of requests: one with delayed ACKs, one with immediate ACKs.
 
 Nagle's algorithm holds a small write back until the one before it is acknowledged, and a client's kernel delays that by
-up to 40 ms (METHODOLOGY 3.6). So a write that follows within 40 ms of an answer's first write comes late: the first
-token after the response head, or the second token where head and first token are one write. Both are compared, as times
-since the request was sent.
+up to 40 ms (docs/methodology.md#small-writes). So a write that follows within 40 ms of an answer's first write comes
+late: the first token after the response head, or the second token where head and first token are one write. Both are
+compared, as times since the request was sent.
 
 The time that delayed ACKs add is judged by the interval of the signed-rank test over the pairs, at 90 %, so that either
 end alone misses once in 20 times: wholly above `NOTEWORTHY_MS` the server delays, wholly below it does not, else the

@@ -30,7 +30,8 @@ from loadgen.record import Int64
 
 __all__ = ["Reading", "measure", "reading_of"]
 
-SPARED_NOTED = 0.02  # of the answers: MSER-5 takes that share from any series (METHODOLOGY 5.1), so it is no news
+# of the answers: MSER-5 takes that share from any series (docs/methodology.md#warm-up), so it is no news
+SPARED_NOTED = 0.02
 
 _Columns = TypeVar("_Columns", Requests, Tokens)
 

@@ -1,4 +1,4 @@
-"""Where each run has settled, and whether it stayed there: METHODOLOGY 5.1 and 5.2 applied to measured runs.
+"""Where each run has settled, and whether it stayed there: docs/methodology.md#steadiness applied to measured runs.
 
 The warm-up that the profile asks for is left out before this. MSER-5 then takes TTFT and TPOT in order of issue and may
 open the window later, if the values it would cut differ from the rest by more than chance: a busy queue has a rush now
@@ -30,8 +30,9 @@ __all__ = ["LEAST", "Settled", "drifting", "settled", "shifted"]
 
 LEAST = 300  # answers of a run
 P99_LEAST = 1000  # a hundred in each tenth: with fewer its p99 is its greatest value
-P99_CHANGE = 0.15  # METHODOLOGY 5.2
-P = 0.01  # METHODOLOGY 5.2 asks 0.05, which would void every twentieth campaign of a steady server
+P99_CHANGE = 0.15  # docs/methodology.md#drift-and-level-shifts
+# docs/methodology.md#drift-and-level-shifts asks 0.05, which would void every twentieth campaign of a steady server
+P = 0.01
 SHIFT_BINS = (30, 60)  # the fewest that can be judged, and the most that are needed
 SHIFT_ANSWERS = 30  # per bin
 SHIFT_P = 0.01

@@ -1,7 +1,7 @@
 """How a figure is written for people: as many digits as its doubt leaves, and no more.
 
-METHODOLOGY 16: the half-width to two significant digits, the estimate to the same decimal. Where there is no interval,
-three significant digits. A refused figure is a dash, or the one-sided bound that is left of it.
+docs/methodology.md#what-is-printed: the half-width to two significant digits, the estimate to the same decimal. Where
+there is no interval, three significant digits. A refused figure is a dash, or the one-sided bound that is left of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The dependence between values of one run: METHODOLOGY 4.5. n of them are worth n/g independent ones.
+"""The dependence between values of one run.
+
+See docs/methodology.md#dependence-within-a-run. n of them are worth n/g independent ones.
 
 At 80 % load a request's wait still affects those a hundred places behind it in the queue. A test for a change inside a
 run must allow for that, or it takes a rush for a change.

@@ -1,7 +1,7 @@
 """The verdict on a difference: two one-sided tests against a margin, the four verdicts, and p over a family.
 
-METHODOLOGY 7.3, 7.4 and 7.6. A margin is a difference that does not matter, declared before the data are seen: a ratio
-within [1/(1 + m), 1 + m]. "No difference found" is no verdict; "inside the margin" is one.
+docs/methodology.md#equivalence. A margin is a difference that does not matter, declared before the data are seen: a
+ratio within [1/(1 + m), 1 + m]. "No difference found" is no verdict; "inside the margin" is one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Tests of more than two sets of run values: whether any differ, which pairs differ, and a test by ranks alone.
 
-METHODOLOGY 7.5. The overall test is Alexander and Govern's, which does not suppose equal variances; nor does the
-test of all pairs, Games and Howell's. Dunnett's compares each with a baseline and does suppose equal variances. Kruskal
-and Wallis's, on ranks, is printed beside the first. Values are logarithms where the ratio is what matters.
+docs/methodology.md#more-than-two. The overall test is Alexander and Govern's, which does not suppose equal variances;
+nor does the test of all pairs, Games and Howell's. Dunnett's compares each with a baseline and does suppose equal
+variances. Kruskal and Wallis's, on ranks, is printed beside the first. Values are logarithms where the ratio is what
+matters.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Intervals from samples. This is the only module that defines the unit of replication: the run.
 
 An interval is where the figure of a new run, or of many, would lie. Requests of one run are not independent and share
-the conditions of that run, so neither they nor tokens are the unit (METHODOLOGY 14: intervals over
-pooled requests covered 52 to 90 % instead of 95). A mean-like figure has one value per run, and t over their logarithms
-gives its interval. A percentile is that of all requests; its interval is the hull of the t interval over the
+the conditions of that run, so neither they nor tokens are the unit (docs/methodology.md#the-unit-is-the-run: intervals
+over pooled requests covered 52 to 90 % instead of 95). A mean-like figure has one value per run, and t over their
+logarithms gives its interval. A percentile is that of all requests; its interval is the hull of the t interval over the
 percentiles of single runs and of the order statistics of all requests. One or two runs are no evidence about a new run:
 means get no interval, percentiles keep their order statistics, labelled within-run.
 """
@@ -43,7 +43,7 @@ __all__ = [
 Ends = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
-LEAST_RUNS = 3  # METHODOLOGY 4.2: with fewer the differences between runs are not known
+LEAST_RUNS = 3  # docs/methodology.md#means: with fewer the differences between runs are not known
 ENOUGH_RUNS = 5  # with fewer the interval is right, and very wide
 FEW_RUNS = note(NoteCode.FEW_RUNS)
 
@@ -138,7 +138,7 @@ def hull(data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CON
 def percentile(
     data: Sorted, q: float, runs: Sequence[Sorted], confidence: float = CONFIDENCE, *, clustered: bool = False
 ) -> Estimate:
-    """The q-quantile of all samples with its interval, refused or marked as METHODOLOGY 16 asks.
+    """The q-quantile of all samples with its interval, refused or marked by docs/methodology.md#what-is-printed.
 
     runs: the same data run by run. clustered: samples that come in clusters (the gaps of a request), of which the
     order statistics of one run would be far too narrow.

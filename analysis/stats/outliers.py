@@ -1,4 +1,4 @@
-"""Outliers among values of one kind: METHODOLOGY 12. They are marked, and stay in every figure."""
+"""Outliers among values of one kind: docs/methodology.md#outliers. They are marked, and stay in every figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The number of runs, and the effects that this number can show: METHODOLOGY 4.1 and 6.
+"""The number of runs, and the effects that this number can show.
+
+See docs/methodology.md#how-many-runs.
 
 Runs may be added until the interval is narrow enough only if it is checked at fixed numbers of runs (a *look*) and at
 97 % in place of 95 %: checking after every run at 95 % covered 87 to 93 %. Effects are in standard deviations of

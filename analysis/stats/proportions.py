@@ -1,4 +1,4 @@
-"""Two success rates compared: METHODOLOGY 8. One rate: intervals.proportion.
+"""Two success rates compared: docs/methodology.md#success-rates. One rate: intervals.proportion.
 
 Two independent sets of trials and the same tasks tried in both arms are different questions. The usual case is the
 second (one list of tasks, several servers), and the formulas for the first are then far too wide.

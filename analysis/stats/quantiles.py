@@ -30,7 +30,8 @@ __all__ = [
     "type7",
 ]
 
-FEW_TAIL_SAMPLES = 10  # METHODOLOGY 16: below this many samples expected beyond it, a percentile is marked
+# docs/methodology.md#what-is-printed: below this many samples expected beyond it, a percentile is marked
+FEW_TAIL_SAMPLES = 10
 CONFIDENCE = 0.95
 
 
@@ -140,7 +141,7 @@ def bounds(data: Sorted, q: float, confidence: float = CONFIDENCE) -> tuple[floa
 
 
 def quantile(data: Sorted, q: float, confidence: float = CONFIDENCE) -> Estimate:
-    """The q-quantile with its order-statistic interval, refused or marked as METHODOLOGY 16 asks.
+    """The q-quantile with its order-statistic interval, refused or marked by docs/methodology.md#what-is-printed.
 
     Refused (value None, a lower bound if there is one) when fewer than one sample is expected beyond it: the type-7
     value would then be the maximum under another name, and that grows with n.

@@ -1,9 +1,9 @@
 """Two sets of run values by their order alone: shift, exact tests, Cliff's delta. Printed beside a ratio.
 
-METHODOLOGY 7.2. Nothing is assumed of the values' distribution, and every p is exact: counted over all the ways in
-which the values could have been dealt, ties included, never approximated. With few runs such a p cannot become small;
-`least_p` gives the least possible. A rank-sum tests P(A < B), not means: where it disagrees with the ratio, both are
-shown.
+docs/methodology.md#ratios. Nothing is assumed of the values' distribution, and every p is exact: counted over all the
+ways in which the values could have been dealt, ties included, never approximated. With few runs such a p cannot become
+small; `least_p` gives the least possible. A rank-sum tests P(A < B), not means: where it disagrees with the ratio, both
+are shown.
 """
 
 from __future__ import annotations

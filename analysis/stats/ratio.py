@@ -1,9 +1,9 @@
 """The ratio of two sets of run values and its interval: of geometric means by t on the logarithms, of means by Fieller.
 
-METHODOLOGY 7.2. A value is one figure of one run. Pairs (two arms of one block, solo and concurrent of one block) take
-the differences of the logarithms, which halves the interval where blocks drift together; unpaired values take Welch's
-t, never Student's, whose equal variances are what two systems do not have. Fieller's intervals are of the ratio of
-arithmetic means, and printed for agreement. Nothing here decides anything: equivalence.py does.
+docs/methodology.md#ratios. A value is one figure of one run. Pairs (two arms of one block, solo and concurrent of one
+block) take the differences of the logarithms, which halves the interval where blocks drift together; unpaired values
+take Welch's t, never Student's, whose equal variances are what two systems do not have. Fieller's intervals are of the
+ratio of arithmetic means, and printed for agreement. Nothing here decides anything: equivalence.py does.
 """
 
 from __future__ import annotations

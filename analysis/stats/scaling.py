@@ -1,8 +1,9 @@
 """Throughput by the number of clients: laws, their fits, the knee, and Little's law as a check on the accounts.
 
 Two families. The whole-system law gives X(N), the throughput at N in flight: Gunther's universal scalability law
-(METHODOLOGY 10). Per-agent laws give eta(N), the share of its rate that one agent keeps when N share the server
-(SYSTEMS 1.9). A fit without enough data is refused with a note: a peak far beyond the levels tried is no finding.
+(docs/methodology.md#scaling). Per-agent laws give eta(N), the share of its rate that one agent keeps when N share the
+server (docs/agents.md#rate-per-agent). A fit without enough data is refused with a note: a peak far beyond the levels
+tried is no finding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Tests of a run's steadiness: has it settled, does it drift, did its level shift? METHODOLOGY 5.1, 5.2 and 11.6.
+"""Tests of a run's steadiness: has it settled, does it drift, did its level shift?
+
+See docs/methodology.md#steadiness.
 
 Three questions with a test each, because no test answers them all. MSER-5 finds where a start-up transient ends,
 and is blind to drift. The trend over ten bins finds drift, and is blind to a step that comes back. Energy statistics
@@ -48,12 +50,12 @@ LAST_TENTH = 0.9  # of the half that is searched: a cut beyond it means that the
 DRIFT_BINS = 10
 DRIFT_LEAST_BINS = 5  # that hold data: below it no order of bins is improbable enough
 DRIFT_P = 0.05
-DRIFT_CHANGE = 0.05  # METHODOLOGY 5.2 asks 0.15 where the bins hold a p99
+DRIFT_CHANGE = 0.05  # 0.15 where the bins hold a p99: docs/methodology.md#drift-and-level-shifts
 TREND_MOST = 1.5
 SHIFT_LEAST_BINS = 30
 SHIFT_P = 0.01
 SHIFT_STEP = 0.05
-SHIFT_SEGMENT = 3  # METHODOLOGY 11.6: what is shorter is an event and no level
+SHIFT_SEGMENT = 3  # docs/methodology.md#bursts-and-shifts: what is shorter is an event and no level
 
 
 @dataclass(frozen=True, slots=True)

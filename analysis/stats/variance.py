@@ -1,4 +1,6 @@
-"""The components of a mean's variance: differences between runs, and between requests within them. METHODOLOGY 4.1.
+"""The components of a mean's variance: differences between runs, and between requests within them.
+
+See docs/methodology.md#the-unit-is-the-run.
 
 One-way random effects: Var(mean) = s2_run / n + s2_req / (n m) for n runs of m requests. More requests per run shrink
 only the second term, so the shares show which to add. Give logarithms of latencies for shares of relative spread.

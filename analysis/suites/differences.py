@@ -1,7 +1,7 @@
 """Which of the client's runtimes differ: an overall test, all pairs, and each against one named, of one figure.
 
-METHODOLOGY 7.5. Values are logarithms of one figure per block, so differences are ratios. p and intervals hold for the
-whole family of pairs, and equivalence, too, is adjusted for how many are asked.
+docs/methodology.md#more-than-two. Values are logarithms of one figure per block, so differences are ratios. p and
+intervals hold for the whole family of pairs, and equivalence, too, is adjusted for how many are asked.
 """
 
 from __future__ import annotations

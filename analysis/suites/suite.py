@@ -12,7 +12,7 @@ from loadgen.suite_manifest import TestFacts
 
 __all__ = ["LABEL", "agents_in", "campaign_in", "labelled_runs", "missing_in"]
 
-LABEL = "speedup<1.5"  # SYSTEMS 1.5: the rule by which the guide calls a run contended
+LABEL = "speedup<1.5"  # docs/agents.md#rules-of-earlier-tools: the rule by which the guide calls a run contended
 
 
 def campaign_in(directory: Path) -> Summary | None:

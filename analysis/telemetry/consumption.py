@@ -1,4 +1,6 @@
-"""summary["energy"]: joules of the measured windows, per output token and per request. METHODOLOGY 13.
+"""summary["energy"]: joules of the measured windows, per output token and per request.
+
+See docs/methodology.md#energy.
 
 Whole boards, GPU only. The driver's energy counter where there is one, else its power readings by trapezoids. A counter
 steps every 100 ms, so that a window of less than 10 s is refused, and the energy of single requests always. Nothing is

@@ -1,4 +1,6 @@
-"""Energy from power samples. METHODOLOGY 13.
+"""Energy from power samples.
+
+See docs/methodology.md#energy.
 
 Whole boards only. A board's own power reading is averaged and sampled in ways that differ by model, so that a figure
 needs a window much longer than a reading (60 s by default; energy of single requests is refused), and several runs.

@@ -1,4 +1,6 @@
-"""What the samples say of the time a request waited: what may have slowed it down. METHODOLOGY 11.5.
+"""What the samples say of the time a request waited: what may have slowed it down.
+
+See docs/methodology.md#causes.
 
 One number a request and sign; NaN where nothing is known of it, which is not the same as nothing being wrong. What a
 number is evidence of is judged by whoever asks.
@@ -31,7 +33,7 @@ __all__ = [
 
 Float64 = NDArray[np.float64]
 
-# The same thing under the names of each server; the first that is told is taken (WIRE 3.5, 7, 8).
+# The same thing under the names of each server; the first that is told is taken (docs/servers.md#server-metrics).
 RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
 WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
 KV_USAGE = (
@@ -44,7 +46,7 @@ SERVER_TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_s
 # Reasons to lower the clocks that are not somebody's choice and not idleness.
 THROTTLING = ("sw_power_cap", "hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
-CLOCK_DROP = 0.05  # METHODOLOGY 11.5
+CLOCK_DROP = 0.05  # docs/methodology.md#causes
 BUSY = 0.1  # an idle board lowers its clock, and that is no drop
 REFERENCE = 95.0  # percentile
 

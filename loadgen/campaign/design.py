@@ -5,7 +5,7 @@ in which every arm occurs once. A run's number is its place in the plan, so that
 the runs before it, or on an interruption.
 
 Randomised order: a random permutation and in the next block its reverse, drawn anew for each pair of blocks
-(METHODOLOGY 7.1: ABBA BAAB). A longer plan with the same seed begins with the shorter one.
+(docs/methodology.md#order-of-runs: ABBA BAAB). A longer plan with the same seed begins with the shorter one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measuring a campaign: run after run in the order planned, then summary, report and checksums.
 
 The manifest is written before the first request and again after each run, so that it describes a killed campaign too.
-The result of a campaign is the run directory of DESIGN section 6.
+The result of a campaign is the run directory of docs/campaigns.md#a-runs-directory.
 """
 
 from __future__ import annotations

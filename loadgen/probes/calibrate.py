@@ -2,7 +2,8 @@
 
 The emulator stamps a request's arrival with the kernel's clock and each token just before it sends it; both processes
 share the monotonic clock. For an error e of a quantity, bias is the median of e and half-width half the central 95 %
-of it (METHODOLOGY 3.7). Nothing is ever subtracted from a result; later runs on the same host quote the figures.
+of it (docs/methodology.md#instrument-error). Nothing is ever subtracted from a result; later runs on the same host
+quote the figures.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = ["Errors", "Replay", "calibrate", "choose_tiers", "compare", "replay",
 TIERS = ("kernel", "callback", "aiohttp")  # the most exact first
 
 MOST_CENSORED = 0.01
-MICROSECOND_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter")  # METHODOLOGY 3.1
+MICROSECOND_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter")  # docs/methodology.md#the-clock
 LADDER = (125, 250, 500, 1000, 2000, 4000, 8000)
 
 

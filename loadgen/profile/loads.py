@@ -66,7 +66,10 @@ class Mmpp(Model):
         return (self.burst_s + self.calm_s) / (self.burst_s + self.calm_share * self.calm_s)
 
     def dispersion(self, rate_per_s: float) -> float:
-        """Variance / mean of the counts in long intervals, at a mean rate of `rate_per_s` (METHODOLOGY 2.5)."""
+        """Variance / mean of the counts in long intervals, at a mean rate of `rate_per_s`.
+
+        See docs/methodology.md#arrival-processes.
+        """
         burst = self.burst_rate * rate_per_s
         calm = self.calm_share * burst
         leave_burst, leave_calm = 1 / self.burst_s, 1 / self.calm_s

@@ -32,7 +32,7 @@ from loadgen.telemetry.servers import open_exporter, open_server
 
 __all__ = ["Looks", "Sampler", "start_sampler"]
 
-GPU_INTERVAL_S = 0.1  # METHODOLOGY 13: the energy counter steps about as often
+GPU_INTERVAL_S = 0.1  # docs/methodology.md#energy: the energy counter steps about as often
 READY_S = 6.0  # a server that does not answer within its time is not waited for any longer
 FLUSH_S = 2.0  # samples that a crash may cost
 JOIN_S = 10.0

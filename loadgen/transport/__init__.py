@@ -5,7 +5,7 @@ callback  stamped at the first line of the read callback: right while the loop i
 aiohttp   stamped when the awaiting task resumes: for proxies, and as the rival of the benchmarks
 
 A transport never interprets the answer and never retries, with one exception that is no fault of the server: a reused
-connection that closes before any byte (DESIGN section 8).
+connection that closes before any byte (docs/servers.md#stale-connections).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The callback tier: stamped at the first line of the event loop's read callback.
 
-For systems without SO_TIMESTAMPNS. Right as long as the loop is not late; METHODOLOGY 2.6 defines when it voids a run.
+For systems without SO_TIMESTAMPNS. Right as long as the loop is not late;
+docs/methodology.md#is-the-client-the-bottleneck defines when it voids a run.
 """
 
 from __future__ import annotations
