@@ -47,7 +47,6 @@ SOURCES = [
 ]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 SHORT = ["--requests", "16", "--output-tokens", "4", "--no-progress"]
-# Folders whose citations of documents that are not in the repository are still to be replaced.
 FOREIGN = {"--enable-metrics", "--metrics"}  # options of the servers
 
 
