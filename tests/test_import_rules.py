@@ -1,7 +1,6 @@
 """Who may import whom, and who may look at the clock. The source is read, nothing is run.
 
-The rules of the rooms are the rows of RULES. What breaks one while it is being rebuilt stands in NOT_YET or
-NOT_YET_CIRCLES, which may only shrink: an entry that no longer offends fails a test of its own.
+The rules of the rooms are the rows of RULES.
 """
 
 from __future__ import annotations
@@ -63,10 +62,6 @@ RULES = (
 )
 # The only rooms of loadgen that may import analysis.
 CALLERS = ("loadgen.campaign", "loadgen.probes", "loadgen.suites", "loadgen.cli")
-NOT_YET = frozenset(  # (importer, imported)
-    {}
-)
-NOT_YET_CIRCLES: frozenset[frozenset[str]] = frozenset()
 
 
 def name_of(path: Path) -> str:
@@ -189,16 +184,11 @@ def offenders() -> set[tuple[str, str]]:
 
 
 def test_no_room_imports_what_its_rule_forbids():
-    assert offenders() - NOT_YET == set()
-
-
-def test_what_is_excused_for_now_still_offends():
-    assert NOT_YET - offenders() == set()
-    assert NOT_YET_CIRCLES - set(circles(arrows())) == set()
+    assert offenders() == set()
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    assert set(circles(arrows())) - NOT_YET_CIRCLES == set()
+    assert set(circles(arrows())) == set()
 
 
 def test_a_circle_is_found_and_a_diamond_is_none():

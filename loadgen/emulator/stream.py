@@ -194,6 +194,9 @@ class Stream:
         if is_last:
             data += LAST_CHUNK
         if fault is not None and fault.name == "split":
+            # Set before the pieces leave: the next event may be due meanwhile, and must not bring a second head.
+            if self.head_ns is None:
+                self.head_ns = monotonic_ns()
             size = max(1, -(-len(data) // max(1, int(fault.arg))))
             pieces = [data[i : i + size] for i in range(0, len(data), size)]
             steps = [(piece, None) for piece in pieces[:-1]]
