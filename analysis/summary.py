@@ -94,7 +94,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """What one directory's records say. `note_codes` says what `notes` says, as data; reasons likewise."""
+    """The summary of one directory's records. `note_codes` are `notes` as data; reasons likewise."""
 
     schema: str = SCHEMA
     verdict: RunVerdict
@@ -146,9 +146,9 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 
 def summarise(source: Source) -> Summary:
-    """The summary of a run's directory, or of what was read of one. Raises NoRecordsError.
+    """The summary of a run's directory, or of its reading. Raises NoRecordsError.
 
-    What other arms say (control, agents) is not in the summary of a Measured, which is of one arm.
+    The sections over other arms (control, agents) are not in the summary of a Measured, which is of one arm.
     """
     reading = None if isinstance(source, Measured) else reading_of(source)
     m = measured_of(source if reading is None else reading)
@@ -236,8 +236,8 @@ def _with_sections(summary: Summary, m: Measured, reading: Reading | None) -> Su
 def _goodput(m: Measured, terms: Terms, met: Bool | None) -> Goodput | None:
     if met is None:
         return None
-    mine = [m.inside & (m.requests.run == run) for run in m.runs]
-    shares = [float(met[run].mean()) for run in mine if run.any()]
+    inside = [m.inside & (m.requests.run == run) for run in m.runs]
+    shares = [float(met[of_run].mean()) for of_run in inside if of_run.any()]
     attainment = intervals.proportion(int((met & m.inside).sum()), int(m.inside.sum()), shares, m.confidence)
     return Goodput(terms=terms, attainment=attainment.figure())
 
@@ -253,12 +253,12 @@ def _target(facts: TargetFacts) -> Target:
 
 
 def opened(source: Source) -> Reading | Measured:
-    """What is read of a source, kept for whoever asks next. Raises NoRecordsError."""
+    """The reading or the data of a source, for further calls. Raises NoRecordsError."""
     return source if isinstance(source, Measured) else reading_of(source)
 
 
 def measured_of(source: Source) -> Measured:
-    """What was measured in the primary arm of a directory, or of what was read of one."""
+    """The data of the primary arm of a directory or of its reading."""
     read = opened(source)
     return read if isinstance(read, Measured) else read.measured
 

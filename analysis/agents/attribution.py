@@ -2,10 +2,10 @@
 
 See docs/methodology.md#causes.
 
-Each finding gets one cause, the most specific one whose share of the excess is at least half: what the server says
-itself first (load, queue, prompt evaluation), then what was sampled beside it (cache pressure, clocks), then what the
-client knows of itself and of the socket, then what the other agents were doing at that time. `unknown` is an answer
-too. For a full cache or segments sent again no share is known, only that they occurred.
+Each finding gets one cause, the most specific one whose share of the excess is at least half: first the
+server's own durations (load, queue, prompt evaluation), then samples taken beside it (cache pressure, clocks), then the
+client's own delays and the socket's, then the other agents' requests at that time. `unknown` is an answer too. For a
+full cache or segments sent again no share is known, only that they occurred.
 """
 
 from __future__ import annotations

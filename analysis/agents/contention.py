@@ -3,11 +3,11 @@
 See docs/methodology.md#contention.
 
 The verdict is over runs: the stretch of service TTFT and TPOT, concurrent against measured solo, with a one-sided
-lower bound above 1.05. Flags on single calls say where to look; they are held to a false discovery rate of 5 % and
+lower bound above 1.05. Flags on single calls show where it happened; they are held to a false discovery rate of 5 % and
 compared with the flags that the solo runs themselves would get, because a server with a slow tail has some when alone.
 
 The rules of earlier tools stand beside this, each under its own name: they are absolute limits or a measure of
-balance, and see moderate contention not at all.
+balance, and do not detect moderate contention.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LEAST_BASELINE = 10  # solo calls of an agent: with fewer the spread of the spre
 WANTED_CALLS, WANTED_RUNS = 30, 5  # docs/methodology.md#the-verdict, of the solo baseline
 LENGTHS_DIFFER = 1.1  # longest over shortest prompt, from which TTFT is fitted to the prompt's length
 FIT_LEAST = 10
-PAIRS_FROM = 500  # calls: Theil and Sen look at every pair
+PAIRS_FROM = 500  # calls: Theil and Sen take every pair
 
 
 class ContentionVerdict(StrEnum):
@@ -73,7 +73,7 @@ class ContentionVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """How much longer something took, concurrent against solo: a ratio over runs and its one-sided 95 % bounds."""
+    """The factor by which a duration is longer, concurrent against solo: a ratio over runs, one-sided 95 % bounds."""
 
     estimate: Estimate  # two-sided
     lower: float | None = None
@@ -85,7 +85,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a call should take when alone: fixed_ns + per_token_ns * prompt tokens, inside the lengths seen."""
+    """The time of a call when alone: fixed_ns + per_token_ns * prompt tokens, inside the solo calls' lengths."""
 
     fixed_ns: float
     per_token_ns: float = 0.0
@@ -123,7 +123,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Which calls are slower than solo ones. Shape (n,), an element per call; NaN, False where it was not judged."""
+    """The calls slower than solo ones. Shape (n,), an element per call; NaN, False where it was not judged."""
 
     looked_at: Bool
     flagged: Bool
@@ -167,7 +167,7 @@ def stretch_over_runs(calls: Calls, values_ns: Float64, chosen: Bool, confidence
     solo = {}
     for block in np.unique(calls.block[alone]).tolist():
         partner = together & (calls.block == block)
-        # A block whose concurrent run is missing still says what is usual when alone.
+        # A block whose concurrent run is missing still counts as a solo measurement.
         baseline = alone & (calls.block == block) & np.isin(key, key[partner if partner.any() else together])
         if baseline.any():
             solo[block] = _mean_of_agents(residual, baseline, calls.agent)
@@ -229,21 +229,21 @@ def verdict_of(
     stretches: Mapping[str, Stretch], threshold: float = THRESHOLD
 ) -> tuple[ContentionVerdict, tuple[Note, ...]]:
     """The verdict and its reasons. stretches: by the printed name of what was stretched, such as TPOT."""
-    verdict, known = ContentionVerdict.NONE, 0
+    verdict, decided = ContentionVerdict.NONE, 0
     reasons: list[Note] = []
     for name, stretch in stretches.items():
         estimate = stretch.estimate
         if estimate.value is None:
             reasons.append(note(NoteCode.STRETCH_REFUSED, what=name, why=estimate.sentences[0]))
             continue
-        known += 1
+        decided += 1
         answer, reason = _answer(name, estimate.value, stretch, threshold)
         reasons.append(reason)
         if verdict is not ContentionVerdict.CONTENTION and answer is not ContentionVerdict.NONE:
             verdict = answer
         if stretch.not_compared:
             reasons.append(note(NoteCode.NOT_COMPARED, what=name, agents=", ".join(stretch.not_compared)))
-    if known:
+    if decided:
         return verdict, tuple(reasons)
     refusals: list[Note] = []
     for stretch in stretches.values():
@@ -275,9 +275,9 @@ def _answer(name: str, value: float, stretch: Stretch, threshold: float) -> tupl
 def overlapping(calls: Calls, busy: Busy, begin_ns: Int64, end_ns: Int64) -> Bool:
     """Which concurrent calls had another agent's request out during [begin, end], shape (n,) each."""
     overlapped = np.zeros(len(calls), np.bool_)
-    known = calls.concurrent & (begin_ns != ABSENT) & (end_ns != ABSENT)
+    timed = calls.concurrent & (begin_ns != ABSENT) & (end_ns != ABSENT)
     for (run, agent), intervals in busy.requests.items():
-        here = known & (calls.run == run) & (calls.agent == agent)
+        here = timed & (calls.run == run) & (calls.agent == agent)
         overlapped[here] = inside_and_touching(begin_ns[here], end_ns[here], intervals)[1]
     return overlapped
 
@@ -285,13 +285,13 @@ def overlapping(calls: Calls, busy: Busy, begin_ns: Int64, end_ns: Int64) -> Boo
 def baseline_of(values_ns: Float64, prompt_tokens: Float64 | None = None) -> Baseline | None:
     """The yardstick made of solo calls, or None if there are too few, or none that differ.
 
-    prompt_tokens: shape (n,), NaN where unknown; None: whatever this is does not depend on them.
+    prompt_tokens: shape (n,), NaN where unknown; None: the values do not depend on them.
     """
-    known = values_ns > 0
-    values = values_ns[known]
+    usable = values_ns > 0
+    values = values_ns[usable]
     if len(values) < LEAST_BASELINE:
         return None
-    prompts = None if prompt_tokens is None else prompt_tokens[known]
+    prompts = None if prompt_tokens is None else prompt_tokens[usable]
     fit = _fit(values, prompts)
     residual = np.log(values) - fit.log(np.zeros(len(values)) if prompts is None else prompts)
     centre = float(np.median(residual))

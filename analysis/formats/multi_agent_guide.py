@@ -4,12 +4,12 @@ See docs/agents.md#artifacts.
 
 The guide is a set of benchmarks of two agents, the collector and the insight agent, whose tools read these files; of
 more agents, the first two take these places. They are written beside the run's own files, in `artifacts/`, from the
-records alone. Null is "not measurable". What the guide calls speedup and efficiency is overlap
+records alone. Null is "not measurable". The guide's speedup and efficiency are overlap
 (docs/methodology.md#speedup-of-agents): the measured ones are in the campaign's summary.json. Deltas are the insight
 agent's figure minus the collector's.
 
-The guide's TTFT, in every key with `ttft` of its own, counts from the sending of a call. Beside it stand two keys of
-ours: `ttft_service_ms`, the same by its name here, and `ttft_intended_ms`, from when the call was due.
+The guide's TTFT, in every key with `ttft` of its own, counts from the sending of a call. Beside it are two keys of
+loadgen: `ttft_service_ms`, the same by its name here, and `ttft_intended_ms`, from when the call was due.
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ def _scenario(manifest: Manifest) -> str | None:
 def _urls(manifest: Manifest) -> dict[str, str | None]:
     """The servers of the first two agents."""
     urls = {target.name: target.url for target in manifest.targets}
-    found = [urls.get(facts.endpoint or "") for facts in manifest.crew[:2]] + [None, None]
-    return {"collector_ollama_url": found[0], "insight_ollama_url": found[1]}
+    endpoints = [urls.get(facts.endpoint or "") for facts in manifest.crew[:2]] + [None, None]
+    return {"collector_ollama_url": endpoints[0], "insight_ollama_url": endpoints[1]}
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

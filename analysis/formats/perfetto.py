@@ -2,8 +2,8 @@
 
 Requests, their tokens and the telemetry on one time axis. A process per endpoint and agent, a thread per lane: two
 requests share a lane if they do not overlap. A request's slice runs from when it was due to its end and holds slices
-of what it waited for. Times are µs from the first run's zero, all runs on the one monotonic clock; where the manifest
-does not tell when a run began, it is put behind the one before.
+of its stages. Times are µs from the first run's zero, all runs on the one monotonic clock; a run whose
+start is not in the manifest is put behind the one before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = ("run", "seq", "agent", "endpoint", "outcome", "error", "event_ns", "e
 
 
 def write_trace(directory: str | Path, file: TextIO) -> int:
-    """Write the trace of a run's directory; return how many requests it holds. Raises NoRecordsError."""
+    """The number of requests in the trace of a run's directory, which is written to `file`. Raises NoRecordsError."""
     frame = load(directory)
     requests = read_requests(frame)
     zeros = _zeros(frame, requests)
@@ -57,13 +57,15 @@ def _events(frame: Frame, requests: Requests, zeros: Mapping[int, int], director
 
 
 def _zeros(frame: Frame, requests: Requests) -> dict[int, int]:
-    """Return where each run's zero lies on the trace's axis, in ns."""
+    """The position of each run's zero on the trace's axis, ns: {run: position}."""
     starts = {run.run: run.start_ns for run in frame.manifest.runs if run.start_ns is not None}
     first, zeros, end = min(starts.values(), default=0), {}, 0
     for run in sorted({*starts, *np.unique(requests.run).tolist()}):
         zeros[run] = starts[run] - first if run in starts else end
-        mine = requests.run == run
-        end = zeros[run] + int(max(requests.done_ns[mine].max(initial=0), requests.intended_ns[mine].max(initial=0)))
+        of_run = requests.run == run
+        end = zeros[run] + int(
+            max(requests.done_ns[of_run].max(initial=0), requests.intended_ns[of_run].max(initial=0))
+        )
     return zeros
 
 
@@ -83,15 +85,15 @@ def _requests(frame: Frame, requests: Requests, shift: Int64) -> Iterator[Event]
     rate: dict[int, int] = {}
     tokens, row = 0, 0
     for batch in frame.batches(COLUMNS):
-        for one in batch.to_pylist():
-            who = one["endpoint"], one["agent"]
+        for record in batch.to_pylist():
+            who = record["endpoint"], record["agent"]
             if who not in processes:
                 processes[who] = LOAD + 1 + len(processes)
                 yield _named("process_name", processes[who], 0, " · ".join(part for part in who if part))
-            bearing = latency.bears_token(np.array(one["event_kind"], np.uint8))
-            stamps = (np.array(one["event_ns"], np.int64)[bearing] + shift[row]).tolist()
+            bearing = latency.bears_token(np.array(record["event_kind"], np.uint8))
+            stamps = (np.array(record["event_ns"], np.int64)[bearing] + shift[row]).tolist()
             place = processes[who], int(lanes[row])
-            yield from _slices(requests, row, int(shift[row]), one, stamps, place)
+            yield from _slices(requests, row, int(shift[row]), record, stamps, place)
             tokens += len(stamps)
             if tokens <= MOST_TOKENS:
                 for stamp in stamps:
@@ -104,14 +106,16 @@ def _requests(frame: Frame, requests: Requests, shift: Int64) -> Iterator[Event]
 
 
 def _slices(
-    requests: Requests, row: int, shift: int, one: Mapping[str, Any], stamps: list[int], place: tuple[int, int]
+    requests: Requests, row: int, shift: int, record: Mapping[str, Any], stamps: list[int], place: tuple[int, int]
 ) -> Iterator[Event]:
     due = int(requests.intended_ns[row]) + shift
     sent, done = (None if at == ABSENT else int(at) + shift for at in (requests.sent_ns[row], requests.done_ns[row]))
     end = max(at for at in (due, sent, done) if at is not None)
-    told = {"outcome": one["outcome"], "output_tokens": one["output_tokens"], "error": one["error"]}
-    name = f"{one['run']}-{one['seq']}"
-    yield _slice("request", name, place, due, end, {key: value for key, value in told.items() if value is not None})
+    arguments = {"outcome": record["outcome"], "output_tokens": record["output_tokens"], "error": record["error"]}
+    name = f"{record['run']}-{record['seq']}"
+    yield _slice(
+        "request", name, place, due, end, {key: value for key, value in arguments.items() if value is not None}
+    )
     if sent is None:
         return
     if sent > due:
@@ -123,7 +127,7 @@ def _slices(
 
 
 def _lanes(requests: Requests, shift: Int64) -> Int64:
-    """Return for each request the lowest lane that is free from when it was due until it ended. Shape (n,)."""
+    """The lowest lane per request that is free from when it was due until it ended; shape (n,)."""
     begin = requests.intended_ns + shift
     end = np.maximum(np.where(requests.done_ns == ABSENT, requests.intended_ns, requests.done_ns) + shift, begin)
     lanes = np.zeros(len(requests), np.int64)
@@ -131,11 +135,11 @@ def _lanes(requests: Requests, shift: Int64) -> Int64:
     busy: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for row in np.argsort(begin, kind="stable").tolist():
         who = int(requests.endpoint[row]), int(requests.agent[row])
-        mine, idle = busy.setdefault(who, []), free.setdefault(who, [])
-        while mine and mine[0][0] <= begin[row]:
-            heapq.heappush(idle, heapq.heappop(mine)[1])
-        lanes[row] = heapq.heappop(idle) if idle else len(mine)
-        heapq.heappush(mine, (int(end[row]), int(lanes[row])))
+        taken, idle = busy.setdefault(who, []), free.setdefault(who, [])
+        while taken and taken[0][0] <= begin[row]:
+            heapq.heappush(idle, heapq.heappop(taken)[1])
+        lanes[row] = heapq.heappop(idle) if idle else len(taken)
+        heapq.heappush(taken, (int(end[row]), int(lanes[row])))
     return lanes
 
 
@@ -143,22 +147,22 @@ def _telemetry(path: Path, zeros: Mapping[int, int]) -> Iterator[Event]:
     processes: dict[str, int] = {}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["run", "time", "source", "name", "labels", "value"]):
-            for one in batch.to_pylist():
-                if one["run"] not in zeros:
+            for sample in batch.to_pylist():
+                if sample["run"] not in zeros:
                     continue
-                source = one["source"]
+                source = sample["source"]
                 if source not in processes:
                     processes[source] = TELEMETRY + len(processes)
                     yield _named("process_name", processes[source], 0, source)
-                name = f"{one['name']} {one['labels']}".strip()
-                yield _counter(processes[source], name, one["time"] + zeros[one["run"]], one["value"])
+                name = f"{sample['name']} {sample['labels']}".strip()
+                yield _counter(processes[source], name, sample["time"] + zeros[sample["run"]], sample["value"])
 
 
 def _slice(
-    kind: str, name: str, place: tuple[int, int], begin: int, end: int, told: Mapping[str, Any] | None = None
+    kind: str, name: str, place: tuple[int, int], begin: int, end: int, arguments: Mapping[str, Any] | None = None
 ) -> Event:
     event = {"ph": "X", "cat": kind, "name": name, **_at(place, begin), "dur": (end - begin) / 1e3}
-    return event | {"args": dict(told)} if told else event
+    return event | {"args": dict(arguments)} if arguments else event
 
 
 def _counter(process: int, name: str, at: int, value: float) -> Event:

@@ -3,8 +3,8 @@
 See docs/methodology.md#energy.
 
 Whole boards, GPU only. The driver's energy counter where there is one, else its power readings by trapezoids. A counter
-steps every 100 ms, so that a window of less than 10 s is refused, and the energy of single requests always. Nothing is
-said of a server on another machine unless an exporter beside it was sampled: the boards of this one are not its own.
+steps every 100 ms, so that a window of less than 10 s is refused, and the energy of single requests always. A
+server on another machine has no figure unless an exporter beside it was sampled: this machine's boards are not its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Board:
 
 
 class EnergySection(Struct, frozen=True, kw_only=True):
-    """Joules of the measured windows, whole boards. Either `refused` says why there are none, or the rest is set.
+    """Joules of the measured windows, whole boards. Either `refused` has the reason for none, or the rest is set.
 
     window_s, joules, mean_power_w: one value per run. arms: the other arms of the campaign, where it has several.
     """
@@ -136,7 +136,7 @@ def _spent_by(boards: Sequence[_Board], m: Measured) -> EnergySection:
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """What every figure of joules per something has in common."""
+    """The parts that every figure of joules per unit has in common."""
 
     refusal: Note | None
     spent_j: Sequence[float]  # per run, idle power included
@@ -154,7 +154,7 @@ class _Costs:
             [j / n for j, n in zip(of_runs, counts, strict=True)] for of_runs in (joules_of_runs, self.spent_j)
         )
         estimate = intervals.over_runs(values, len(values), self.confidence)
-        # What is left above idle is as uncertain as the whole it was taken from, in joules.
+        # The energy above idle is as uncertain, in joules, as the whole energy.
         widened = intervals.with_instrument(estimate, self.relative_error * intervals.centre(whole))
         return widened.noted(*self.notes).figure()
 
@@ -167,17 +167,17 @@ def _counts(rates: Sequence[float | None], seconds: Sequence[float]) -> list[flo
 
 def _boards(m: Measured) -> tuple[list[_Board], str | None]:
     """The boards that can be the servers' own, or why none can."""
-    found = m.samples.find(("gpu_power_watts", "gpu_energy_joules_total"))
-    far = [one for one in found if "exporter" in one.labels]
-    near = [one for one in found if "exporter" not in one.labels]
+    sampled = m.samples.find(("gpu_power_watts", "gpu_energy_joules_total"))
+    far = [series for series in sampled if "exporter" in series.labels]
+    near = [series for series in sampled if "exporter" not in series.labels]
     # Beside a server on this machine an exporter would report the same boards again.
     chosen = near or far if servers_are_here(m.manifest) else far
-    if found and not chosen:
+    if sampled and not chosen:
         return [], "the boards sampled are this machine's, the server is on another: name its exporter"
     grouped: dict[str, tuple[list[Series], list[Series]]] = {}
-    for one in chosen:
-        name = " at ".join(one.labels[key] for key in ("gpu", "exporter") if key in one.labels)
-        grouped.setdefault(name, ([], []))[one.counter].append(one)
+    for series in chosen:
+        name = " at ".join(series.labels[key] for key in ("gpu", "exporter") if key in series.labels)
+        grouped.setdefault(name, ([], []))[series.counter].append(series)
     return [_Board(name, tuple(power), tuple(counter)) for name, (power, counter) in sorted(grouped.items())], None
 
 
@@ -190,7 +190,8 @@ def _spent(boards: Sequence[_Board], span: Span, counted: bool) -> float | None:
     """The joules of all boards over `span`; None where samples are missing."""
     total = 0.0
     for board in boards:
-        series = next((one for one in (board.counter if counted else board.power) if one.run == span.run), None)
+        parts = board.counter if counted else board.power
+        series = next((part for part in parts if part.run == span.run), None)
         spent = None if series is None else (_counted if counted else _integrated)(series, span.from_ns, span.to_ns)
         if spent is None:
             return None

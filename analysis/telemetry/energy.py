@@ -20,7 +20,7 @@ def joules(at_s: Float64, watts: Float64) -> float:
     """The energy between the first and the last sample, by trapezoids.
 
     at_s, watts: shape (n,), n >= 2, ascending times. Raises ValueError otherwise, and where a sample is missing (NaN):
-    bridging it would invent what was drawn.
+    a bridge over it would invent energy.
     """
     if len(at_s) != len(watts) or len(at_s) < 2:
         raise ValueError(f"energy needs two samples or more, each with its time; got {len(at_s)} and {len(watts)}")
@@ -32,5 +32,5 @@ def joules(at_s: Float64, watts: Float64) -> float:
 
 
 def net_of_idle(energy_j: float, idle_w: float, seconds: float) -> float:
-    """Return what was drawn beyond the idle power, measured for 30 s or more before the load."""
+    """The energy beyond the idle power, J. idle_w: measured for 30 s or more before the load."""
     return energy_j - idle_w * seconds

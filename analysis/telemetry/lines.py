@@ -1,4 +1,4 @@
-"""What was sampled as lines over time: each server beside the latency of its clients, and each board."""
+"""The samples as lines over time: each server beside the latency of its clients, and each board."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Float64 = NDArray[np.float64]
 
 
 class Kind(StrEnum):
-    """What a line is of; with its unit."""
+    """The quantity of a line, with its unit."""
 
     TTFT_SERVICE = "ttft"  # ms
     QUEUE = "queue"  # the wait in the server's queue, ms
@@ -115,7 +115,7 @@ def _ttft(m: Measured, run: int, endpoint: str) -> Line:
 
 
 def _queue(m: Measured, run: int, endpoint: str) -> tuple[Int64, Float64]:
-    """The mean queue time of what was counted between two samples, ms, at the later of them."""
+    """The mean queue time of the requests counted between two samples, ms, at the later of them."""
     total, count = (
         summed(m.samples.first_of([f"{name}_{part}" for name in QUEUE_TIME], run, {"endpoint": endpoint}))
         for part in ("sum", "count")
@@ -139,8 +139,8 @@ def _of_board(m: Measured, gpu: str, exporter: str) -> list[Line]:
 
 
 def _from_zero(series: Series) -> tuple[Int64, Float64]:
-    kept = series.at_ns >= 0
-    return series.at_ns[kept], series.values[kept]
+    in_run = series.at_ns >= 0
+    return series.at_ns[in_run], series.values[in_run]
 
 
 def _line(run: int, kind: Kind, at_ns: Int64, values: Float64) -> Line:

@@ -1,7 +1,7 @@
-"""summary["telemetry"]: what was sampled beside the measured windows, and what it says of the requests.
+"""summary["telemetry"]: the samples taken beside the measured windows, beside what the requests saw.
 
-Gauges give least, mean and greatest over the windows of all runs, counters how much they grew in them. What servers
-report of queue and cache is put beside what their clients saw at the same time.
+Gauges give least, mean and greatest over the windows of all runs, counters their growth in them. The queue and
+cache that servers report are put beside what their clients saw at the same time.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ __all__ = [
 HIT_QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 GENERATED = ("vllm:generation_tokens_total", "sglang:generation_tokens_total", "llamacpp:tokens_predicted_total")
 PARTS = ("sum", "count")  # of a histogram
-# There are as many of these as cores or processes: one entry for all of them.
+# A host has one of these per core or process: one entry for all of them.
 MANY = {"core": "each", "pid": "each"}
 
 
 class Spread(Struct, frozen=True):
-    """The least, mean and greatest of n readings of a gauge; None of none."""
+    """The least, mean and greatest of n readings of a gauge; None without readings."""
 
     min: float | None
     mean: float | None
@@ -64,13 +64,13 @@ class Spread(Struct, frozen=True):
 
 
 class Growth(Struct, frozen=True):
-    """How much a counter grew."""
+    """The growth of a counter."""
 
     delta: float | None
 
 
 class SamplingGap(Struct, frozen=True):
-    """The usual and the longest time between two samples, s; None where there were not two."""
+    """The usual and the longest time between two samples, s; None with fewer than two."""
 
     p50: float | None
     max: float | None
@@ -99,7 +99,7 @@ class CacheUsage(Struct, frozen=True):
 
 
 class WaitsSection(Struct, frozen=True):
-    """What the server's queue and cache were like while n requests waited for their first token."""
+    """The server's queue and cache while n requests waited for their first token."""
 
     n: int
     queue_seen_share: float | None
@@ -124,7 +124,7 @@ class ServerSection(Struct, frozen=True):
 
 
 class BoardSection(Struct, frozen=True):
-    """How often one board's clocks were held down, and by what; shares of the samples."""
+    """The shares of samples at which one board's clocks were held down, by reason."""
 
     usual_sm_clock_hertz: float | None
     clock_dropped_share: float | None
@@ -132,7 +132,7 @@ class BoardSection(Struct, frozen=True):
 
 
 class TelemetrySection(Struct, frozen=True):
-    """What was sampled beside the measured windows. absent: {"source", "reason"} of what was not."""
+    """The telemetry of the measured windows. absent: {"source", "reason"} of each source that was not sampled."""
 
     interval_s: float | None
     sources: dict[str, SourceSection]
@@ -143,7 +143,7 @@ class TelemetrySection(Struct, frozen=True):
 
 
 def telemetry_of(m: Measured) -> TelemetrySection | None:
-    """The section; None where nothing was to be sampled."""
+    """The section; None where no telemetry was wanted."""
     facts = m.manifest.telemetry
     sampled = facts if facts is not UNSET else None
     if sampled is None and not m.samples.series:
@@ -264,47 +264,47 @@ def _gauge(m: Measured, endpoint: str, names: Sequence[str], *, sums: bool = Tru
     """The spread of a server's gauge in the windows. sums: over its labels (the engines of one server)."""
     parts = []
     for window in m.windows:
-        found = m.samples.first_of(names, window.run, {"endpoint": endpoint})
-        total = summed(found) if sums else None
-        parts += [_in_window(m, series) for series in ([total] if total is not None else found)]
+        every = m.samples.first_of(names, window.run, {"endpoint": endpoint})
+        total = summed(every) if sums else None
+        parts += [_in_window(m, series) for series in ([total] if total is not None else every)]
     return _spread(np.concatenate(parts)) if parts else None
 
 
 def _delta(m: Measured, endpoint: str, names: Sequence[str]) -> float | None:
-    """How much a server's counter grew in all windows; None where it was not sampled."""
-    found = [series for w in m.windows for series in m.samples.first_of(names, w.run, {"endpoint": endpoint})]
-    return sum(_growth(m, series) for series in found) if found else None
+    """The growth of a server's counter in all windows; None where it was not sampled."""
+    counters = [series for w in m.windows for series in m.samples.first_of(names, w.run, {"endpoint": endpoint})]
+    return sum(_growth(m, series) for series in counters) if counters else None
 
 
 def _histogram_mean_ms(m: Measured, endpoint: str, here: Bool, names: Sequence[str]) -> float | None:
-    """The mean of a server's histogram in seconds, ms, over what it counted until the requests `here` were answered."""
+    """The mean of a server's histogram in seconds, ms, until the requests `here` were answered."""
     total, count = (_until_answered(m, here, [f"{name}_{part}" for name in names], endpoint) for part in PARTS)
     return significant(total / count * 1e3) if total is not None and count else None
 
 
 def _until_answered(m: Measured, here: Bool, names: Sequence[str], endpoint: str) -> float | None:
-    """The growth of counters from each window's start until its last request, of those `here`, was answered.
+    """The growth of counters from each window's start until the last request of `here` was answered.
 
     Servers count a request when it is finished. In runs that are not much longer than a request, those which waited
     longest are finished after the window.
     """
     total = None
     for window in m.windows:
-        one = summed(m.samples.first_of(names, window.run, {"endpoint": endpoint}))
-        if one is not None:
+        series = summed(m.samples.first_of(names, window.run, {"endpoint": endpoint}))
+        if series is not None:
             done = m.requests.done_ns[here & (m.requests.run == window.run)]
             until_ns = max([window.to_ns, *done.tolist()])
-            start = max(0, int(np.searchsorted(one.at_ns, window.from_ns, side="right")) - 1)
-            end = int(np.searchsorted(one.at_ns, until_ns, side="left"))
-            total = (total or 0.0) + _grew(one.values[start : end + 1])
+            start = max(0, int(np.searchsorted(series.at_ns, window.from_ns, side="right")) - 1)
+            end = int(np.searchsorted(series.at_ns, until_ns, side="left"))
+            total = (total or 0.0) + _grew(series.values[start : end + 1])
     return total
 
 
 def _asked_of(m: Measured, endpoint: str) -> Bool:
-    """The answered requests to `endpoint` whose wait for the first token is known."""
+    """Whether a request to `endpoint` was answered and its wait for the first token is known, shape (n,)."""
     codes = [code for code, name in enumerate(m.requests.endpoints) if name == endpoint]
-    known = (m.requests.sent_ns != ABSENT) & (m.tokens.first_ns != ABSENT)
-    asked: Bool = m.answered & known & np.isin(m.requests.endpoint, codes)
+    stamped = (m.requests.sent_ns != ABSENT) & (m.tokens.first_ns != ABSENT)
+    asked: Bool = m.answered & stamped & np.isin(m.requests.endpoint, codes)
     return asked
 
 
@@ -312,8 +312,8 @@ def _restarts(m: Measured, endpoint: str) -> int:
     """The number of times that all counters of a server fell together."""
     falls = 0
     for window in m.windows:
-        found = m.samples.first_of(GENERATED, window.run, {"endpoint": endpoint})
-        total = summed(found)
+        counters = m.samples.first_of(GENERATED, window.run, {"endpoint": endpoint})
+        total = summed(counters)
         falls += int((np.diff(total.values) < 0).sum()) if total is not None else 0
     return falls
 
@@ -323,21 +323,21 @@ def _waits(m: Measured, endpoint: str, here: Bool) -> WaitsSection | None:
     waiting, usage, ttft = [], [], []
     service = latency.ttft_service(m) / 1e6
     for window in m.windows:
-        mine = here & (m.requests.run == window.run)
-        told = pressure(m.samples, window.run, endpoint, m.requests.sent_ns[mine], m.tokens.first_ns[mine])
-        waiting.append(told.waiting)
-        usage.append(told.kv_usage)
-        ttft.append(service[mine])
-    queue, kv, seen = (np.concatenate(parts) if parts else np.empty(0) for parts in (waiting, usage, ttft))
-    known = ~np.isnan(queue)
-    if not known.any():
+        of_run = here & (m.requests.run == window.run)
+        sampled = pressure(m.samples, window.run, endpoint, m.requests.sent_ns[of_run], m.tokens.first_ns[of_run])
+        waiting.append(sampled.waiting)
+        usage.append(sampled.kv_usage)
+        ttft.append(service[of_run])
+    queue, kv, service_ms = (np.concatenate(parts) if parts else np.empty(0) for parts in (waiting, usage, ttft))
+    queue_known = ~np.isnan(queue)
+    if not queue_known.any():
         return None
-    behind = known & (queue > 0)
+    behind = queue_known & (queue > 0)
     cache = kv[~np.isnan(kv)]
     return WaitsSection(
-        n=int(known.sum()),
-        queue_seen_share=significant(float(behind.sum() / known.sum())),
-        ttft_service_mean_ms=TtftByQueue(_mean(seen[behind]), _mean(seen[known & ~behind])),
+        n=int(queue_known.sum()),
+        queue_seen_share=significant(float(behind.sum() / queue_known.sum())),
+        ttft_service_mean_ms=TtftByQueue(_mean(service_ms[behind]), _mean(service_ms[queue_known & ~behind])),
         kv_usage=CacheUsage(
             significant(float(np.median(cache))) if len(cache) else None,
             significant(float(cache.max())) if len(cache) else None,
@@ -372,8 +372,8 @@ def _board(m: Measured, board: dict[str, str]) -> BoardSection:
     dropped = dropped[~np.isnan(dropped)]
     throttled = {}
     for reason in THROTTLING:
-        found = m.samples.find("gpu_throttle", labels={**board, "reason": reason})
-        sampled = np.concatenate([_in_window(m, series) for series in found]) if found else np.empty(0)
+        flags = m.samples.find("gpu_throttle", labels={**board, "reason": reason})
+        sampled = np.concatenate([_in_window(m, series) for series in flags]) if flags else np.empty(0)
         if sampled.any():
             throttled[reason] = significant(float(sampled.mean()))
     return BoardSection(
