@@ -60,11 +60,11 @@ class Drawn:
 def drawn_of(m: Measured) -> Drawn:
     """The data of the charts about `m`."""
     ttft, whole = latency.ttft(m), m.counted
-    kept = whole.answered & ~np.isnan(ttft)
-    requests = [SortedArray(ttft[kept & (m.requests.run == run)] / 1e6) for run in whole.runs]
+    answered = whole.answered & ~np.isnan(ttft)
+    requests = [SortedArray(ttft[answered & (m.requests.run == run)] / 1e6) for run in whole.runs]
     gap_runs = [_Ms(m.gaps.by_run[run]) for run in whole.runs if run in m.gaps.by_run]
     return Drawn(
-        ttft=curves_of(SortedArray(ttft[kept] / 1e6), requests),
+        ttft=curves_of(SortedArray(ttft[answered] / 1e6), requests),
         gaps=curves_of(_Ms(m.gaps.stamped), gap_runs, clustered=True),
         timelines=tuple(timeline_of(m, run) for run in m.runs[:RUNS_DRAWN]),
         tokens_counted=bool((m.tokens.counted != ABSENT)[m.tokens.events > 0].all()),
@@ -113,17 +113,17 @@ def _waterfall(m: Measured) -> Waterfall | None:
     )
 
 
-def _stage(begin: Int64, end: Int64, shown: Bool) -> Stage:
-    return Stage(np.flatnonzero(shown), begin[shown] / 1e9, (end - begin)[shown] / 1e9)
+def _stage(begin: Int64, end: Int64, chosen: Bool) -> Stage:
+    return Stage(np.flatnonzero(chosen), begin[chosen] / 1e9, (end - begin)[chosen] / 1e9)
 
 
 def _sample(m: Measured) -> Int64:
     if not m.windows:
         return np.empty(0, np.int64)
-    known = (m.requests.run == m.windows[0].run) & (m.requests.done_ns != ABSENT)
-    candidates = np.flatnonzero(known & m.inside)
+    ended = (m.requests.run == m.windows[0].run) & (m.requests.done_ns != ABSENT)
+    candidates = np.flatnonzero(ended & m.inside)
     if len(candidates) == 0:
-        candidates = np.flatnonzero(known)
+        candidates = np.flatnonzero(ended)
     candidates = candidates[np.argsort(m.requests.intended_ns[candidates], kind="stable")]
     start = max(0, (len(candidates) - REQUESTS_DRAWN) // 2)
     return candidates[start : start + REQUESTS_DRAWN]
