@@ -1,4 +1,4 @@
-"""Who may import whom, and who may look at the clock. The source is read, nothing is run.
+"""Who may import whom, and who may read the clock. The source is read, nothing is run.
 
 The rules of the rooms are the rows of RULES.
 """
@@ -25,7 +25,7 @@ WALL = {"now", "utcnow", "today"}
 
 @dataclass(frozen=True)
 class Rule:
-    """What the modules in `room` may import of ours: nothing but `only`, if that is given, and nothing in `never`."""
+    """The imports allowed in `room`: of the project nothing but `only`, if that is given, and nothing in `never`."""
 
     room: str
     only: tuple[str, ...] | None = None
@@ -107,11 +107,11 @@ def is_in(name: str, package: str) -> bool:
 
 @cache
 def arrows() -> dict[str, frozenset[str]]:
-    """For each module of ours the others that it imports, at any depth and for types too."""
+    """For each module of the project the others that it imports, at any depth and for types too."""
     paths = {module_of(path): path for path in SOURCES}
 
     def nearest(name: str) -> str:
-        """The module that `name` is or is defined in, "" if that is none of ours."""
+        """The module that `name` is or is defined in, "" if that is not the project's."""
         return name if name in paths or not name else nearest(name.rpartition(".")[0])
 
     return {

@@ -284,7 +284,7 @@ class Bullets(Block):
 
 @dataclass(frozen=True, slots=True)
 class Facts(Block):
-    """Labels with texts. In text the labels are `width` characters wide; an empty one goes on with the fact above."""
+    """Labels with texts. In text the labels are `width` characters wide; an empty one continues the fact above."""
 
     facts: Sequence[tuple[str, Words]]
     width: int = 14

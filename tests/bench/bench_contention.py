@@ -6,7 +6,7 @@ The gate of docs/methodology.md#test-of-the-detector.
 
 Each campaign has five blocks of two solo runs and a concurrent one. TTFT follows the emulator's law, a fixed part and
 one for the prompt's length, with lognormal spread; in the concurrent runs, requests that start inside known windows
-take `stretch` times as long. The list of those is the truth that recall and precision are told against, with
+take `stretch` times as long. The list of those is the truth that recall and precision are measured against, with
 intervals by seed. Time is drawn, not waited for: 100 seeds of the whole grid take ten minutes.
 """
 
@@ -123,7 +123,7 @@ def _run(
 
 
 def detect(seed: int, stretch: float, share: float, sigma: float, tail: float, solo_requests: int = REQUESTS) -> Found:
-    """Make a campaign and let the detector look at it."""
+    """Make a campaign and let the detector judge it."""
     calls, ttft, injected = campaign(seed, stretch, share, sigma, tail, solo_requests)
     together, alone = contention.flag_calls(calls, ttft, calls.concurrent, by_prompt=True)
     over_runs = contention.stretch_over_runs(calls, ttft, calls.concurrent)

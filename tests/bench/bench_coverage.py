@@ -3,7 +3,7 @@
 Campaigns of five runs against the emulator's M/M/1 mode (mu 10, lambda 8), whose truth is known in closed form
 (docs/methodology.md#instrument-error and docs/methodology.md#known-answers, K33): the schedule is the generator's own,
 the server the emulator's physics, and the summary the one that users read. Only the time between is left out, which the
-physics is told instead of waiting for it. Of 100 campaigns, 90 or more must have the mean inside; a correct tool fails
+physics is advanced instead of waited for. Of 100 campaigns, 90 or more must have the mean inside; a correct tool fails
 that once in a hundred times.
 
 Measured over 100 campaigns of 600 s (one unstable by the drift gate, which is allowed to be wrong that often):
@@ -46,7 +46,7 @@ SOJOURN = {"mean": 1 / (MU - LAMBDA)} | {
 
 
 def sojourns(due_ns: list[int], seed: int) -> list[int]:
-    """Return when each request's one token is due from a server that was idle at 0."""
+    """The instants at which each request's one token is due from a server that was idle at 0."""
     physics = Physics(Law(mm1_rate=MU, seed=seed))
     jobs = [Job(seq, 0, at_ns, 0, 1) for seq, at_ns in enumerate(due_ns)]
     for job in jobs:

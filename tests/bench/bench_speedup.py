@@ -43,7 +43,7 @@ def campaign(rng: np.random.Generator, blocks: int, cv: float, rho: float, *, bl
 
 
 def covered(campaigns: int, blocks: int, cv: float, rho: float, seed: int) -> dict[str, int]:
-    """Return how many of `campaigns` intervals held the truth, by method."""
+    """The number of `campaigns` intervals that held the truth, by method."""
     rng = np.random.default_rng([seed, blocks, round(1000 * cv), round(10 * rho)])
     held = {"paired t on logs": 0, "Fieller, paired": 0, "Welch on logs": 0, "Fieller, unpaired": 0}
     for _ in range(campaigns):

@@ -28,7 +28,7 @@ from tests.bench.canned import CHUNKS
 SERVER_CPU, CLIENT_CPU = 0, 1
 TOKEN = CHUNKS[1]
 PAUSE_S = 0.0005  # as the poller under many streams
-CHECK_EVERY = 16  # sends between two looks at the clock
+CHECK_EVERY = 16  # sends between two readings of the clock
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: emulator\r\nContent-Length: 300\r\n\r\n{" + b" " * 298 + b"}"
 
 

@@ -216,7 +216,7 @@ def many(requests: int) -> list[Row]:
 def exporter(repeats: int) -> list[Row]:
     """What it costs to be scraped at 50,000 tokens/s: the client's CPU and its stamps, on against off.
 
-    Scraped twenty times a second, because the cost of one scrape a second drowns in the noise of the whole.
+    Scraped twenty times a second, because the cost of one scrape per second drowns in the noise of the whole.
     """
     law = Law(ttft_s=TTFT_S, gap_s=GAP_S)
     costs, errors = [], {True: 0.0, False: 0.0}

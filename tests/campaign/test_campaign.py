@@ -286,7 +286,7 @@ def runs_in(directory: Path) -> int:
 
 
 def killed(url: str, directory: Path, number: int, *more: object, finished: int = 1) -> None:
-    """Let a campaign of some runs more than `finished` finish so many, and end it in the next."""
+    """Let a campaign of some runs more than `finished` finish that number, and end it in the next."""
     process = start(url, directory, "--runs", finished + 2, *more)
     wait_for(process, lambda: runs_in(directory) == finished)
     wait_for(process, lambda: any((directory / "journal").glob(f"{finished}000-*.parquet")))
@@ -319,7 +319,7 @@ def test_a_killed_campaign_keeps_its_finished_run_says_what_is_missing_and_can_g
     assert manifest["runs"][0] == before
     assert len(manifest["resumed"]) == 1
     assert run_here("verify", directory).code == 0
-    # The same seeds: what was asked is what a campaign asks that nobody killed.
+    # The same seeds: what was asked is what an unbroken campaign asks.
     start(url, tmp_path / "whole", "--runs", 3).wait(60)
     assert questions(directory) == questions(tmp_path / "whole")
     assert [(run, seq) for run, seq, _ in questions(directory)] == [(r, s) for r in range(3) for s in range(40)]

@@ -64,7 +64,7 @@ def manifest_in(directory: Path, name: str = "manifest.json") -> dict[str, Any]:
 
 
 def change(directory: Path, name: str, was: str | None = None) -> None:
-    """Change the last digit in a file, or the one after `was`; whatever it is in, it then tells another number."""
+    """Change the last digit in a file, or the one after `was`; whatever it is in, it then holds another number."""
     path = directory / name
     text = path.read_text()
     at = next(i for i in range(text.index(was) + len(was), len(text)) if text[i].isdigit()) if was else -1

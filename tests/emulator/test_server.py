@@ -99,7 +99,7 @@ def test_flood_reaches_a_slow_reader_whole_and_in_order() -> None:
 
 
 def test_paced_stream_outgrows_the_socket_and_loses_nothing() -> None:
-    # 20 us a token into a socket nobody reads: the send buffer fills, the rest waits in the emulator.
+    # 20 us a token into a socket that is not read: the send buffer fills, the rest waits in the emulator.
     with spawn(Law(ttft_s=0, gap_s=20e-6)) as emulator, dial(emulator.port) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sock.sendall(build("/v1/chat/completions", chat_body(20_000)))

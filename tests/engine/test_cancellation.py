@@ -74,7 +74,7 @@ def test_a_stop_waits_no_longer_than_the_drain_limit(monkeypatch: Patch) -> None
 
 @pytest.mark.parametrize("first", [[], [(18.0, stop)]])
 def test_an_interrupt_while_draining_ends_the_run_at_once(monkeypatch: Patch, first: list) -> None:
-    # It was once not heard before the drain limit: 30 s of waiting for somebody who had pressed Ctrl-C.
+    # It was once not heard before the drain limit: 30 s of waiting after Ctrl-C.
     plan = closed([(0, 3)], duration_ns=20 * NS_PER_S, drain_ns=30 * NS_PER_S)
     ran = run_engine(monkeypatch, plan, hangs(), at=[*first, (22, interrupt)])
     assert ran.health.ended_ns == 22 * NS_PER_S

@@ -1,4 +1,4 @@
-"""The engine in virtual time: loads, steps, ends and what it says of itself, to the nanosecond."""
+"""The engine in virtual time: loads, steps, ends and its own health, to the nanosecond."""
 
 from __future__ import annotations
 

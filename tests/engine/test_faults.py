@@ -330,7 +330,7 @@ def test_a_reused_connection_that_closes_is_stale_and_the_request_goes_once_more
         result = against(peer, tmp_path, requests=8)
     found = rows(tmp_path / "run")
     assert {record["outcome"] for record in found} == {"ok"}
-    # After three in a row the client opens a connection a request, and no request is wasted any more.
+    # After three in a row the client opens a connection per request, and no request is wasted any more.
     assert [record["stale_connections"] for record in found] == [0, 1, 1, 1, 0, 0, 0, 0]
     assert list(peer.seen.values()) == [1, 2, 2, 2, 1, 1, 1, 1]
     assert peer.connections == 8
@@ -451,7 +451,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The records of one run whose requests are told one thing each."""
+    """The records of one run whose requests are given one fault each."""
     folder = tmp_path_factory.mktemp("told")
 
     def say(peer: Any, connection: Any, before: int) -> bool:

@@ -1,4 +1,4 @@
-"""A server on a real socket that says exactly what it was told, for what no emulator would do.
+"""A server on a real socket that says exactly what its script holds, for what no emulator would do.
 
 Each connection gets a thread. Whatever is asked before the run (who are you? how many tokens is a word?) is answered
 with 404, so that runs against it name the dialect and the model; what a request of the run gets is the script's matter.
@@ -60,7 +60,7 @@ class Peer:
             sock.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed: nobody is accepted any more
+        with contextlib.suppress(OSError):  # closed: no connection is accepted any more
             while True:
                 sock, _ = self.listener.accept()
                 self._open.append(sock)

@@ -61,7 +61,7 @@ class Talk:
         return body
 
     def take_rest(self) -> bytes:
-        """Return what was read beyond what was asked for."""
+        """The bytes read beyond those asked for."""
         rest, self._unread = self._unread, b""
         return rest
 
@@ -83,7 +83,7 @@ class Talk:
         self.sock.close()
 
     def wait_for_end(self) -> None:
-        """Return when the client has closed."""
+        """Wait until the client has closed."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self._recv()

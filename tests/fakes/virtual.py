@@ -1,7 +1,7 @@
 """Virtual time: an event loop that never waits, and the clocks of engine and sampler following it.
 
 When nothing is ready, the loop jumps to its next timer, so an hour of schedule takes milliseconds and every instant is
-exact. Nothing ready and no timer means that everybody waits for somebody: a deadlock, and an error.
+exact. Nothing ready and no timer means that all tasks wait for each other: a deadlock, and an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Deadlock(AssertionError):
 
 
 class _NeverBlocks(selectors.DefaultSelector):
-    """Finds what is ready; what it should wait for is told to `advance` instead."""
+    """Finds what is ready; what it should wait for is passed to `advance` instead."""
 
     advance: Callable[[float | None], None]
     turn: Callable[[], None]

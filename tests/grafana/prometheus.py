@@ -22,7 +22,7 @@ READY_S = 30.0
 
 
 def tool(name: str) -> Path | str:
-    """Return where `name` (prometheus, promtool) is; or, as text, why there is none."""
+    """The path of `name` (prometheus, promtool) is; or, as text, why there is none."""
     found = shutil.which(name)
     if found is not None:
         return Path(found)
@@ -78,7 +78,7 @@ class Prometheus:
 
 @contextlib.contextmanager
 def running(program: Path, shipped: Path, folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run Prometheus with the shipped configuration, but for whom it scrapes."""
+    """Run Prometheus with the shipped configuration, except for the targets it scrapes."""
     configuration = folder / "grafana"
     shutil.copytree(shipped, configuration)
     (configuration / "targets" / "loadgen.yml").write_text(json.dumps([{"targets": [target]}]))

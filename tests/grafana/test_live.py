@@ -47,7 +47,7 @@ def expressions() -> list[tuple[str, str]]:
 
 
 def filled_in(expression: str) -> str:
-    """Put in what Grafana would with `All` chosen and a scrape a second."""
+    """Put in what Grafana would with `All` chosen and one scrape per second."""
     return re.sub(r"\$(run|endpoint|agent)\b", ".*", expression).replace("$__rate_interval", "5s")
 
 

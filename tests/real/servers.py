@@ -5,7 +5,7 @@ One frozen `Spec` per server says everything that differs; the functions treat t
     install()   all that a server needs, once; Unavailable, with the reason, if this machine cannot have it
     start()     a healthy server on 127.0.0.1, in a session of its own, which `timeout` ends after LIFE_S
     stop()      ends that session and nothing else: the pid file carries the start time of its leader, so a
-                number that the system has since given to somebody else is never signalled
+                number that the system has since given to another process is never signalled
 
 The models are made here (tinymodel.py) and no server may look anything up elsewhere. Everything lies below
 LOADGEN_REAL_HOME (default ~/.cache/loadgen-real): venvs, models, src, logs, run, and `installed`, where one
@@ -62,7 +62,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one start of a server is told."""
+    """The settings of one start of a server."""
 
     port: int
     slots: int
@@ -333,7 +333,7 @@ def start(name: str, *, port: int | None = None, slots: int | None = None, model
         raise ValueError(f"{name} gives one answer at a time: slots must be 1, got {slots}")
     options = Options(spec.port if port is None else port, spec.slots if slots is None else slots, model)
     if not _port_is_free(options.port):
-        # Also because the health check would be answered by whoever listens there.
+        # Also because the health check would be answered by another process that listens there.
         raise StartError(f"{name}: port {options.port} is taken")
     command = ["timeout", f"--kill-after={STOP_S // 2}s", f"{LIFE_S}s", *spec.command(options)]
     log = log_of(f"{name}-{options.port}")
@@ -369,7 +369,7 @@ def start(name: str, *, port: int | None = None, slots: int | None = None, model
     return running
 
 
-# Only so that an ended server of ours is waited for and leaves no zombie; what is alive is read from /proc.
+# Only so that an ended server is waited for and leaves no zombie; what is alive is read from /proc.
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -393,7 +393,7 @@ def stop(name: str, *, port: int | None = None) -> bool:
     running = find(name, port=port)
     if running is not None:
         told = _members(running)
-        # To `timeout`, which hands it to its whole group. If `timeout` is gone, what it left is told directly.
+        # To `timeout`, which hands it to its whole group. If `timeout` is gone, what it left is signalled directly.
         _signal([running.pid] if running.pid in told else told, signal.SIGTERM)
         deadline_s = time.monotonic() + STOP_S
         while members := _members(running):
@@ -411,7 +411,7 @@ def stop(name: str, *, port: int | None = None) -> bool:
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return `preferred` if nobody listens there, else (and for 0) one that the system says is free."""
+    """`preferred` if no process listens there, else (and for 0) one that the system says is free."""
     if preferred and _port_is_free(preferred):
         return preferred
     with socket.socket() as probe:
@@ -526,7 +526,7 @@ def _vllm_environment() -> dict[str, str]:
 
 
 def _llama_server_command(options: Options) -> list[str]:
-    # The context that llama-server is told is shared out among its slots. One thread: the other core is ours.
+    # The context that llama-server is given is shared out among its slots. One thread: the other core is ours.
     # fmt: off
     return [
         str(home() / "src" / "llama-build" / "bin" / "llama-server"),

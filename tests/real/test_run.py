@@ -1,6 +1,6 @@
 """`loadgen run` against real servers: what ends up in the run's directory, by the command line alone.
 
-Each kind of load is offered once and looked at by several tests. Where a server keeps counters of its own, they are
+Each kind of load is offered once and checked by several tests. Where a server keeps counters of its own, they are
 the independent witness that no token was lost or counted twice.
 """
 
@@ -220,7 +220,7 @@ def test_server_that_tells_no_usage_has_its_events_counted_and_no_tokens_per_sec
 
 @each_load
 def test_events_bring_about_a_token_each(load: Load, measured: Callable[[Load], Measured]) -> None:
-    # Less than one where a token is a piece of a UTF-8 character: it comes with the next one, or as an empty event.
+    # Below 1 where tokens are pieces of a UTF-8 character: it comes with the next one, or as an empty event.
     for row in measured(load).records:
         texts = kinds(row).count(Kind.CONTENT)
         assert OUTPUT / 2 <= texts <= OUTPUT + (FLUSHED if load.server == "llamacpp-python" else 0)

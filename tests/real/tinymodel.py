@@ -2,7 +2,7 @@
 
 Real servers need a model, and nothing may be downloaded: so 2.7 million random numbers and a byte-level BPE
 tokenizer trained on the help texts that every Python carries. The text is gibberish, and that is fine: what
-the tests look at is how it travels. About one token in 24 is a lone byte of a multi-byte UTF-8 character,
+the tests check is how it travels. About one token in 24 is a lone byte of a multi-byte UTF-8 character,
 so a stream has real holes in its characters. loadgen's prompt words are in the training text often enough that
 most of them, but not all, become one token each, as in the vocabulary of a real model.
 

@@ -283,7 +283,7 @@ def test_a_segment_of_a_strange_schema_is_an_error_and_not_a_guess(tmp_path):
 
 
 def written(journal: Path, run: int, requests: int, *, writer: int | None = None) -> None:
-    """Let one process of `run` write a record a request, a segment each."""
+    """Let one process of `run` write one record per request, a segment each."""
     log = Journal(journal, 1000 * run if writer is None else writer)
     for seq in range(requests):
         log.append(Record(run=run, seq=seq, endpoint="a", intended_ns=0, outcome=Outcome.OK))
@@ -320,7 +320,7 @@ def test_closed_records_become_a_segment_again_without_an_unfinished_run(tmp_pat
     assert [path.name for path in segments(journal)] == [KEPT]
     written(journal, 2, 1)
     assert held(journal) == [(1, 0), (1, 1), (2, 0)]
-    # Killed and gone on with once more: what was kept stays, for it is of finished runs.
+    # Killed and resumed once more: what was kept stays, because it is of finished runs.
     reopen(journal, closed, {1}, run_of)
     assert held(journal) == [(1, 0), (1, 1)]
     assert close_segments(journal, closed) == 2

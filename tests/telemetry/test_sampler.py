@@ -113,7 +113,7 @@ async def test_samples_lie_on_the_clock_of_the_run_at_the_rate_asked_for(tmp_pat
     assert json.loads(waiting[0]["labels"])["endpoint"] == "a"
     times = [row["time"] for row in waiting]
     assert times == sorted(times)
-    assert times[0] < 0  # looked at before the run began
+    assert times[0] < 0  # read before the run began
     assert times[-1] <= lasted_ns
     # One look a place of the grid at most, and one when it is stopped.
     assert 4 <= sum(time >= 0 for time in times) <= lasted_ns / (0.05 * NS_PER_S) + 2
@@ -130,7 +130,7 @@ def looked_at(
     name: str = "x",
     **facts: float,
 ) -> list[float]:
-    """When one source is looked at every 0.25 s while `plan` runs, in seconds of virtual time from the start.
+    """When one source is read every 0.25 s while `plan` runs, in seconds of virtual time from the start.
 
     takes_s: how long the first looks take; those that follow take no time.
     """

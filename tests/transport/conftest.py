@@ -93,13 +93,13 @@ async def post(transport: Transport, body: bytes = b"{}", request_id: str = "0-0
 
 @pytest.fixture(params=["kernel-uvloop", "kernel-asyncio", "callback-uvloop", "callback-asyncio"])
 def side(request: pytest.FixtureRequest) -> Side:
-    """Each tier of ours on each loop."""
+    """Each tier on each loop."""
     return Side(*request.param.split("-"))
 
 
 @pytest.fixture(params=["kernel-uvloop", "callback-asyncio"])
 def either(request: pytest.FixtureRequest) -> Side:
-    """Each tier of ours once, for what does not depend on the loop."""
+    """Each tier once, for what does not depend on the loop."""
     return Side(*request.param.split("-"))
 
 

@@ -136,7 +136,7 @@ def test_a_connection_that_breaks_in_the_answer_keeps_what_had_come(tier: Side, 
 
     with talking(script) as peer:
         answer = ask(tier, peer.port)
-    assert answer.failure is Outcome.TRUNCATED  # a reset as well: aiohttp tells the two apart only in prose
+    assert answer.failure is Outcome.TRUNCATED  # a reset as well: aiohttp distinguishes the two only in prose
     assert answer.response is not None
     assert (answer.response.body, answer.response.complete) == (EVENT, False)
 

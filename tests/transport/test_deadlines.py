@@ -97,7 +97,7 @@ def test_a_rearmed_deadline_can_be_removed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_deadline_long_past_still_fires(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The process was stopped for a while between sending and adding: that slot has been looked at already.
+    # The process was stopped for a while between sending and adding: that slot has been checked already.
     async def main(loop: VirtualLoop) -> None:
         fired: list[Watched] = []
         wheel = Deadlines(loop, fired.append)  # type: ignore[arg-type]

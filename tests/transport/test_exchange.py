@@ -552,7 +552,7 @@ def test_cancelling_while_connecting_leaves_no_socket(side: Side) -> None:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        for _ in range(4):  # fill the backlog: from here on nobody gets through
+        for _ in range(4):  # fill the backlog: from here on no connection gets through
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())

@@ -1,4 +1,4 @@
-"""What a request leaves behind: nothing. Garbage collection is off during a run, so a cycle a request is a leak."""
+"""What a request leaves behind: nothing. Garbage collection is off during a run, so a cycle per request is a leak."""
 
 from __future__ import annotations
 

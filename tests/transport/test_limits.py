@@ -47,7 +47,7 @@ def test_a_connection_that_takes_a_while_comes_about(either: Side) -> None:
     assert answer.response is not None
     assert answer.connect_ns is not None
     assert answer.connected_ns is not None
-    assert answer.connected_ns - answer.connect_ns > 0.25 * NS_PER_S  # nobody was let in before
+    assert answer.connected_ns - answer.connect_ns > 0.25 * NS_PER_S  # no connection was let in before
 
 
 def test_a_connection_that_does_not_come_about_ends_at_its_limit(either: Side) -> None:
@@ -79,7 +79,7 @@ def test_a_head_and_comments_are_no_token() -> None:
 
 
 def test_silence_after_a_token_ends_at_the_limit_between_tokens(either: Side) -> None:
-    # The comments that follow keep nobody waiting.
+    # The comments that follow keep no request waiting.
     script = saying((chunked_head() + TOKEN, 0.1), *[(PING, 0.05)] * 12)
     answer, took_s = timed(either, Limits(first_token_s=0.2, between_tokens_s=0.5), script)
     assert (answer.failure, answer.error) == (Outcome.STALLED, "no further token for 0.5 s")

@@ -192,7 +192,7 @@ def test_answers_that_end_together_do_not_keep_the_tokens_of_others_waiting(
 
     answers = Side("kernel", loop).run(main)
     assert {answer.failure for answer in answers} == {None}
-    # Who looks at all the ends first finds the tokens that came meanwhile in one piece.
+    # A client that checks all the ends first finds the tokens that came meanwhile in one piece.
     assert len(answers[0].stamps_ns) > short / 4
 
 

@@ -1,4 +1,4 @@
-"""TLS over the tiers of ours: who is trusted, how a handshake fails, and that stamps stay what they were."""
+"""TLS over the tiers: who is trusted, how a handshake fails, and that stamps stay what they were."""
 
 from __future__ import annotations
 

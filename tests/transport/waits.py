@@ -51,7 +51,7 @@ def saying(*script: tuple[bytes, float]) -> Callable[[Talk], None]:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[socket.socket]:
-    """A listener on loopback that lets nobody in: its backlog is full until somebody accepts."""
+    """A listener on loopback that accepts no connection: its backlog is full until one is accepted."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))

@@ -35,8 +35,8 @@ def late(factor, ttft=300.0, gap=10.0, **others):
     return [Call((turn + 1) * 1000, ttft * factor, gap * factor, 41, others=others) for turn in range(CALLS)]
 
 
-def findings(tmp_path, slow, told=(), solo=None, what="ttft", **manifest):
-    """Return (the findings on collector, the whole section). told: samples; slow: collector's calls of a block."""
+def findings(tmp_path, slow, sampled=(), solo=None, what="ttft", **manifest):
+    """(the findings on collector, the whole section). sampled: samples; slow: collector's calls of a block."""
 
     def beside(factor):  # one long answer, whose first token comes before collector is sent anything
         return [Call(0, 100 * factor, 10 * factor, 1000)]
@@ -50,8 +50,8 @@ def findings(tmp_path, slow, told=(), solo=None, what="ttft", **manifest):
         for f in WOBBLE
     ]
     path = campaign(tmp_path / "run", made, **manifest)
-    if told:
-        write(path / "telemetry.parquet", list(told))
+    if sampled:
+        write(path / "telemetry.parquet", list(sampled))
     section = agents_section(load(path))
     mine = [finding for finding in section.contention.findings if (finding.agent, finding.what) == ("collector", what)]
     assert len(mine) == CALLS * len(CONCURRENT)
@@ -87,8 +87,8 @@ def test_without_samples_it_is_a_guess_by_what_the_others_did(tmp_path):
 
 
 def test_requests_seen_in_the_servers_queue_are_a_queue(tmp_path):
-    told = [*looked(), *everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a", engine="0")]
-    found, section = findings(tmp_path, late, told)
+    sampled = [*looked(), *everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a", engine="0")]
+    found, section = findings(tmp_path, late, sampled)
     assert causes(found) == {"queue"}
     assert {finding.sampling_gap_s for finding in found} == {0.25}
     assert section.contention.attribution["queue"] == 40
@@ -103,17 +103,17 @@ def test_a_queue_at_another_server_is_none_here(tmp_path):
 
 
 def test_what_is_so_when_alone_too_explains_nothing(tmp_path):
-    told = everywhere("vllm:num_requests_waiting", lambda t: 1, range(15), endpoint="a")
-    assert causes(findings(tmp_path, late, told)[0]) == {"slower_decode"}
+    sampled = everywhere("vllm:num_requests_waiting", lambda t: 1, range(15), endpoint="a")
+    assert causes(findings(tmp_path, late, sampled)[0]) == {"slower_decode"}
 
 
 def queue_time(seconds):
     """Counters of a server that finishes two requests a second and lets them queue for `seconds` each."""
-    told = []
+    sampled = []
     for part, step in (("sum", seconds), ("count", 1)):
         name = f"vllm:request_queue_time_seconds_{part}"
-        told += everywhere(name, lambda t, step=step: step * 2 * (t + 1), endpoint="a", kind="counter")
-    return told
+        sampled += everywhere(name, lambda t, step=step: step * 2 * (t + 1), endpoint="a", kind="counter")
+    return sampled
 
 
 def test_queue_time_that_the_server_counted_is_a_queue_without_one_being_seen(tmp_path):
@@ -123,46 +123,46 @@ def test_queue_time_that_the_server_counted_is_a_queue_without_one_being_seen(tm
 
 def test_what_the_server_counted_goes_before_what_was_seen(tmp_path):
     """Requests were seen waiting, but all that queued meanwhile did so for 15 ms at most together, of 200."""
-    told = [*queue_time(0.005), *everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a")]
-    assert causes(findings(tmp_path, late, told)[0]) == {"slower_decode"}
+    sampled = [*queue_time(0.005), *everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a")]
+    assert causes(findings(tmp_path, late, sampled)[0]) == {"slower_decode"}
 
 
 def test_the_calls_own_queue_time_goes_before_the_servers_gauges(tmp_path):
-    told = everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a")
-    found, _ = findings(tmp_path, lambda f: late(f, server_queue_ns=1_000_000), told)
+    sampled = everywhere("vllm:num_requests_waiting", lambda t: 1, endpoint="a")
+    found, _ = findings(tmp_path, lambda f: late(f, server_queue_ns=1_000_000), sampled)
     assert causes(found) == {"slower_decode"}
-    found, _ = findings(tmp_path / "2", lambda f: late(f, server_queue_ns=190_000_000), told)
+    found, _ = findings(tmp_path / "2", lambda f: late(f, server_queue_ns=190_000_000), sampled)
     assert causes(found) == {"queue"}
     assert {finding.sampling_gap_s for finding in found} == {None}
 
 
 @pytest.mark.parametrize(("full", "cause"), [(0.96, "kv_pressure"), (0.94, "slower_decode")])
 def test_a_full_cache(tmp_path, full, cause):
-    told = [*looked(), *everywhere("vllm:kv_cache_usage_perc", lambda t: full, endpoint="a")]
-    assert causes(findings(tmp_path, late, told)[0]) == {cause}
+    sampled = [*looked(), *everywhere("vllm:kv_cache_usage_perc", lambda t: full, endpoint="a")]
+    assert causes(findings(tmp_path, late, sampled)[0]) == {cause}
 
 
 def test_requests_put_back_for_want_of_cache(tmp_path):
-    told = everywhere("vllm:num_preemptions_total", lambda t: 10 + 4 * (t + 1), endpoint="a", kind="counter")
-    told += everywhere("vllm:num_preemptions_total", lambda t: 10, SOLO, endpoint="a", kind="counter")
-    found, _ = findings(tmp_path, late, [*looked(), *told])
+    sampled = everywhere("vllm:num_preemptions_total", lambda t: 10 + 4 * (t + 1), endpoint="a", kind="counter")
+    sampled += everywhere("vllm:num_preemptions_total", lambda t: 10, SOLO, endpoint="a", kind="counter")
+    found, _ = findings(tmp_path, late, [*looked(), *sampled])
     assert causes(found) == {"kv_pressure"}
     assert {finding.sampling_gap_s for finding in found} == {0.25}
 
 
 def test_queue_goes_before_cache_and_cache_before_clocks(tmp_path):
-    told = everywhere("vllm:kv_cache_usage_perc", lambda t: 0.99, endpoint="a") + clocks(0.3)
-    assert causes(findings(tmp_path / "1", late, told)[0]) == {"kv_pressure"}
-    told += everywhere("vllm:num_requests_waiting", lambda t: 2, endpoint="a")
-    assert causes(findings(tmp_path / "2", late, told)[0]) == {"queue"}
+    sampled = everywhere("vllm:kv_cache_usage_perc", lambda t: 0.99, endpoint="a") + clocks(0.3)
+    assert causes(findings(tmp_path / "1", late, sampled)[0]) == {"kv_pressure"}
+    sampled += everywhere("vllm:num_requests_waiting", lambda t: 2, endpoint="a")
+    assert causes(findings(tmp_path / "2", late, sampled)[0]) == {"queue"}
 
 
 def test_the_prompts_own_evaluation_goes_before_the_cache(tmp_path):
-    told = everywhere("vllm:kv_cache_usage_perc", lambda t: 0.99, endpoint="a")
+    sampled = everywhere("vllm:kv_cache_usage_perc", lambda t: 0.99, endpoint="a")
     found, _ = findings(
         tmp_path,
         lambda f: late(f, server_prompt_eval_ns=round(290e6 * f)),
-        told,
+        sampled,
         solo=lambda f: quick(f, server_prompt_eval_ns=round(90e6 * f)),
     )
     assert causes(found) == {"prefill_interference"}
@@ -192,9 +192,9 @@ def test_slower_tokens_are_put_down_to_clocks_too(tmp_path):
 
 
 def test_a_reason_to_lower_the_clocks_counts_where_the_clocks_are_not_told(tmp_path):
-    told = everywhere("gpu_throttle", lambda t: 1, source="nvml", gpu="0", reason="hw_thermal_slowdown")
-    assert causes(findings(tmp_path / "1", late, told)[0]) == {"clocks"}
-    assert causes(findings(tmp_path / "2", late, told + clocks(0.0))[0]) == {"slower_decode"}
+    sampled = everywhere("gpu_throttle", lambda t: 1, source="nvml", gpu="0", reason="hw_thermal_slowdown")
+    assert causes(findings(tmp_path / "1", late, sampled)[0]) == {"clocks"}
+    assert causes(findings(tmp_path / "2", late, sampled + clocks(0.0))[0]) == {"slower_decode"}
     idle = everywhere("gpu_throttle", lambda t: 1, source="nvml", gpu="0", reason="gpu_idle")
     assert causes(findings(tmp_path / "3", late, idle)[0]) == {"slower_decode"}
 
@@ -247,7 +247,7 @@ def test_a_request_that_the_socket_took_slowly(tmp_path, ms, cause):
 
 
 def test_what_the_network_took_is_not_the_servers_queue(tmp_path):
-    """A server that tells its prompt evaluation but no queue: the rest is a queue, unless it went by before."""
+    """A server that reports its prompt evaluation but no queue: the rest is a queue, unless it went by before."""
     evaluated = {"server_prompt_eval_ns": 90_000_000}
 
     def slow(factor):
@@ -261,9 +261,9 @@ def test_what_the_network_took_is_not_the_servers_queue(tmp_path):
 
 
 def test_segments_sent_again(tmp_path):
-    told = everywhere("tcp_retransmitted_segments_total", lambda t: 8 * (t + 1), source="host", kind="counter")
+    sampled = everywhere("tcp_retransmitted_segments_total", lambda t: 8 * (t + 1), source="host", kind="counter")
     quiet = everywhere("tcp_retransmitted_segments_total", lambda t: 5, SOLO, source="host", kind="counter")
-    found, _ = findings(tmp_path / "1", late, told + quiet)
+    found, _ = findings(tmp_path / "1", late, sampled + quiet)
     assert causes(found) == {"network"}
     assert {finding.sampling_gap_s for finding in found} == {0.25}
     noisy = everywhere(
@@ -274,7 +274,7 @@ def test_segments_sent_again(tmp_path):
 
 def test_lost_segments_come_after_a_queue_that_shows_in_the_times(tmp_path):
     """Collector's first token comes as long after the end of insight's answer as it takes alone."""
-    told = everywhere("tcp_retransmitted_segments_total", lambda t: 8 * (t + 1), source="host", kind="counter")
+    sampled = everywhere("tcp_retransmitted_segments_total", lambda t: 8 * (t + 1), source="host", kind="counter")
     made = []
     for f in WOBBLE:
         first = [Call((turn + 1) * 1000, 100 * f, 10 * f, 21) for turn in range(CALLS)]
@@ -282,13 +282,15 @@ def test_lost_segments_come_after_a_queue_that_shows_in_the_times(tmp_path):
         solo = {"solo:collector": {"collector": quick(f)}, "solo:insight": {"insight": quick(f)}}
         made.append({**solo, "concurrent": {"collector": behind, "insight": first}})
     path = campaign(tmp_path / "run", made)
-    write(path / "telemetry.parquet", told)
+    write(path / "telemetry.parquet", sampled)
     found = agents_section(load(path)).contention.findings
     assert {finding.cause for finding in found if (finding.agent, finding.what) == ("collector", "ttft")} == {"queue"}
 
 
 def test_the_section_is_json_where_looks_are_too_few_to_have_a_gap(tmp_path):
-    told = [row for run in CONCURRENT for row in rows("vllm:num_requests_waiting", {0: 1.0}, number=run, endpoint="a")]
-    _, section = findings(tmp_path, late, told)
+    sampled = [
+        row for run in CONCURRENT for row in rows("vllm:num_requests_waiting", {0: 1.0}, number=run, endpoint="a")
+    ]
+    _, section = findings(tmp_path, late, sampled)
     assert section.contention.attribution_by_samples == BySamples(findings=10, sampling_gap_s=None)
     json.dumps(msgspec.to_builtins(section), allow_nan=False)

@@ -81,7 +81,7 @@ def test_the_order_is_that_of_execution_which_a_resumed_campaign_lists() -> None
 
 
 def rows(ttfts_ms: list[float]) -> list[dict[str, Any]]:
-    """A request a run."""
+    """One request per run."""
     return [request(0, [ttft, ttft + 100, ttft + 200], output=3, run=run, seq=0) for run, ttft in enumerate(ttfts_ms)]
 
 

@@ -35,7 +35,7 @@ def served(
     """Return a burst of k at a first-in-first-out server of `limit` slots. Times in ms.
 
     slope: what each request beside one adds to its decoding. serial_prefill: prompts are read one after the other.
-    admitted: more than so many are refused. patience: who waits longer is failed by the server.
+    admitted: the number above which requests are refused. patience: who waits longer is failed by the server.
     """
     free = [0.0] * min(limit, k)
     reader = 0.0  # when the one reader of prompts is free

@@ -134,7 +134,7 @@ def test_one_drifting_run_of_several_is_named(tmp_path):
 
 
 def stationary(path, runs, n):
-    """Measure that many runs of lognormal TTFT, sigma 0.6, without a trend; written by column, for they are many."""
+    """Measure that many runs of lognormal TTFT, sigma 0.6, without a trend; by column, because they are many."""
     rng = np.random.default_rng(17)
     total = runs * n
     due = np.tile(np.arange(n) * 10 * MS, runs)

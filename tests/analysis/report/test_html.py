@@ -186,7 +186,7 @@ def test_every_axis_has_a_title_and_single_requests_are_seen(tmp_path):
 
 
 def test_a_rate_that_is_only_a_lower_bound_has_dots_and_no_band(tmp_path):
-    """A server that counts no tokens: events stand in for them, and no interval can be told."""
+    """A server that counts no tokens: events stand in for them, and no interval is known."""
     rows = [request(i * 100.0, [i * 100.0 + 50, i * 100.0 + 60], run=r, seq=i) for r in range(3) for i in range(5)]
     page = page_of(directory(tmp_path / "run", rows, runs=[run(r) for r in range(3)]))
     (strip,) = (chart for chart in charts_in(page) if chart["title"].startswith("output tokens per second, run"))

@@ -47,7 +47,7 @@ def test_power_is_that_of_simulated_tests():
 
 @pytest.mark.parametrize("size", [0.10, 0.05, 0.05 / 3])
 def test_what_is_detectable_is_found_four_times_in_five(size):
-    """One-sided 5 %, two-sided 5 %, and one of three pairs: runs that differ by `least` are told apart by t."""
+    """One-sided 5 %, two-sided 5 %, and one of three pairs: runs that differ by `least` are separated by t."""
     rng = np.random.default_rng(41)
     one, other = rng.normal(0.1, 0.03, 5), rng.normal(0.1, 0.03, 5)
     for paired in (True, False):
@@ -112,7 +112,7 @@ def test_values_of_zero_are_taken_on_the_raw_scale():
 
 
 def test_intervals_at_the_stop_cover_what_they_say():
-    """Looks at 97 % covered .955 with a mean of 16 runs where the CV is 1.5 times the width.
+    """Checks at 97 % covered .955 with a mean of 16 runs where the CV is 1.5 times the width.
 
     See docs/methodology.md#how-many-runs.
     """

@@ -113,7 +113,7 @@ def test_pressure_tells_what_bore_on_each_wait(tmp_path):
     assert found.kv_usage.tolist() == [0.1, 0.97, 0.97]
     assert found.preemptions.tolist() == [0, 2, 2]
     assert found.queue_s[:2] == pytest.approx([0.2, 0.2])
-    assert np.isnan(found.queue_s[2])  # nobody was counted
+    assert np.isnan(found.queue_s[2])  # none was counted
     assert found.throttled.tolist() == [0, 0, 1]
     assert found.clock_drop == pytest.approx([0, 0, 0.1])
     assert found.retransmits.tolist() == [0, 1, 1]
@@ -241,7 +241,7 @@ def test_what_was_sampled_is_told_in_lines_on_a_terminal_in_a_list_in_markdown_a
 
 
 def loaded(seconds: int, number: int = 0) -> list[Row]:
-    """One request a second, each of 10 tokens, answered half a second later."""
+    """One request per second, each of 10 tokens, answered half a second later."""
     return [request(i * 1000, [i * 1000 + 500], output=10, run=number, seq=i) for i in range(seconds)]
 
 
