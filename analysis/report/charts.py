@@ -40,9 +40,9 @@ def charts_of(drawn: Drawn, summary: Summary) -> list[Chart]:
     if summary.verdict is RunVerdict.OK:
         gap_name = "ITL" if summary.metrics.itl_ms else "event gap"
         series = [("TTFT", "ttft", drawn.ttft), (gap_name, "gap", drawn.gaps)]
-        known = [(name, role, curves) for name, role, curves in series if curves]
-        charts += [_percentiles(name, role, curves) for name, role, curves in known]
-        charts += [_shares(known)] if drawn.ttft else []
+        measured = [(name, role, curves) for name, role, curves in series if curves]
+        charts += [_percentiles(name, role, curves) for name, role, curves in measured]
+        charts += [_shares(measured)] if drawn.ttft else []
     charts += _strips(summary)
     charts += _over_time(drawn)
     charts += telemetry_charts(drawn.servers, drawn.boards)
@@ -240,15 +240,15 @@ def _ttft(lines: Sequence[Timeline]) -> list[Trace]:
         x, median, worst = _short(line.at_s), f"run {line.run}, median", f"run {line.run}, slowest"
         greatest, middle = _short(line.ttft_greatest_ms), _short(line.ttft_p50_ms)
         traces.append(_line(x, greatest, "worst", worst, width=1, hovertemplate=_hover(worst, "ms")) | _faint(lines))
-        shown = _line(x, middle, "ttft", median, hovertemplate=_hover(median, "ms")) | _faint(lines)
-        traces.append(shown | _dots(line.ttft_p50_ms))
+        usual = _line(x, middle, "ttft", median, hovertemplate=_hover(median, "ms")) | _faint(lines)
+        traces.append(usual | _dots(line.ttft_p50_ms))
     return traces
 
 
 def _dots(values: NDArray[np.float64]) -> Trace:
     """What shows values that have no neighbour to draw a line to; nothing where there are none."""
-    known = np.pad(~np.isnan(values), 1)
-    alone = known[1:-1] & ~known[:-2] & ~known[2:]
+    there = np.pad(~np.isnan(values), 1)
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
     return {"mode": "lines+markers", "marker": {"size": 4}} if alone.any() else {}
 
 

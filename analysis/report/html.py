@@ -39,7 +39,7 @@ from analysis.report.document import (
     plain,
     spans,
 )
-from analysis.report.markup import Markup, element, joined, script_json, shown
+from analysis.report.markup import Markup, element, escaped, joined, script_json
 from analysis.report.plot import plot
 from analysis.report.words import clean
 
@@ -96,7 +96,7 @@ def _data(chart: Chart) -> dict[str, Json]:
 def _inert(value: Json) -> Json:
     """`value` with the texts in it shown as they are: plotly reads some tags in them, links among them."""
     if isinstance(value, str):
-        return MARKS.sub(lambda found: found[0] if found[0] != "<" else "&lt;", clean(value))
+        return MARKS.sub(lambda mark: mark[0] if mark[0] != "<" else "&lt;", clean(value))
     if isinstance(value, Mapping):
         return {key: _inert(inner) for key, inner in value.items()}
     return [_inert(inner) for inner in value] if isinstance(value, Sequence) else value
@@ -191,7 +191,7 @@ def _inline(words: Words) -> list[Markup]:
         if isinstance(span, Strong)
         else element("code", span.text)
         if isinstance(span, Code)
-        else shown(span)
+        else escaped(span)
         for span in spans(words)
     ]
 
@@ -230,23 +230,23 @@ def _cells(*cells: Markup) -> Markup:
 
 
 def _cell(content: Content) -> Markup:
-    one = cell(content)
-    mark = element("abbr", one.mark.text, title=one.mark.meaning) if one.mark else Markup()
-    doubt = one.doubt()
+    content = cell(content)
+    mark = element("abbr", content.mark.text, title=content.mark.meaning) if content.mark else Markup()
+    doubt = content.doubt()
     small = element("small", doubt) if doubt else Markup()
-    kind, sign = VERDICTS.get(one.tone, ("", ""))
-    words = [*([Markup(f"{sign} ")] if sign else []), *_inline(one.words), mark]
+    kind, sign = VERDICTS.get(content.tone, ("", ""))
+    words = [*([Markup(f"{sign} ")] if sign else []), *_inline(content.words), mark]
     if kind:
-        return joined(element("span", *words, class_=f"badge {kind}", title=one.hint or None), small, by="")
-    dim = "quiet" if one.tone is Tone.DIM else None
-    if not (one.hint or dim):
+        return joined(element("span", *words, class_=f"badge {kind}", title=content.hint or None), small, by="")
+    dim = "quiet" if content.tone is Tone.DIM else None
+    if not (content.hint or dim):
         return joined(*words, small, by="")
-    return element("span", *words, small, title=one.hint or None, class_=dim)
+    return element("span", *words, small, title=content.hint or None, class_=dim)
 
 
 def _tile(tile: Tile) -> Markup:
-    one = cell(tile.value)
-    beside = " ".join(filter(None, (one.doubt(), tile.unit)))
+    value = cell(tile.value)
+    beside = " ".join(filter(None, (value.doubt(), tile.unit)))
     return element(
-        "div", element("span", tile.label), element("b", plain(one.words)), element("small", beside), class_="tile"
+        "div", element("span", tile.label), element("b", plain(value.words)), element("small", beside), class_="tile"
     )

@@ -89,8 +89,8 @@ def _table(table: Table) -> str:
     for row in table.rows:
         if Medium.MARKDOWN in row.only:
             pairs = zip(table.columns, row.cells, strict=True)
-            shown = [cell(content) for column, content in pairs if Medium.MARKDOWN in column.only]
-            lines.append(_row([_cell(one, table.doubts.markdown) for one in shown]))
+            cells = [cell(content) for column, content in pairs if Medium.MARKDOWN in column.only]
+            lines.append(_row([_cell(content, table.doubts.markdown) for content in cells]))
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -98,13 +98,13 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(shown: Cell, place: Place) -> str:
-    words, doubt = _inline(shown.words), _escaped(shown.doubt())
+def _cell(content: Cell, place: Place) -> str:
+    words, doubt = _inline(content.words), _escaped(content.doubt())
     if place is Place.HIDDEN:
         return words
     bare = place is Place.BESIDE or doubt.startswith(SIGNED)
     beside = "" if not doubt else f" {doubt}" if bare else f" ({doubt})"
-    return f"{words}{_escaped(shown.mark.markdown) if shown.mark else ''}{beside}"
+    return f"{words}{_escaped(content.mark.markdown) if content.mark else ''}{beside}"
 
 
 def _inline(words: Words) -> str:
@@ -116,10 +116,10 @@ def _inline(words: Words) -> str:
 def _begun(words: Words) -> str:
     """The words where a block begins: their first characters must not make it a list or a rule."""
     text = _inline(words).strip()
-    found = BEGINS.match(text)
-    if found is None:
+    mark = BEGINS.match(text)
+    if mark is None:
         return text
-    end = found.end() if found[0].isdecimal() else found.start()
+    end = mark.end() if mark[0].isdecimal() else mark.start()
     return f"{text[:end]}\\{text[end:]}"
 
 

@@ -8,7 +8,7 @@ from html import escape
 from analysis.report.document import Json
 from analysis.report.words import clean
 
-__all__ = ["Markup", "element", "joined", "script_json", "shown"]
+__all__ = ["Markup", "element", "escaped", "joined", "script_json"]
 
 EMPTY = frozenset({"meta", "br", "rect", "line"})
 Attribute = str | float | bool | None
@@ -28,10 +28,10 @@ def element(tag: str, *children: str | Markup, **attributes: Attribute) -> Marku
     written = "".join(_attribute(name, value) for name, value in attributes.items())
     if tag in EMPTY and not children:
         return Markup(f"<{tag}{written}>" if tag in ("meta", "br") else f"<{tag}{written}/>")
-    return Markup(f"<{tag}{written}>{''.join(shown(child) for child in children)}</{tag}>")
+    return Markup(f"<{tag}{written}>{''.join(escaped(child) for child in children)}</{tag}>")
 
 
-def shown(text: str | Markup) -> Markup:
+def escaped(text: str | Markup) -> Markup:
     """The text as HTML: without control characters except line ends, and escaped. Markup stays as it is."""
     if isinstance(text, Markup):
         return text

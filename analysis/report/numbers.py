@@ -18,15 +18,15 @@ ALIKE = 0.1  # sides that differ by less than this share are one half-width
 
 def decimals_for(figure: Figure) -> int:
     """The number of decimals the figure is worth; -1 is to tens. Without an interval, whole units are kept."""
-    known = figure.value
+    estimate = figure.value
     edges = [edge for edge in (figure.low, figure.high) if edge is not None]
-    if known is not None and edges:
-        half = max(abs(known - edge) for edge in edges)
+    if estimate is not None and edges:
+        half = max(abs(estimate - edge) for edge in edges)
         if figure.low is not None and figure.high is not None:
             half = (figure.high - figure.low) / 2
         if half > 0:
             return _decimals(half, 2)
-    magnitude = known if known is not None else edges[0] if edges else 0.0
+    magnitude = estimate if estimate is not None else edges[0] if edges else 0.0
     return max(0, _decimals(magnitude, 3))
 
 
@@ -74,14 +74,14 @@ def value_and_interval(figure: Figure) -> str:
 
 
 def _interval(figure: Figure, decimals: int) -> str:
-    known, low, high = figure.value, figure.low, figure.high
-    if known is None or (low is None and high is None):
+    estimate, low, high = figure.value, figure.low, figure.high
+    if estimate is None or (low is None and high is None):
         return ""
-    if low in (known, None) and high in (known, None):
+    if low in (estimate, None) and high in (estimate, None):
         return ""
     if low is None or high is None:
         return f"≥ {number(low, decimals)}" if low is not None else f"≤ {number(high or 0.0, decimals)}"
-    below, above = known - low, high - known
+    below, above = estimate - low, high - estimate
     if abs(below - above) <= ALIKE * max(below, above):
         return f"± {number((high - low) / 2, decimals)}"
     return f"{number(low, decimals)}..{number(high, decimals)}"

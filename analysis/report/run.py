@@ -347,8 +347,8 @@ def _instrument_facts(summary: Summary) -> Iterator[tuple[str, str]]:
     """The page's table of the instrument, without what is not known."""
     state, error = summary.instrument, summary.instrument.stamp_error_us
     yield "stamps", state.tier or "unknown"
-    known = error.halfwidth is not None
-    yield "stamp error", f"{error.bias or 0:+.3g} ± {error.halfwidth:.2g} µs" if known else "not calibrated"
+    calibrated = error.halfwidth is not None
+    yield "stamp error", f"{error.bias or 0:+.3g} ± {error.halfwidth:.2g} µs" if calibrated else "not calibrated"
     if state.censored_share is not None:
         yield "tokens sharing a read", f"{state.censored_share:.2%}"
     for name, lag in (("event loop lag", state.loop_lag_ms), ("send lag", state.send_lag_ms)):

@@ -46,14 +46,14 @@ def latency_section(summary: Summary) -> Section:
     metrics = summary.metrics
     # The gaps are the ITL, if there is one: the same figures twice would look like two findings.
     hidden = "event_gap_ms" if metrics.itl_ms else "itl_ms"
-    latencies = [(metric.label, metrics.latency(key)) for key, metric in LATENCIES.items() if key != hidden]
-    shown = [(label, latency) for label, latency in latencies if latency]
+    figures = [(metric.label, metrics.latency(key)) for key, metric in LATENCIES.items() if key != hidden]
+    latencies = [(label, latency) for label, latency in figures if latency]
     columns = [Column("ms", LABEL, Align.LEFT)]
     columns += [Column(label, WIDTH, only=_media(name)) for name, label in STATISTICS.items()]
     columns += [Column(name, only=PAGE) for name in ("min", "max", "sd")]
     columns += [Column("n", 7, only=TEXT), Column("n", only=MARKDOWN | PAGE)]
-    rows = [row for label, latency in shown for row in _latency(label, latency)]
-    return Section("Latency", [Table(columns, rows, Doubts(Place.BELOW)), *_notes(summary, shown)], text_title="")
+    rows = [row for label, latency in latencies for row in _latency(label, latency)]
+    return Section("Latency", [Table(columns, rows, Doubts(Place.BELOW)), *_notes(summary, latencies)], text_title="")
 
 
 def _media(name: str) -> Media:
@@ -103,7 +103,7 @@ def _with_failures(figure: Figure) -> str:
     return "" if noted is None else f"{noted.data['ms']:.4g}"
 
 
-def _notes(summary: Summary, shown: Sequence[Labelled]) -> list[Block]:
+def _notes(summary: Summary, latencies: Sequence[Labelled]) -> list[Block]:
     """What stands under the table: text names the places of notes, Markdown lists them, the page folds them away."""
     confidence = summary.metrics.ttft_ms.mean.confidence
     over_runs = f"±, a..b: {100 * (confidence or 0):.3g} % intervals over runs, where a new one would lie"
@@ -111,14 +111,14 @@ def _notes(summary: Summary, shown: Sequence[Labelled]) -> list[Block]:
     legend = f"† fewer than ten samples are expected beyond it. Intervals are {kind}."
     placed = [
         (f"{label} {STATISTICS[name]}", note)
-        for label, latency in shown
+        for label, latency in latencies
         for name in STATISTICS
         for note in latency.statistic(name).note_codes
         if note.code is not NoteCode.NO_DATA
     ]
     single = dict.fromkeys(f"{place}: {note.sentence}" for place, note in placed if note.code not in OF_RUNS)
     return [
-        Bullets([*([over_runs] if confidence else []), *_placed(shown)], 2, tone=Tone.DIM, only=TEXT),
+        Bullets([*([over_runs] if confidence else []), *_placed(latencies)], 2, tone=Tone.DIM, only=TEXT),
         Paragraph(legend, only=MARKDOWN),
         Bullets(list(dict.fromkeys(note.sentence for _, note in placed)), only=MARKDOWN),
         Paragraph(_about_intervals(summary), tone=Tone.DIM, only=PAGE),
@@ -126,12 +126,12 @@ def _notes(summary: Summary, shown: Sequence[Labelled]) -> list[Block]:
     ]
 
 
-def _placed(shown: Sequence[Labelled]) -> list[str]:
+def _placed(latencies: Sequence[Labelled]) -> list[str]:
     """Each distinct note once, with the figures it is about unless the table marks them."""
     legend: dict[str, None] = {}
     where: dict[str, dict[str, list[str]]] = {}
     refusals: dict[str, None] = {}  # of all percentiles
-    for label, latency in shown:
+    for label, latency in latencies:
         for name in IN_TEXT:
             for note in latency.statistic(name).note_codes:
                 if note.code in LEGEND:

@@ -127,7 +127,7 @@ class _Printer:
             yield self._painted(str(_line(labels, layout)), Tone.HEAD)
         above: list[str] = [""] * len(columns)
         for row, cells in zip(rows, texts, strict=True):
-            values = [_text(one, column, table) for one, column in zip(cells, columns, strict=True)]
+            values = [_text(content, column, table) for content, column in zip(cells, columns, strict=True)]
             printed = ["" if c.once and v == old else v for c, v, old in zip(columns, values, above, strict=True)]
             above = values
             yield from self._row(printed, cells, layout, row)
@@ -139,7 +139,7 @@ class _Printer:
     def _row(
         self, values: Sequence[str], cells: Sequence[Cell], layout: Sequence[tuple[Column, int, int]], row: Row
     ) -> Iterator[str]:
-        line = _line(values, layout, [one.tone if row.tone is Tone.PLAIN else row.tone for one in cells])
+        line = _line(values, layout, [content.tone if row.tone is Tone.PLAIN else row.tone for content in cells])
         last = layout[-1][0]
         if len(str(line)) <= self.width or last.align is not Align.LEFT:
             yield self._coloured(line)
@@ -149,7 +149,8 @@ class _Printer:
 
     def _below(self, cells: Sequence[Cell], layout: Sequence[tuple[Column, int, int]]) -> Iterator[str]:
         doubts = [
-            one.doubt(column.doubt_width or width - 1) for one, (column, width, _) in zip(cells, layout, strict=True)
+            content.doubt(column.doubt_width or width - 1)
+            for content, (column, width, _) in zip(cells, layout, strict=True)
         ]
         if any(doubts):
             yield self._painted(str(_line(doubts, layout)), Tone.DIM)
@@ -174,12 +175,12 @@ def _shown(table: Table, row: Row) -> list[Cell]:
     return [cell(content) for column, content in pairs if Medium.TEXT in column.only]
 
 
-def _text(shown: Cell, column: Column, table: Table) -> str:
+def _text(content: Cell, column: Column, table: Table) -> str:
     """The cell's value, with its mark and what stands beside it, where they have a place in the line."""
-    place, words = table.doubts.text, clean(plain(shown.words))
-    if place is not Place.HIDDEN and shown.mark:
-        words += shown.mark.text
-    doubt = clean(shown.doubt(column.doubt_width or 80)) if place is Place.BESIDE else ""
+    place, words = table.doubts.text, clean(plain(content.words))
+    if place is not Place.HIDDEN and content.mark:
+        words += content.mark.text
+    doubt = clean(content.doubt(column.doubt_width or 80)) if place is Place.BESIDE else ""
     words = f"{words} {doubt}".rstrip()
     return words[: column.width - 1] if column.cut and column.width else words
 

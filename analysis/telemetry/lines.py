@@ -139,8 +139,8 @@ def _of_board(m: Measured, gpu: str, exporter: str) -> list[Line]:
 
 
 def _from_zero(series: Series) -> tuple[Int64, Float64]:
-    kept = series.at_ns >= 0
-    return series.at_ns[kept], series.values[kept]
+    after = series.at_ns >= 0
+    return series.at_ns[after], series.values[after]
 
 
 def _line(run: int, kind: Kind, at_ns: Int64, values: Float64) -> Line:
