@@ -602,35 +602,29 @@ def writers(directory: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def interrupted(emulator, tmp_path_factory) -> dict[str, tuple[Result, Path]]:
-    """Endless runs, all begun at once, each struck by its signal as soon as it has something on disk."""
+    """Endless runs, one after the other, each struck by its signal as soon as it has something on disk."""
     folder = tmp_path_factory.mktemp("interrupted")
     path = profile(folder, load={"concurrency": 4, "duration_s": 300})
-    processes = {}
-    for index, (how, (_, workers)) in enumerate(SIGNALS.items()):
+    ended = {}
+    for index, (how, (number, workers)) in enumerate(SIGNALS.items()):
         directory = folder / str(index)
         # Without progress: on a busy machine it takes ten seconds to begin, and then there would be a line of it.
         options = ("--workers", workers, "--out", directory, "--json", "--no-progress")
         run = command("run", path, "--url", emulator.url, *options)
-        processes[how] = (
-            directory,
-            subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True),
+        process = subprocess.Popen(
+            run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-    ended = {}
-    try:
-        for how, (directory, process) in processes.items():
-            number, workers = SIGNALS[how]
+        try:
             wait_for(lambda d=directory, n=workers: len(writers(d)) == n)
             if "group" in how:
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
-        for how, (directory, process) in processes.items():
             out, err = process.communicate(timeout=LONGEST_S)
-            ended[how] = Result(process.returncode, out, err), directory
-    finally:
-        for _, process in processes.values():
+        finally:
             process.kill()
             process.wait()
+        ended[how] = Result(process.returncode, out, err), directory
     return ended
 
 
